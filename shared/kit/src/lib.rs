@@ -1,0 +1,13 @@
+//! What every role needs and no domain knows: certificates, gRPC endpoints, logging, shutdown,
+//! waiting times, files written whole.
+
+pub mod backoff;
+pub mod clock;
+pub mod file;
+pub mod pki;
+pub mod rpc;
+pub mod telemetry;
+
+pub use backoff::Backoff;
+pub use pki::{Authority, Identity, Peer, PkiError, Role};
+pub use tokio_util::sync::CancellationToken;

@@ -1,0 +1,96 @@
+//! What a user owns.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AppName, CpuMillis, DeploymentId, MemoryBytes, ProcessName, ReleaseNumber, SiteName, Timestamp};
+
+/// An application: its name, where it is reached, its configuration and how much of it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// Unique in the cluster.
+    pub name: AppName,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Raft index of the last change of this row.
+    pub version: u64,
+    /// Host names besides the default one (`NAME.BASE_DOMAIN`).
+    pub domains: Vec<String>,
+    /// Environment of the next release.
+    pub env: BTreeMap<String, String>,
+    /// Wanted number and size of servos, by process type.
+    pub scale: BTreeMap<ProcessName, Scale>,
+    /// How many releases were ever made: the next one's number is one more.
+    pub releases_made: u32,
+    /// What receives traffic now.
+    pub live: Option<Live>,
+    /// The deployment under way, if any.
+    pub deployment: Option<DeploymentId>,
+}
+
+/// The release that receives traffic, and the deployment that brought it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// The release.
+    pub release: ReleaseNumber,
+    /// Servos made for this deployment (or by scaling since) are the live ones.
+    pub deployment: DeploymentId,
+}
+
+/// Wanted number and size of the servos of one process type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scale {
+    /// How many, and where.
+    pub count: Count,
+    /// How large each.
+    pub size: Size,
+}
+
+/// Wanted number of servos: `anywhere` are spread over all sites, the rest belong to a site.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// To be spread over the sites.
+    pub anywhere: u32,
+    /// Bound to a site.
+    pub in_site: BTreeMap<SiteName, u32>,
+}
+
+impl Count {
+    /// `n` servos, wherever they fit.
+    pub fn anywhere(n: u32) -> Self {
+        Self { anywhere: n, in_site: BTreeMap::new() }
+    }
+
+    /// All wanted servos.
+    pub fn total(&self) -> u32 {
+        self.in_site.values().fold(self.anywhere, |sum, n| sum.saturating_add(*n))
+    }
+}
+
+/// The size of one servo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// Hard limit; placement reserves it.
+    pub memory: MemoryBytes,
+    /// Hard limit; placement does not reserve it.
+    pub cpu: CpuMillis,
+}
+
+impl Size {
+    /// Smallest memory a servo may ask for: below it no runtime starts.
+    pub const MIN_MEMORY: MemoryBytes = MemoryBytes::mib(16);
+}
+
+impl Default for Size {
+    /// 256 MiB and one core: what a small web app needs, and four of which fit a 1 GiB machine.
+    fn default() -> Self {
+        Self { memory: MemoryBytes::mib(256), cpu: CpuMillis(1000) }
+    }
+}
+
+impl Default for Scale {
+    fn default() -> Self {
+        Self { count: Count::anywhere(1), size: Size::default() }
+    }
+}

@@ -1,0 +1,67 @@
+//! Numbers that name things. Each kind is its own type, so that one cannot stand in for another.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident($inner:ty), $prefix:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&format!(concat!($prefix, "{}"), self.0))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                text.strip_prefix($prefix)
+                    .unwrap_or(text)
+                    .parse()
+                    .map(Self)
+                    .map_err(|_| format!(concat!("{:?} is not an id like ", $prefix, "7"), text))
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// One container of one release on one host. Never reused within a cluster.
+    ServoId(u64), "s";
+    /// One run of a build.
+    BuildId(u64), "b";
+    /// One move of an app to a release.
+    DeploymentId(u64), "d";
+    /// A release of an app: v1, v2 …
+    ReleaseNumber(u32), "v";
+    /// One life of a controller's store: random, never reused (see DESIGN §4).
+    ControllerId(u64), "c";
+    /// One start of an agent; grows with each start of the same host's agent.
+    Incarnation(u64), "i";
+    /// Version of the route table: the Raft index of the last change that touched it.
+    RouteVersion(u64), "r";
+}
+
+/// Names one request of one client, so that a retry of it is applied once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IdempotencyKey(pub u128);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_read_back_with_and_without_prefix() {
+        assert_eq!("v3".parse(), Ok(ReleaseNumber(3)));
+        assert_eq!("3".parse(), Ok(ReleaseNumber(3)));
+        assert!("three".parse::<ReleaseNumber>().is_err());
+        assert_eq!(ServoId(12).to_string(), "s12");
+    }
+}

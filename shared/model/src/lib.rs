@@ -1,0 +1,37 @@
+//! The words of Pontoon as types: ids, names, units and the records that controllers replicate.
+//!
+//! Nothing here does IO, reads a clock or draws a random number. One file per noun; start with
+//! [`app`], [`release`] and [`servo`].
+
+pub mod app;
+pub mod assignment;
+pub mod balancer;
+pub mod build;
+pub mod controller;
+pub mod deployment;
+pub mod digest;
+pub mod host;
+pub mod ids;
+pub mod names;
+pub mod release;
+pub mod route;
+pub mod servo;
+pub mod time;
+pub mod units;
+pub mod wire;
+
+pub use app::{App, Count, Live, Scale, Size};
+pub use assignment::{Assignment, BuildSpec, ServoSpec};
+pub use balancer::Balancer;
+pub use build::{Build, BuildOutcome, BuildState};
+pub use controller::Controller;
+pub use deployment::{Deployment, Phase};
+pub use digest::{BlobRef, Digest};
+pub use host::{Capacity, Host, HostState, RuntimeKind};
+pub use ids::{BuildId, ControllerId, DeploymentId, IdempotencyKey, Incarnation, ReleaseNumber, RouteVersion, ServoId};
+pub use names::{AppName, BalancerName, ControllerName, HostName, InvalidName, ProcessName, SiteName};
+pub use release::{HealthCheck, Language, Process, Release, ReleaseReason};
+pub use route::{Route, RouteServo, RouteTable};
+pub use servo::{Desired, Exit, Servo, ServoReport, ServoStatus};
+pub use time::Timestamp;
+pub use units::{CpuMillis, MemoryBytes};

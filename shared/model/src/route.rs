@@ -1,0 +1,45 @@
+//! What balancers read: host name → servos.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AppName, ReleaseNumber, RouteVersion, ServoId, SiteName};
+
+/// All routes at one version. Host names are lower case, without port, each at most once, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTable {
+    /// Raft index of the last change of any route.
+    pub version: RouteVersion,
+    /// The routes, ordered by host name.
+    pub routes: Vec<Arc<Route>>,
+}
+
+/// One host name and the servos that answer for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// As in the `Host` header: lower case, no port.
+    pub host: String,
+    /// Whose.
+    pub app: AppName,
+    /// The live release; none when nothing was deployed yet.
+    pub release: Option<ReleaseNumber>,
+    /// May be empty: the balancer then answers 503 with `reason`.
+    pub servos: Vec<RouteServo>,
+    /// Why there is no servo, for the 503 page; empty otherwise.
+    pub reason: String,
+}
+
+/// One servo that takes traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteServo {
+    /// Which.
+    pub id: ServoId,
+    /// Where it stands.
+    pub site: SiteName,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its host fell silent: try it after the others.
+    pub suspect: bool,
+}

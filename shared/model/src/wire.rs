@@ -1,0 +1,255 @@
+//! The byte envelope: every value that is stored or sent is `magic | kind | version | length | crc32c | payload`.
+//!
+//! bincode cannot add a field to a type, so each (kind, version) names one frozen layout, and a reader
+//! that meets a newer one says so instead of guessing (decision 0002). All integers are little-endian.
+
+use bincode::Options;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// First byte of every envelope.
+pub const MAGIC: u8 = 0xB7;
+/// Bytes before the payload.
+pub const HEADER_LEN: usize = 13;
+/// Largest payload: a plan is cut into entries of 512 KiB, and the largest message is an assignment or route table.
+pub const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
+
+/// A value with a fixed byte layout.
+pub trait Wire: Serialize + DeserializeOwned {
+    /// Explicit number of its type; never reused (see `kinds`).
+    const KIND: u16;
+    /// Version of its layout.
+    const VERSION: u16;
+}
+
+/// Why bytes are not the value that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// Not an envelope, or cut short.
+    #[error("not an envelope: {0}")]
+    Malformed(&'static str),
+    /// The checksum does not match.
+    #[error("damaged: checksum {found:08x}, expected {expected:08x}")]
+    Damaged {
+        /// In the header.
+        expected: u32,
+        /// Of the payload.
+        found: u32,
+    },
+    /// Another kind of value.
+    #[error("kind {found} where {expected} was expected")]
+    WrongKind {
+        /// What was asked for.
+        expected: u16,
+        /// What is there.
+        found: u16,
+    },
+    /// Written by a newer Pontoon.
+    #[error("kind {kind} version {version} is newer than this Pontoon can read; upgrade this machine")]
+    TooNew {
+        /// Of the value.
+        kind: u16,
+        /// Of the value.
+        version: u16,
+    },
+    /// The payload is not of its layout.
+    #[error("kind {kind} version {version} does not decode: {why}")]
+    Payload {
+        /// Of the value.
+        kind: u16,
+        /// Of the value.
+        version: u16,
+        /// What bincode says.
+        why: String,
+    },
+    /// Larger than [`MAX_PAYLOAD`].
+    #[error("a value of {len} bytes is over the limit of {MAX_PAYLOAD}")]
+    TooLarge {
+        /// Its length.
+        len: usize,
+    },
+}
+
+fn options() -> impl Options {
+    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(MAX_PAYLOAD as u64).reject_trailing_bytes()
+}
+
+/// An envelope taken apart and checked, its payload still encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    /// Which type.
+    pub kind: u16,
+    /// Which layout of it.
+    pub version: u16,
+    /// bincode, fixint.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads one envelope from the front of `bytes`; returns it and what follows.
+    pub fn read(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), WireError> {
+        let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(WireError::Malformed("shorter than its header"))?;
+        if header[0] != MAGIC {
+            return Err(WireError::Malformed("wrong first byte"));
+        }
+        let u16_at = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+        let u32_at = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let len = u32_at(5) as usize;
+        if len > MAX_PAYLOAD {
+            return Err(WireError::TooLarge { len });
+        }
+        let rest = &bytes[HEADER_LEN..];
+        if rest.len() < len {
+            return Err(WireError::Malformed("cut short"));
+        }
+        let (payload, rest) = rest.split_at(len);
+        let (expected, found) = (u32_at(9), checksum(&header[..9], payload));
+        if expected != found {
+            return Err(WireError::Damaged { expected, found });
+        }
+        Ok((Self { kind: u16_at(1), version: u16_at(3), payload }, rest))
+    }
+
+    /// Decodes the payload as `T`, whatever kind the envelope names.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, WireError> {
+        options().deserialize(self.payload).map_err(|error| WireError::Payload {
+            kind: self.kind,
+            version: self.version,
+            why: error.to_string(),
+        })
+    }
+}
+
+/// The checksum covers the header too, so that a flipped kind is found.
+fn checksum(header: &[u8], payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(header), payload)
+}
+
+/// Puts `value` into an envelope of this kind and version.
+pub fn seal<T: Serialize>(kind: u16, version: u16, value: &T) -> Result<Vec<u8>, WireError> {
+    let mut bytes = vec![0; HEADER_LEN];
+    options().serialize_into(&mut bytes, value).map_err(|error| WireError::Payload {
+        kind,
+        version,
+        why: error.to_string(),
+    })?;
+    let len = bytes.len() - HEADER_LEN;
+    if len > MAX_PAYLOAD {
+        return Err(WireError::TooLarge { len });
+    }
+    bytes[0] = MAGIC;
+    bytes[1..3].copy_from_slice(&kind.to_le_bytes());
+    bytes[3..5].copy_from_slice(&version.to_le_bytes());
+    bytes[5..9].copy_from_slice(&(len as u32).to_le_bytes());
+    let crc = checksum(&bytes[..9], &bytes[HEADER_LEN..]);
+    bytes[9..13].copy_from_slice(&crc.to_le_bytes());
+    Ok(bytes)
+}
+
+/// Encodes a [`Wire`] value.
+pub fn encode<T: Wire>(value: &T) -> Result<Vec<u8>, WireError> {
+    seal(T::KIND, T::VERSION, value)
+}
+
+/// Decodes a [`Wire`] value that fills `bytes` exactly.
+pub fn decode<T: Wire>(bytes: &[u8]) -> Result<T, WireError> {
+    let (envelope, rest) = Envelope::read(bytes)?;
+    if !rest.is_empty() {
+        return Err(WireError::Malformed("bytes after its end"));
+    }
+    if envelope.kind != T::KIND {
+        return Err(WireError::WrongKind { expected: T::KIND, found: envelope.kind });
+    }
+    if envelope.version != T::VERSION {
+        return Err(WireError::TooNew { kind: envelope.kind, version: envelope.version });
+    }
+    envelope.decode()
+}
+
+/// Declares the kind and version of types: `wire! { 7, 1 => Type; }`.
+#[macro_export]
+macro_rules! wire {
+    ($($kind:literal, $version:literal => $type:ty;)*) => {$(
+        impl $crate::wire::Wire for $type {
+            const KIND: u16 = $kind;
+            const VERSION: u16 = $version;
+        }
+    )*};
+}
+
+// Records that are stored as they are: 1–99. Commands: 100–299 (controller/core). Messages: 300–599
+// (shared/proto). Controller's own files: 600–699. Agent's: 700–799. Balancer's: 800–899.
+wire! {
+    1, 1 => crate::App;
+    2, 1 => crate::Release;
+    3, 1 => crate::Servo;
+    4, 1 => crate::Host;
+    5, 1 => crate::Balancer;
+    6, 1 => crate::Controller;
+    7, 1 => crate::Build;
+    8, 1 => crate::Deployment;
+    9, 1 => crate::Assignment;
+    10, 1 => crate::RouteTable;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BalancerName, RouteTable, RouteVersion};
+
+    fn table() -> RouteTable {
+        RouteTable { version: RouteVersion(7), routes: Vec::new() }
+    }
+
+    #[test]
+    fn a_value_reads_back() {
+        assert_eq!(decode::<RouteTable>(&encode(&table()).unwrap()), Ok(table()));
+    }
+
+    #[test]
+    fn golden_bytes_of_an_envelope() {
+        let bytes = encode(&table()).unwrap();
+        assert_eq!(bytes[..9], [0xB7, 10, 0, 1, 0, 16, 0, 0, 0]);
+        assert_eq!(bytes[13..], [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let good = encode(&table()).unwrap();
+        for at in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[at / 8] ^= 1 << (at % 8);
+            assert!(decode::<RouteTable>(&bad).is_err(), "bit {at}");
+        }
+    }
+
+    #[test]
+    fn every_cut_is_found() {
+        let good = encode(&table()).unwrap();
+        for len in 0..good.len() {
+            assert!(decode::<RouteTable>(&good[..len]).is_err(), "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_named_and_not_guessed() {
+        let bytes = seal(10, 2, &table()).unwrap();
+        assert_eq!(decode::<RouteTable>(&bytes), Err(WireError::TooNew { kind: 10, version: 2 }));
+    }
+
+    #[test]
+    fn hostile_lengths_do_not_allocate() {
+        // A string whose declared length is a tebibyte, three bytes of body.
+        let mut payload = (1u64 << 40).to_le_bytes().to_vec();
+        payload.extend(b"abc");
+        let envelope = Envelope { kind: 0, version: 1, payload: &payload };
+        assert!(envelope.decode::<String>().is_err());
+    }
+
+    #[test]
+    fn a_stored_name_is_checked_when_read() {
+        let bytes = seal(0, 1, &"Not A Name".to_owned()).unwrap();
+        let (envelope, _) = Envelope::read(&bytes).unwrap();
+        assert!(envelope.decode::<BalancerName>().is_err());
+    }
+}

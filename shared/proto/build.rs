@@ -1,0 +1,79 @@
+//! Generates the gRPC services from the table below. Messages are Rust types in the byte envelope
+//! (decision 0003), so there is no .proto file and no protoc to install.
+
+use tonic_build::manual::{Builder, Method, Service};
+
+const CODEC: &str = "crate::codec::EnvelopeCodec";
+
+#[derive(Clone, Copy)]
+enum Shape {
+    Unary,
+    ClientStream,
+    ServerStream,
+    Both,
+}
+
+fn service(name: &str, comment: &str, methods: &[(&str, &str, Shape, &str, &str)]) -> Service {
+    let mut service = Service::builder().name(name).package("pontoon").comment(comment);
+    for (name, route, shape, input, output) in methods {
+        let mut method = Method::builder()
+            .name(name)
+            .route_name(route)
+            .input_type(format!("crate::{input}"))
+            .output_type(format!("crate::{output}"))
+            .codec_path(CODEC);
+        if matches!(shape, Shape::ClientStream | Shape::Both) {
+            method = method.client_streaming();
+        }
+        if matches!(shape, Shape::ServerStream | Shape::Both) {
+            method = method.server_streaming();
+        }
+        service = service.method(method.build());
+    }
+    service.build()
+}
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    use Shape::{Both, ClientStream, ServerStream, Unary};
+    Builder::new().compile(&[
+        service(
+            "Agents",
+            "What controllers offer agents.",
+            &[
+                ("session", "Session", Both, "AgentMessage", "AgentDirective"),
+                ("get_blob", "GetBlob", ServerStream, "BlobRequest", "BlobPart"),
+                ("put_blob", "PutBlob", ClientStream, "BlobPart", "BlobStored"),
+                ("push_log", "PushLog", ClientStream, "LogChunk", "LogPushed"),
+            ],
+        ),
+        service(
+            "Balancers",
+            "What controllers offer balancers.",
+            &[("session", "Session", Both, "BalancerMessage", "BalancerDirective")],
+        ),
+        service(
+            "Peers",
+            "What controllers offer each other, Raft apart.",
+            &[
+                ("propose", "Propose", Unary, "ProposeRequest", "ProposeReply"),
+                ("relay", "Relay", Unary, "RelayBatch", "Relayed"),
+                ("has_blob", "HasBlob", Unary, "BlobRequest", "BlobPresence"),
+                ("get_blob", "GetBlob", ServerStream, "BlobRequest", "BlobPart"),
+                ("put_blob", "PutBlob", ClientStream, "BlobPart", "BlobStored"),
+                ("open_log", "OpenLog", ServerStream, "LogRequest", "LogChunk"),
+            ],
+        ),
+        service(
+            "Raft",
+            "openraft's messages between controllers; the bytes are openraft's types in an envelope.",
+            &[
+                ("append", "Append", Both, "RaftMessage", "RaftMessage"),
+                ("vote", "Vote", Unary, "RaftMessage", "RaftMessage"),
+                ("pre_vote", "PreVote", Unary, "RaftMessage", "RaftMessage"),
+                ("snapshot", "Snapshot", ClientStream, "RaftMessage", "RaftMessage"),
+                ("transfer_leader", "TransferLeader", Unary, "RaftMessage", "RaftMessage"),
+            ],
+        ),
+    ]);
+}

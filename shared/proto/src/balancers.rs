@@ -1,0 +1,62 @@
+//! Between a balancer and the controller it is connected to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pontoon_model::{BalancerName, Route, RouteTable, RouteVersion, SiteName};
+use serde::{Deserialize, Serialize};
+
+/// From a balancer. The first message of a session is `Hello`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BalancerMessage {
+    /// Who speaks.
+    Hello(BalancerHello),
+    /// Sent at once when either version grows, and every second as a sign of life.
+    Ack(BalancerAck),
+}
+
+/// Who a balancer is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalancerHello {
+    /// Its name.
+    pub name: BalancerName,
+    /// Where it stands.
+    pub site: SiteName,
+    /// Where users reach it.
+    pub listen: SocketAddr,
+    /// The table it holds (from memory or disk), or version 0.
+    pub have: RouteVersion,
+}
+
+/// How far a balancer is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalancerAck {
+    /// New requests are routed by this version or a newer one.
+    pub applied: RouteVersion,
+    /// No request is in flight any more to a servo that this version or an older one removed.
+    pub drained: RouteVersion,
+}
+
+/// To a balancer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BalancerDirective {
+    /// The whole table.
+    Table(RouteTable),
+    /// What changed since `from`; a balancer that does not hold `from` ends the session and says Hello anew.
+    Delta(RouteDelta),
+    /// This controller has lost the others: go to another one.
+    GoElsewhere,
+}
+
+/// The difference of two route tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteDelta {
+    /// The version it applies to.
+    pub from: RouteVersion,
+    /// The version it leads to.
+    pub to: RouteVersion,
+    /// New or changed routes.
+    pub changed: Vec<Arc<Route>>,
+    /// Host names that are gone.
+    pub removed: Vec<String>,
+}

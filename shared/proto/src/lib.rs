@@ -1,0 +1,54 @@
+//! gRPC between the machines of a cluster: messages, the codec that puts them into the byte
+//! envelope, and the generated clients and servers.
+//!
+//! Every message is a Rust type with an explicit kind and version ([`pontoon_model::wire`]); the golden
+//! test in `golden.rs` holds the bytes of each.
+
+pub mod agents;
+pub mod balancers;
+pub mod blobs;
+pub mod codec;
+pub mod logs;
+pub mod peers;
+pub mod raft;
+
+#[cfg(test)]
+mod golden;
+
+pub use agents::{AgentDirective, AgentHello, AgentMessage, BuildReport, Heartbeat};
+pub use balancers::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, RouteDelta};
+pub use blobs::{BlobPart, BlobPresence, BlobRequest, BlobStored};
+pub use logs::{LogChunk, LogLine, LogPushed, LogRequest, LogSource};
+pub use peers::{ProposeReply, ProposeRequest, RelayBatch, Relayed};
+pub use raft::RaftMessage;
+
+/// Generated clients and servers, one module each.
+pub mod services {
+    #![allow(missing_docs, clippy::all)]
+    include!(concat!(env!("OUT_DIR"), "/pontoon.Agents.rs"));
+    include!(concat!(env!("OUT_DIR"), "/pontoon.Balancers.rs"));
+    include!(concat!(env!("OUT_DIR"), "/pontoon.Peers.rs"));
+    include!(concat!(env!("OUT_DIR"), "/pontoon.Raft.rs"));
+}
+
+/// Largest message, as tonic counts it: the largest payload and its header.
+pub const MAX_MESSAGE_BYTES: usize = pontoon_model::wire::MAX_PAYLOAD + pontoon_model::wire::HEADER_LEN;
+
+pontoon_model::wire! {
+    300, 1 => AgentMessage;
+    301, 1 => AgentDirective;
+    310, 1 => BalancerMessage;
+    311, 1 => BalancerDirective;
+    320, 1 => BlobRequest;
+    321, 1 => BlobPart;
+    322, 1 => BlobStored;
+    323, 1 => BlobPresence;
+    330, 1 => LogRequest;
+    331, 1 => LogChunk;
+    332, 1 => LogPushed;
+    340, 1 => ProposeRequest;
+    341, 1 => ProposeReply;
+    342, 1 => RelayBatch;
+    343, 1 => Relayed;
+    350, 1 => RaftMessage;
+}
