@@ -1,1 +1,1 @@
-//! placeholder
+//! placeholder; the lead writes this crate

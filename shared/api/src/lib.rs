@@ -1,1 +1,40 @@
-//! placeholder
+//! The REST API's bodies, `/v1`. Field names are part of the contract; unknown fields of requests are refused.
+//!
+//! | method and path | body | answer |
+//! |---|---|---|
+//! | `GET /v1/status` | | [`Status`] |
+//! | `GET /v1/apps` | | `[App]` |
+//! | `POST /v1/apps` | [`CreateApp`] | [`App`] |
+//! | `GET /v1/apps/{app}` | | [`App`] |
+//! | `DELETE /v1/apps/{app}` | | [`Changed`] |
+//! | `POST /v1/apps/{app}/source` | tar.gz | [`Source`] |
+//! | `POST /v1/apps/{app}/builds` | [`StartBuild`] | [`Build`] |
+//! | `GET /v1/apps/{app}/builds/{build}` | | [`Build`] |
+//! | `GET /v1/apps/{app}/builds/{build}/log?follow=true` | | [`LogLine`] per line (NDJSON) |
+//! | `GET /v1/apps/{app}/deployments/{deployment}` | | [`Deployment`] |
+//! | `GET /v1/apps/{app}/releases` | | `[Release]`, newest first |
+//! | `POST /v1/apps/{app}/rollback` | [`Rollback`] | [`Changed`] |
+//! | `POST /v1/apps/{app}/restart` | | [`Changed`] |
+//! | `PUT /v1/apps/{app}/scale` | [`SetScale`] | [`Changed`] |
+//! | `GET /v1/apps/{app}/env` | | `{NAME: value}` |
+//! | `PATCH /v1/apps/{app}/env` | [`ChangeEnv`] | [`Changed`] |
+//! | `POST /v1/apps/{app}/run` | [`RunOneOff`] | [`Servo`] |
+//! | `GET /v1/apps/{app}/servos` | | `[Servo]` |
+//! | `GET /v1/apps/{app}/servos/{servo}` | | [`Servo`] |
+//! | `GET /v1/apps/{app}/servos/{servo}/log?follow=&tail=` | | [`LogLine`] per line (NDJSON) |
+//! | `GET /v1/apps/{app}/logs?follow=&tail=` | | [`LogLine`] per line (NDJSON), all servos |
+//! | `GET /v1/hosts`, `/v1/controllers`, `/v1/balancers`, `/v1/routes` | | `[Host]`, `[Controller]`, `[Balancer]`, `[Route]` |
+//!
+//! Every request carries `Authorization: Bearer TOKEN`. A change may carry `Idempotency-Key: UUID or 32 hex digits`, so that
+//! a retry of it is applied once. Errors have a 4xx or 5xx status and an [`ErrorBody`].
+
+pub mod error;
+pub mod request;
+pub mod response;
+
+pub use error::{ErrorBody, ErrorCode, ErrorDetail};
+pub use request::{ChangeEnv, CreateApp, Rollback, RunOneOff, SetScale, StartBuild};
+pub use response::{
+    App, AppScale, Balancer, Build, Changed, Controller, Deployment, Exit, Host, LogLine, Release, Route, RouteTarget,
+    Servo, Source, Status,
+};

@@ -1,0 +1,57 @@
+//! How a refusal looks.
+
+use serde::{Deserialize, Serialize};
+
+/// The body of every 4xx and 5xx answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What happened.
+    pub error: ErrorDetail,
+}
+
+/// One refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people: what happened, why, and what to do next.
+    pub message: String,
+}
+
+/// Kinds of refusals; each has one HTTP status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// 400: the request itself is wrong.
+    Invalid,
+    /// 401: no token, or not a valid one.
+    Unauthorized,
+    /// 404: there is no such thing.
+    NotFound,
+    /// 409: it clashes with what is.
+    Conflict,
+    /// 413: more bytes than allowed.
+    TooLarge,
+    /// 422: the uploaded source cannot be used.
+    BadSource,
+    /// 503: no leader, or overloaded; try again.
+    Unavailable,
+    /// 500: a fault of ours.
+    Internal,
+}
+
+impl ErrorCode {
+    /// Its HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Invalid => 400,
+            Self::Unauthorized => 401,
+            Self::NotFound => 404,
+            Self::Conflict => 409,
+            Self::TooLarge => 413,
+            Self::BadSource => 422,
+            Self::Unavailable => 503,
+            Self::Internal => 500,
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What clients send.
+
+use std::collections::BTreeMap;
+
+use pontoon_model::{AppName, CpuMillis, Digest, MemoryBytes, ProcessName, ReleaseNumber, SiteName};
+use serde::{Deserialize, Serialize};
+
+/// Makes an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateApp {
+    /// Its name.
+    pub name: AppName,
+}
+
+/// Builds an uploaded source and deploys the result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartBuild {
+    /// What `POST source` answered.
+    pub source: Digest,
+}
+
+/// Makes an older release live again, as a new release.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// Which; without it the one that was live before.
+    #[serde(default)]
+    pub to: Option<ReleaseNumber>,
+}
+
+/// Changes the wanted number or size of the servos of one process type. Absent fields stay as they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetScale {
+    /// Which process type; `web` if absent.
+    #[serde(default)]
+    pub process: Option<ProcessName>,
+    /// How many, wherever they fit.
+    #[serde(default)]
+    pub count: Option<u32>,
+    /// How many in which site, besides `count`.
+    #[serde(default)]
+    pub sites: Option<BTreeMap<SiteName, u32>>,
+    /// Memory of each, in bytes.
+    #[serde(default)]
+    pub memory: Option<MemoryBytes>,
+    /// CPU of each, in thousandths of a core.
+    #[serde(default)]
+    pub cpu: Option<CpuMillis>,
+}
+
+/// Changes an app's environment; makes a new release if one is live.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeEnv {
+    /// Names and new values.
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
+    /// Names to remove.
+    #[serde(default)]
+    pub unset: Vec<String>,
+}
+
+/// Runs a command once, in a servo of the live release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunOneOff {
+    /// Run by `/bin/sh -c "exec COMMAND"`.
+    pub command: String,
+}

@@ -1,0 +1,303 @@
+//! What controllers answer.
+
+use std::collections::BTreeMap;
+
+use pontoon_model::{
+    AppName, BalancerName, BuildId, CpuMillis, DeploymentId, Digest, HostName, Language, MemoryBytes, ProcessName,
+    ReleaseNumber, ServoId, SiteName,
+};
+use serde::{Deserialize, Serialize};
+
+/// The cluster at a glance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the answering controller.
+    pub version: String,
+    /// Name of the answering controller.
+    pub controller: String,
+    /// Name of the leading controller, if any.
+    pub leader: Option<String>,
+    /// Raft index the answer is based on.
+    pub index: u64,
+    /// Controllers heard by the leader, of all.
+    pub controllers: u32,
+    /// Hosts that are up, of all.
+    pub hosts_up: u32,
+    /// All hosts.
+    pub hosts: u32,
+    /// Balancers.
+    pub balancers: u32,
+    /// Apps.
+    pub apps: u32,
+    /// Servos that are ready.
+    pub servos_ready: u32,
+    /// All servos.
+    pub servos: u32,
+    /// Default host names end with it.
+    pub base_domain: String,
+    /// What is not as it should be, one sentence each.
+    pub problems: Vec<String>,
+}
+
+/// An app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// Its name.
+    pub name: AppName,
+    /// Unix milliseconds.
+    pub created_at: u64,
+    /// Where it is reached: host names, the default one first.
+    pub domains: Vec<String>,
+    /// URLs of it through each balancer.
+    pub urls: Vec<String>,
+    /// The release that takes traffic.
+    pub live: Option<ReleaseNumber>,
+    /// The deployment under way.
+    pub deployment: Option<DeploymentId>,
+    /// Wanted number and size, by process type.
+    pub scale: BTreeMap<ProcessName, AppScale>,
+    /// Servos that are ready and live.
+    pub ready: u32,
+    /// What it waits for, e.g. why a servo cannot be placed; one sentence each.
+    pub waiting: Vec<String>,
+}
+
+/// Wanted number and size of one process type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppScale {
+    /// Wherever they fit.
+    pub count: u32,
+    /// Bound to a site, besides.
+    pub sites: BTreeMap<SiteName, u32>,
+    /// Of each, in bytes.
+    pub memory: MemoryBytes,
+    /// Of each, in thousandths of a core.
+    pub cpu: CpuMillis,
+}
+
+/// A change was applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Raft index of the change.
+    pub index: u64,
+    /// The release it made, if any.
+    pub release: Option<ReleaseNumber>,
+    /// The deployment it began, if any.
+    pub deployment: Option<DeploymentId>,
+}
+
+/// An uploaded source, inspected and stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// sha256 of the archive.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Files in it.
+    pub files: u64,
+    /// What it is written in.
+    pub language: Language,
+    /// What the release will start, by process type.
+    pub processes: BTreeMap<ProcessName, String>,
+    /// How it was told, e.g. `requirements.txt`.
+    pub because: String,
+}
+
+/// A build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// Its id.
+    pub id: BuildId,
+    /// Whose.
+    pub app: AppName,
+    /// `queued`, `running`, `succeeded` or `failed`.
+    pub state: String,
+    /// Where it runs.
+    pub host: Option<HostName>,
+    /// What it is written in.
+    pub language: Language,
+    /// Why it waits or failed.
+    pub reason: Option<String>,
+    /// The last lines of a failed build.
+    pub last_lines: Vec<String>,
+    /// The release it made.
+    pub release: Option<ReleaseNumber>,
+    /// The deployment it began.
+    pub deployment: Option<DeploymentId>,
+}
+
+/// A deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Its id.
+    pub id: DeploymentId,
+    /// Whose.
+    pub app: AppName,
+    /// Where to.
+    pub release: ReleaseNumber,
+    /// `starting`, `replacing`, `switching`, `done` or `failed`.
+    pub state: String,
+    /// New servos that are ready.
+    pub ready: u32,
+    /// New servos wanted.
+    pub wanted: u32,
+    /// What it waits for, or why it failed.
+    pub reason: Option<String>,
+    /// Last lines of a servo that failed.
+    pub last_lines: Vec<String>,
+}
+
+/// A release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Its number.
+    pub number: ReleaseNumber,
+    /// Unix milliseconds.
+    pub created_at: u64,
+    /// Whether it takes traffic.
+    pub live: bool,
+    /// Why it was made.
+    pub reason: String,
+    /// What it is written in.
+    pub language: Language,
+    /// sha256 of its bundle.
+    pub bundle: Digest,
+    /// Length of its bundle in bytes.
+    pub bundle_size: u64,
+}
+
+/// A servo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Servo {
+    /// Its id.
+    pub id: ServoId,
+    /// Whose.
+    pub app: AppName,
+    /// Which process type.
+    pub process: ProcessName,
+    /// Which release.
+    pub release: ReleaseNumber,
+    /// Where.
+    pub host: HostName,
+    /// Where that is.
+    pub site: SiteName,
+    /// `placed`, `starting`, `ready`, `exited`, `lost`, `draining` or `stopping`.
+    pub state: String,
+    /// Whether it takes traffic.
+    pub routed: bool,
+    /// Where it listens.
+    pub address: Option<String>,
+    /// Memory limit in bytes.
+    pub memory: MemoryBytes,
+    /// Whether the limit is enforced.
+    pub limits_enforced: bool,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Unix milliseconds.
+    pub created_at: u64,
+    /// How its process last ended.
+    pub exit: Option<Exit>,
+    /// The command of a one-off servo.
+    pub one_off: Option<String>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit code; 128 + signal when signalled.
+    pub code: i32,
+    /// In words.
+    pub reason: String,
+    /// Its last lines.
+    pub last_lines: Vec<String>,
+}
+
+/// A host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Its name.
+    pub name: HostName,
+    /// Where it stands.
+    pub site: SiteName,
+    /// `up`, `suspect` or `lost`.
+    pub state: String,
+    /// `docker` or `process`.
+    pub runtime: String,
+    /// For servos, in bytes.
+    pub memory: MemoryBytes,
+    /// Reserved by servos, in bytes.
+    pub memory_used: MemoryBytes,
+    /// Cores, in thousandths.
+    pub cpu: CpuMillis,
+    /// Servos on it.
+    pub servos: u32,
+}
+
+/// A controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Controller {
+    /// Its Raft id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub site: SiteName,
+    /// `leader`, `follower`, `learner`, or `unreachable`.
+    pub role: String,
+    /// Its gRPC address.
+    pub grpc: String,
+    /// Its REST address.
+    pub rest: String,
+    /// Newest log index it is known to have.
+    pub matched: Option<u64>,
+}
+
+/// A balancer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Balancer {
+    /// Its name.
+    pub name: BalancerName,
+    /// Where it stands.
+    pub site: SiteName,
+    /// Where users reach it.
+    pub listen: String,
+    /// The route version it has acknowledged, where the answering controller knows it.
+    pub applied: Option<u64>,
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// As in the `Host` header.
+    pub host: String,
+    /// Whose.
+    pub app: AppName,
+    /// The live release.
+    pub release: Option<ReleaseNumber>,
+    /// Where requests go.
+    pub servos: Vec<RouteTarget>,
+}
+
+/// One servo of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTarget {
+    /// Which.
+    pub id: ServoId,
+    /// Where it stands.
+    pub site: SiteName,
+    /// Where it listens.
+    pub address: String,
+}
+
+/// A line of output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Unix milliseconds, where known.
+    pub at: Option<u64>,
+    /// Which servo or build wrote it, e.g. `web.s12` or `build.b3`.
+    pub source: String,
+    /// Written to stderr.
+    pub stderr: bool,
+    /// Without the line end.
+    pub text: String,
+}
