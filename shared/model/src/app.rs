@@ -15,8 +15,6 @@ pub struct App {
     pub created_at: Timestamp,
     /// Raft index of the last change of this row.
     pub version: u64,
-    /// Host names besides the default one (`NAME.BASE_DOMAIN`).
-    pub domains: Vec<String>,
     /// Environment of the next release.
     pub env: BTreeMap<String, String>,
     /// Wanted number and size of servos, by process type.

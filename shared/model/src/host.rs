@@ -13,7 +13,7 @@ pub struct Host {
     pub name: HostName,
     /// Where it stands.
     pub site: SiteName,
-    /// When it first registered.
+    /// When its agent's session last began: from then on it is missed when silent.
     pub registered_at: Timestamp,
     /// Raft index of the last change of this row.
     pub version: u64,

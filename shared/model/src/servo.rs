@@ -79,8 +79,6 @@ pub enum ServoStatus {
     Ready,
     /// Its process ended; its agent may start it again.
     Exited(Exit),
-    /// Its host fell silent; it may still serve.
-    Lost,
     /// It ended for good and its agent keeps nothing of it; the row is about to go.
     Gone,
 }
@@ -93,7 +91,6 @@ impl ServoStatus {
             Self::Starting => "starting",
             Self::Ready => "ready",
             Self::Exited(_) => "exited",
-            Self::Lost => "lost",
             Self::Gone => "gone",
         }
     }

@@ -1,0 +1,112 @@
+//! Hosts, balancers and controllers: who is there, and what agents report.
+
+use std::sync::Arc;
+
+use pontoon_model::{Balancer, Controller, Desired, Host, HostState, Servo, ServoReport, ServoStatus};
+
+use crate::command::{RegisterBalancer, RegisterController, RegisterHost, ReportServos};
+use crate::{Outcome, Rejected, Reply, State};
+
+impl State {
+    pub(super) fn register_host(&mut self, command: &RegisterHost) -> Outcome {
+        let old = self.hosts.get(&command.name).cloned();
+        if let Some(old) = old.as_ref().filter(|old| old.incarnation > command.incarnation) {
+            return Err(Rejected::conflict(format!(
+                "host {} is already served by a later start of its agent ({}, this is {}); \
+                 is a second agent running under its name?",
+                command.name, old.incarnation, command.incarnation
+            )));
+        }
+        let host = Host {
+            name: command.name.clone(),
+            site: command.site.clone(),
+            registered_at: self.header.time,
+            version: 0,
+            generation: old.as_ref().map_or(0, |old| old.generation),
+            incarnation: command.incarnation,
+            state: HostState::Up,
+            capacity: command.capacity,
+            runtime: command.runtime,
+        };
+        self.put_host(host);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn report_servos(&mut self, command: &ReportServos) -> Outcome {
+        let current = self.hosts.get(&command.host).map(|host| host.incarnation);
+        if current != Some(command.incarnation) {
+            return Err(Rejected::conflict(format!(
+                "a report of {} from start {} of its agent is stale",
+                command.host, command.incarnation
+            )));
+        }
+        for report in &command.reports {
+            let servo = self.servos.get(&report.servo).filter(|servo| servo.host == command.host).cloned();
+            if let Some(servo) = servo {
+                self.report_servo(&servo, report);
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    fn report_servo(&mut self, old: &Servo, report: &ServoReport) {
+        if report.status == ServoStatus::Gone && !old.desired.is_run() {
+            return self.remove_servo(old.id);
+        }
+        let mut servo = old.clone();
+        servo.status = match &report.status {
+            // Its agent starts it again; only what shall not run may be gone.
+            ServoStatus::Gone if old.one_off.is_none() => ServoStatus::Starting,
+            status => status.clone(),
+        };
+        servo.address = report.address.or(old.address);
+        servo.restarts = report.restarts;
+        servo.limits_enforced = report.limits_enforced;
+        let ended = matches!(servo.status, ServoStatus::Exited(_) | ServoStatus::Gone);
+        if servo.one_off.is_some() && ended && servo.desired.is_run() {
+            // From now on only its output and exit code are kept, for whoever waits for them.
+            servo.desired = Desired::Drain { since_version: 0, since: self.header.time };
+        }
+        if servo != *old {
+            self.put_servo(servo);
+        }
+    }
+
+    pub(super) fn register_balancer(&mut self, command: &RegisterBalancer) -> Outcome {
+        let old = self.balancers.get(&command.name);
+        let balancer = Balancer {
+            name: command.name.clone(),
+            site: command.site.clone(),
+            registered_at: old.map_or(self.header.time, |old| old.registered_at),
+            version: old.map_or(self.header.index, |old| old.version),
+            listen: command.listen,
+        };
+        if old.is_none_or(|old| **old != balancer) {
+            let balancer = Balancer { version: self.header.index, ..balancer };
+            self.balancers.insert(command.name.clone(), Arc::new(balancer));
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn register_controller(&mut self, command: &RegisterController) -> Outcome {
+        // A name is one machine: an older life of its store is gone.
+        let gone: Vec<_> = self
+            .controllers()
+            .filter(|old| old.name == command.name && old.id != command.id)
+            .map(|old| old.id)
+            .collect();
+        gone.into_iter().for_each(|id| {
+            self.controllers.remove(&id);
+        });
+        let controller = Controller {
+            id: command.id,
+            name: command.name.clone(),
+            site: command.site.clone(),
+            grpc: command.grpc,
+            rest: command.rest,
+            version: self.header.index,
+        };
+        self.controllers.insert(command.id, Arc::new(controller));
+        Ok(Reply::Done)
+    }
+}

@@ -1,0 +1,199 @@
+//! The leader's decisions, each re-checked against the state it meets.
+
+use pontoon_model::{
+    App, Build, BuildId, BuildOutcome, BuildState, Deployment, DeploymentId, Desired, Host, HostName, Live, Phase,
+    ProcessName, Servo, ServoId, ServoStatus,
+};
+
+use crate::State;
+use crate::placement::{self, Want};
+use crate::plan::{Op, rollout};
+
+impl State {
+    /// Applies one decision; false when the state has moved on and it no longer fits.
+    pub(crate) fn apply_op(&mut self, op: &Op) -> bool {
+        match op {
+            Op::SetHostState { host, version, state } => {
+                let Some(old) = self.hosts.get(host).filter(|host| host.version == *version).cloned() else {
+                    return false;
+                };
+                self.put_host(Host { state: *state, ..Host::clone(&old) });
+                true
+            }
+            Op::PlaceServo { .. } => self.place_servo(op).is_some(),
+            Op::DrainServo { servo, version } => self.drain_servo(*servo, *version).is_some(),
+            Op::StopServo { servo, version } => {
+                self.change_servo(*servo, *version, |servo| servo.desired = Desired::Stop)
+            }
+            Op::ForgetServo { servo, version } => {
+                let fits =
+                    self.servos.get(servo).is_some_and(|row| row.version == *version && row.desired == Desired::Stop);
+                if fits {
+                    self.remove_servo(*servo);
+                }
+                fits
+            }
+            Op::PlaceBuild { build, version, host } => self.place_build(*build, *version, host),
+            Op::QueueBuild { build, version } => self.change_build(*build, *version, |build| {
+                build.host = None;
+                build.state = BuildState::Queued;
+            }),
+            Op::FailBuild { build, version, reason } => {
+                let at = self.header.time;
+                let outcome = BuildOutcome::Failed { reason: reason.clone(), last_lines: Vec::new() };
+                self.change_build(*build, *version, |build| build.state = BuildState::Ended { at, outcome })
+            }
+            Op::MixDeployment { deployment, version } => {
+                self.change_deployment(*deployment, *version, |state, mut row| {
+                    row.phase = Phase::Mixed;
+                    state.put_deployment(row);
+                })
+            }
+            Op::SwitchDeployment { deployment, version } => {
+                let ready = self.deployments.get(deployment).is_some_and(|row| rollout::is_ready(self, row));
+                ready && self.change_deployment(*deployment, *version, Self::switch)
+            }
+            Op::FinishDeployment { deployment, version } => {
+                self.change_deployment(*deployment, *version, |state, row| {
+                    let phase = Phase::Done { at: state.header.time };
+                    state.end_deployment(row, phase);
+                })
+            }
+            Op::FailDeployment { deployment, version, reason, last_lines } => {
+                self.change_deployment(*deployment, *version, |state, row| {
+                    let (reason, last_lines) = (reason.clone(), last_lines.clone());
+                    let phase = Phase::Failed { at: state.header.time, reason, last_lines };
+                    state.end_deployment(row, phase);
+                })
+            }
+            Op::ForgetRelease { app, number } => {
+                let kept = rollout::needs_release(self, app, *number);
+                if !kept {
+                    self.remove_release(app, *number);
+                }
+                !kept
+            }
+            Op::ForgetBuild { build } => {
+                let ended = self.builds.get(build).is_some_and(|row| matches!(row.state, BuildState::Ended { .. }));
+                if ended {
+                    self.remove_build(*build);
+                }
+                ended
+            }
+            Op::ForgetDeployment { deployment } => {
+                let over = self.deployments.get(deployment).is_some_and(|row| row.phase.is_over())
+                    && !self.apps.values().any(|app| app.live.is_some_and(|live| live.deployment == *deployment));
+                if over {
+                    self.remove_deployment(*deployment);
+                }
+                over
+            }
+            Op::ForgetBalancer { name, version } => {
+                let fits = self.balancers.get(name).is_some_and(|row| row.version == *version);
+                if fits {
+                    self.balancers.remove(name);
+                }
+                fits
+            }
+        }
+    }
+
+    fn place_servo(&mut self, op: &Op) -> Option<()> {
+        let Op::PlaceServo { app, process, deployment, host, size } = op else { return None };
+        let row = self.apps.get(app)?;
+        let release = rollout::release_of(self, row, *deployment)?;
+        let host = self.hosts.get(host)?.clone();
+        let want = Want { app, process, deployment: *deployment, size: *size, site: None };
+        placement::refusal(self, &host, &want).is_none().then_some(())?;
+        self.release(app, release)?.processes.contains_key(process).then_some(())?;
+        let id = ServoId(self.next_id());
+        self.put_servo(Servo {
+            id,
+            app: app.clone(),
+            process: process.clone(),
+            release,
+            deployment: *deployment,
+            host: host.name.clone(),
+            site: host.site.clone(),
+            size: *size,
+            created_at: self.header.time,
+            version: 0,
+            one_off: None,
+            desired: Desired::Run,
+            status: ServoStatus::Placed,
+            address: None,
+            restarts: 0,
+            limits_enforced: true,
+        });
+        Some(())
+    }
+
+    fn place_build(&mut self, id: BuildId, version: u64, host: &HostName) -> bool {
+        let since = self.header.time;
+        let fits = self.builds.get(&id).zip(self.hosts.get(host)).is_some_and(|(build, host)| {
+            let process = ProcessName::web();
+            let (app, size) = (&build.app, crate::view::build_size());
+            let want = Want { app, process: &process, deployment: DeploymentId(0), size, site: None };
+            build.state == BuildState::Queued && placement::refusal(self, host, &want).is_none()
+        });
+        fits && self.change_build(id, version, |build| {
+            build.host = Some(host.clone());
+            build.state = BuildState::Running { since };
+        })
+    }
+
+    fn drain_servo(&mut self, id: ServoId, version: u64) -> Option<()> {
+        let old = self.servos.get(&id).filter(|row| row.version == version && row.desired.is_run())?.clone();
+        // One that never took traffic leaves no route: whoever has the current version has nothing of it.
+        let since_version = if self.is_routed(&old) { self.header.index } else { self.header.route_version.0 };
+        let desired = Desired::Drain { since_version, since: self.header.time };
+        self.put_servo(Servo { desired, ..Servo::clone(&old) });
+        Some(())
+    }
+
+    fn change_servo(&mut self, id: ServoId, version: u64, change: impl FnOnce(&mut Servo)) -> bool {
+        let Some(old) = self.servos.get(&id).filter(|row| row.version == version) else { return false };
+        let mut servo = Servo::clone(old);
+        change(&mut servo);
+        self.put_servo(servo);
+        true
+    }
+
+    fn change_build(&mut self, id: BuildId, version: u64, change: impl FnOnce(&mut Build)) -> bool {
+        let Some(old) = self.builds.get(&id).filter(|row| row.version == version) else { return false };
+        let mut build = Build::clone(old);
+        change(&mut build);
+        self.put_build(build);
+        true
+    }
+
+    fn change_deployment(
+        &mut self,
+        id: DeploymentId,
+        version: u64,
+        change: impl FnOnce(&mut Self, Deployment),
+    ) -> bool {
+        let Some(old) = self.deployments.get(&id).filter(|row| row.version == version && !row.phase.is_over()) else {
+            return false;
+        };
+        let row = Deployment::clone(old);
+        change(self, row);
+        true
+    }
+
+    fn switch(&mut self, row: Deployment) {
+        let Some(app) = self.apps.get(&row.app).cloned() else { return };
+        let live = Some(Live { release: row.release, deployment: row.id });
+        self.put_app(App { live, ..App::clone(&app) });
+        let phase = Phase::Switched { at_version: self.header.index, at: self.header.time };
+        self.put_deployment(Deployment { phase, ..row });
+        self.touch_routes();
+    }
+
+    fn end_deployment(&mut self, row: Deployment, phase: Phase) {
+        if let Some(app) = self.apps.get(&row.app).filter(|app| app.deployment == Some(row.id)).cloned() {
+            self.put_app(App { deployment: None, ..App::clone(&app) });
+        }
+        self.put_deployment(Deployment { phase, ..row });
+    }
+}

@@ -1,0 +1,105 @@
+//! What must hold of every state; run after every apply in tests and simulation.
+
+use std::collections::BTreeMap;
+
+use pontoon_model::{BuildState, ServoStatus};
+
+use crate::State;
+
+/// Every broken invariant, one sentence each; empty for a state that `apply` made.
+pub fn violations(state: &State) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut fresh = state.clone();
+    fresh.rebuild_indexes();
+    if fresh != *state {
+        found.push("a derived index differs from its recomputation".to_owned());
+    }
+    if state.route_version().0 > state.index() {
+        found.push(format!("route version {} is ahead of index {}", state.route_version(), state.index()));
+    }
+    apps(state, &mut found);
+    servos(state, &mut found);
+    deployments(state, &mut found);
+    builds(state, &mut found);
+    found
+}
+
+fn apps(state: &State, found: &mut Vec<String>) {
+    for app in state.apps() {
+        if let Some(live) = app.live
+            && state.release(&app.name, live.release).is_none()
+        {
+            found.push(format!("{}: live release {} is not there", app.name, live.release));
+        }
+        if let Some(id) = app.deployment {
+            match state.deployment(id) {
+                None => found.push(format!("{}: deployment {id} is not there", app.name)),
+                Some(row) if row.phase.is_over() => found.push(format!("{}: deployment {id} is over", app.name)),
+                Some(row) if row.app != app.name => {
+                    found.push(format!("{}: deployment {id} is of {}", app.name, row.app))
+                }
+                Some(_) => {}
+            }
+        }
+        if state.releases(&app.name).any(|release| release.number.0 > app.releases_made) {
+            found.push(format!("{}: a release is newer than releases_made", app.name));
+        }
+    }
+    for release in state.releases.values().filter(|release| state.app(&release.app).is_none()) {
+        found.push(format!("release {} of {}: no such app", release.number, release.app));
+    }
+}
+
+fn servos(state: &State, found: &mut Vec<String>) {
+    let mut addresses = BTreeMap::new();
+    for servo in state.servos() {
+        let id = servo.id;
+        if state.app(&servo.app).is_none() || state.release(&servo.app, servo.release).is_none() {
+            found.push(format!("{id}: its app or release is not there"));
+        }
+        match state.host(&servo.host) {
+            None => found.push(format!("{id}: its host {} is not there", servo.host)),
+            Some(host) if host.generation > state.index() => {
+                found.push(format!("{}: generation ahead of index", host.name))
+            }
+            Some(_) => {}
+        }
+        if state.is_routed(servo)
+            && let Some(address) = servo.address
+            && let Some(other) = addresses.insert((servo.host.clone(), address), id)
+        {
+            found.push(format!("{id} and {other} take traffic at the same address {address}"));
+        }
+        if servo.status == ServoStatus::Gone && servo.one_off.is_none() {
+            found.push(format!("{id}: gone, but its row is there"));
+        }
+        if servo.id.0 > state.header.last_id {
+            found.push(format!("{id}: newer than the last id"));
+        }
+    }
+}
+
+fn deployments(state: &State, found: &mut Vec<String>) {
+    for row in state.deployments().filter(|row| !row.phase.is_over()) {
+        if state.app(&row.app).is_none_or(|app| app.deployment != Some(row.id)) {
+            found.push(format!("{}: under way, but {} does not know it", row.id, row.app));
+        }
+        if state.release(&row.app, row.release).is_none() {
+            found.push(format!("{}: its release is not there", row.id));
+        }
+    }
+}
+
+fn builds(state: &State, found: &mut Vec<String>) {
+    for build in state.builds() {
+        let placed = build.host.is_some();
+        let fits = match build.state {
+            BuildState::Queued => !placed,
+            BuildState::Running { .. } => placed,
+            BuildState::Ended { .. } => true,
+        };
+        if !fits || state.app(&build.app).is_none() {
+            found.push(format!("{}: its state, host or app do not fit together", build.id));
+        }
+    }
+}

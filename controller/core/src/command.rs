@@ -1,0 +1,231 @@
+//! Commands: the changes that may enter the Raft log. Each has an explicit kind, and its payload is one
+//! frozen layout per version (`pontoon_model::wire`).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use pontoon_model::wire::{self, Envelope, WireError};
+use pontoon_model::{
+    AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, ControllerId, ControllerName, CpuMillis,
+    HealthCheck, HostName, Incarnation, Language, MemoryBytes, Process, ProcessName, ReleaseNumber, RuntimeKind,
+    ServoReport, SiteName,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Op;
+
+/// Makes an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateApp {
+    /// Its name; refused when taken.
+    pub name: AppName,
+}
+
+/// Removes an app and everything of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestroyApp {
+    /// Which.
+    pub name: AppName,
+}
+
+/// Changes the wanted number or size of one process type; what is absent stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetScale {
+    /// Whose.
+    pub app: AppName,
+    /// Which process type.
+    pub process: ProcessName,
+    /// How many, wherever they fit.
+    pub anywhere: Option<u32>,
+    /// How many in which site, besides.
+    pub in_site: Option<BTreeMap<SiteName, u32>>,
+    /// Memory of each.
+    pub memory: Option<MemoryBytes>,
+    /// CPU of each.
+    pub cpu: Option<CpuMillis>,
+}
+
+/// Changes the environment; begins a deployment of a new release when one is live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeEnv {
+    /// Whose.
+    pub app: AppName,
+    /// Names and new values.
+    pub set: BTreeMap<String, String>,
+    /// Names to remove.
+    pub unset: Vec<String>,
+}
+
+/// Builds a stored source and deploys the result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartBuild {
+    /// Whose.
+    pub app: AppName,
+    /// The source: already on a majority of the controllers.
+    pub source: BlobRef,
+    /// Detected from it.
+    pub language: Language,
+    /// What the release will start.
+    pub processes: BTreeMap<ProcessName, Process>,
+    /// How its servos show that they are ready.
+    pub health: HealthCheck,
+}
+
+/// Deploys an older release again, as a new one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollback {
+    /// Whose.
+    pub app: AppName,
+    /// Which; absent: the newest one before the live release that was live or could be.
+    pub to: Option<ReleaseNumber>,
+}
+
+/// Replaces all servos by fresh ones of the same release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    /// Whose.
+    pub app: AppName,
+}
+
+/// Runs a command once in a servo of the live release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunOneOff {
+    /// Whose.
+    pub app: AppName,
+    /// Run by `/bin/sh -c "exec COMMAND"`.
+    pub command: String,
+}
+
+/// An agent's session began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterHost {
+    /// Its host.
+    pub name: HostName,
+    /// Where that stands.
+    pub site: SiteName,
+    /// Which start of the agent; an older one is refused.
+    pub incarnation: Incarnation,
+    /// What it offers.
+    pub capacity: Capacity,
+    /// How it runs servos.
+    pub runtime: RuntimeKind,
+}
+
+/// Servos of a host changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportServos {
+    /// Which host.
+    pub host: HostName,
+    /// Which start of its agent.
+    pub incarnation: Incarnation,
+    /// What changed.
+    pub reports: Vec<ServoReport>,
+}
+
+/// A build ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportBuild {
+    /// Which host ran it.
+    pub host: HostName,
+    /// Which build.
+    pub build: BuildId,
+    /// How it ended; a bundle is already on a majority of the controllers.
+    pub outcome: BuildOutcome,
+}
+
+/// A balancer's session began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterBalancer {
+    /// Its name.
+    pub name: BalancerName,
+    /// Where it stands.
+    pub site: SiteName,
+    /// Where users reach it.
+    pub listen: SocketAddr,
+}
+
+/// A controller says where it is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterController {
+    /// Its Raft id.
+    pub id: ControllerId,
+    /// Its name.
+    pub name: ControllerName,
+    /// Where it stands.
+    pub site: SiteName,
+    /// For controllers, agents, balancers.
+    pub grpc: SocketAddr,
+    /// For people and programs.
+    pub rest: SocketAddr,
+}
+
+/// Cluster-wide settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeSettings {
+    /// Default host names are `APP.BASE_DOMAIN`.
+    pub base_domain: String,
+}
+
+/// A batch of the leader's decisions; what no longer fits is dropped and planned again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplyPlan {
+    /// In order.
+    pub ops: Vec<Op>,
+}
+
+macro_rules! commands {
+    ($($kind:literal, $version:literal => $name:ident,)*) => {
+        /// A change that may enter the Raft log.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum Command {
+            $(#[doc = concat!("See [`", stringify!($name), "`].")] $name($name),)*
+        }
+
+        impl Command {
+            /// Every command's kind, version and name: the table that golden tests go through.
+            pub const KINDS: &[(u16, u16, &str)] = &[$(($kind, $version, stringify!($name)),)*];
+
+            /// Its name.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$name(_) => stringify!($name),)* }
+            }
+
+            /// Its envelope.
+            pub fn encode(&self) -> Result<Vec<u8>, WireError> {
+                match self { $(Self::$name(command) => wire::seal($kind, $version, command),)* }
+            }
+
+            /// Reads one command from the front of `bytes`; returns it and what follows.
+            pub fn read(bytes: &[u8]) -> Result<(Self, &[u8]), WireError> {
+                let (envelope, rest) = Envelope::read(bytes)?;
+                let command = match (envelope.kind, envelope.version) {
+                    $(($kind, $version) => Self::$name(envelope.decode()?),)*
+                    (kind, version) => return Err(WireError::TooNew { kind, version }),
+                };
+                Ok((command, rest))
+            }
+        }
+
+        $(impl From<$name> for Command {
+            fn from(command: $name) -> Self { Self::$name(command) }
+        })*
+    };
+}
+
+commands! {
+    100, 1 => CreateApp,
+    101, 1 => DestroyApp,
+    102, 1 => SetScale,
+    103, 1 => ChangeEnv,
+    104, 1 => StartBuild,
+    105, 1 => Rollback,
+    106, 1 => Restart,
+    107, 1 => RunOneOff,
+    110, 1 => RegisterHost,
+    111, 1 => ReportServos,
+    112, 1 => ReportBuild,
+    113, 1 => RegisterBalancer,
+    114, 1 => RegisterController,
+    115, 1 => ChangeSettings,
+    120, 1 => ApplyPlan,
+}

@@ -1,0 +1,202 @@
+//! Reading the state.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use pontoon_model::{
+    App, AppName, Balancer, BalancerName, BlobRef, Build, BuildId, BuildOutcome, BuildState, Controller, ControllerId,
+    Deployment, DeploymentId, Desired, Host, HostName, HostState, MemoryBytes, Phase, Release, ReleaseNumber,
+    ReleaseReason, RouteVersion, Servo, ServoId, ServoStatus, Timestamp,
+};
+
+use super::{Settings, State};
+
+impl State {
+    /// Raft index of the last applied entry.
+    pub fn index(&self) -> u64 {
+        self.header.index
+    }
+
+    /// Time of the last applied entry.
+    pub fn time(&self) -> Timestamp {
+        self.header.time
+    }
+
+    /// Raft index of the last change of any route.
+    pub fn route_version(&self) -> RouteVersion {
+        self.header.route_version
+    }
+
+    /// Cluster-wide settings.
+    pub fn settings(&self) -> &Settings {
+        &self.header.settings
+    }
+
+    /// All apps, by name.
+    pub fn apps(&self) -> impl Iterator<Item = &Arc<App>> {
+        self.apps.values()
+    }
+
+    /// One app.
+    pub fn app(&self, name: &AppName) -> Option<&Arc<App>> {
+        self.apps.get(name)
+    }
+
+    /// An app's releases, oldest first.
+    pub fn releases(&self, app: &AppName) -> impl DoubleEndedIterator<Item = &Arc<Release>> {
+        let (first, last) = ((app.clone(), ReleaseNumber(0)), (app.clone(), ReleaseNumber(u32::MAX)));
+        self.releases.range((Bound::Included(first), Bound::Included(last))).map(|(_, release)| release)
+    }
+
+    /// One release.
+    pub fn release(&self, app: &AppName, number: ReleaseNumber) -> Option<&Arc<Release>> {
+        self.releases.get(&(app.clone(), number))
+    }
+
+    /// The release that a build led to.
+    pub fn release_of_build(&self, app: &AppName, build: BuildId) -> Option<&Arc<Release>> {
+        self.releases(app).rev().find(|release| release.reason == ReleaseReason::Deploy { build })
+    }
+
+    /// All builds, oldest first.
+    pub fn builds(&self) -> impl Iterator<Item = &Arc<Build>> {
+        self.builds.values()
+    }
+
+    /// One build.
+    pub fn build(&self, id: BuildId) -> Option<&Arc<Build>> {
+        self.builds.get(&id)
+    }
+
+    /// All deployments, oldest first.
+    pub fn deployments(&self) -> impl DoubleEndedIterator<Item = &Arc<Deployment>> {
+        self.deployments.values()
+    }
+
+    /// One deployment.
+    pub fn deployment(&self, id: DeploymentId) -> Option<&Arc<Deployment>> {
+        self.deployments.get(&id)
+    }
+
+    /// The newest deployment of a release.
+    pub fn deployment_of(&self, app: &AppName, release: ReleaseNumber) -> Option<&Arc<Deployment>> {
+        self.deployments().rev().find(|deployment| deployment.app == *app && deployment.release == release)
+    }
+
+    /// All servos, by id.
+    pub fn servos(&self) -> impl Iterator<Item = &Arc<Servo>> {
+        self.servos.values()
+    }
+
+    /// One servo.
+    pub fn servo(&self, id: ServoId) -> Option<&Arc<Servo>> {
+        self.servos.get(&id)
+    }
+
+    /// An app's servos, by id.
+    pub fn servos_of(&self, app: &AppName) -> impl Iterator<Item = &Arc<Servo>> {
+        let (first, last) = ((app.clone(), ServoId(0)), (app.clone(), ServoId(u64::MAX)));
+        self.servos_by_app
+            .range((Bound::Included(first), Bound::Included(last)))
+            .filter_map(|(_, id)| self.servos.get(id))
+    }
+
+    /// A host's servos, by id.
+    pub fn servos_on(&self, host: &HostName) -> impl Iterator<Item = &Arc<Servo>> {
+        let (first, last) = ((host.clone(), ServoId(0)), (host.clone(), ServoId(u64::MAX)));
+        self.servos_by_host
+            .range((Bound::Included(first), Bound::Included(last)))
+            .filter_map(|(_, id)| self.servos.get(id))
+    }
+
+    /// All hosts, by name.
+    pub fn hosts(&self) -> impl Iterator<Item = &Arc<Host>> {
+        self.hosts.values()
+    }
+
+    /// One host.
+    pub fn host(&self, name: &HostName) -> Option<&Arc<Host>> {
+        self.hosts.get(name)
+    }
+
+    /// Whether a host is in a state.
+    pub fn host_is(&self, name: &HostName, state: HostState) -> bool {
+        self.hosts.get(name).is_some_and(|host| host.state == state)
+    }
+
+    /// Memory of a host that servos and builds reserve.
+    pub fn reserved_memory(&self, host: &HostName) -> MemoryBytes {
+        let servos: MemoryBytes = self.servos_on(host).map(|servo| servo.size.memory).sum();
+        servos + self.builds_on(host).map(|_| crate::view::build_size().memory).sum()
+    }
+
+    /// Builds that run on a host.
+    pub fn builds_on<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = &'a Arc<Build>> {
+        self.builds
+            .values()
+            .filter(|build| matches!(build.state, BuildState::Running { .. }) && build.host.as_ref() == Some(host))
+    }
+
+    /// All balancers, by name.
+    pub fn balancers(&self) -> impl Iterator<Item = &Arc<Balancer>> {
+        self.balancers.values()
+    }
+
+    /// One balancer.
+    pub fn balancer(&self, name: &BalancerName) -> Option<&Arc<Balancer>> {
+        self.balancers.get(name)
+    }
+
+    /// All controllers that have announced themselves, by id.
+    pub fn controllers(&self) -> impl Iterator<Item = &Arc<Controller>> {
+        self.controllers.values()
+    }
+
+    /// One controller.
+    pub fn controller(&self, id: ControllerId) -> Option<&Arc<Controller>> {
+        self.controllers.get(&id)
+    }
+
+    /// Whether a servo belongs to what takes traffic: the live deployment, or one that replaces it in turns.
+    pub fn is_live(&self, servo: &Servo) -> bool {
+        let Some(app) = self.apps.get(&servo.app) else { return false };
+        let mixed = |id: DeploymentId| {
+            self.deployments.get(&id).is_some_and(|deployment| matches!(deployment.phase, Phase::Mixed))
+        };
+        servo.one_off.is_none()
+            && (app.live.is_some_and(|live| live.deployment == servo.deployment)
+                || (app.deployment == Some(servo.deployment) && mixed(servo.deployment)))
+    }
+
+    /// Whether a servo takes traffic.
+    pub fn is_routed(&self, servo: &Servo) -> bool {
+        servo.process == pontoon_model::ProcessName::web()
+            && servo.desired.is_run()
+            && servo.status == ServoStatus::Ready
+            && servo.address.is_some()
+            && self.is_live(servo)
+    }
+
+    /// One word for a servo's state: its agent's word, unless the planner or its host's silence says more.
+    pub fn servo_word(&self, servo: &Servo) -> &'static str {
+        match servo.desired {
+            Desired::Stop => "stopping",
+            Desired::Drain { .. } if servo.one_off.is_none() => "draining",
+            _ if self.host_is(&servo.host, HostState::Lost) => "lost",
+            _ => servo.status.word(),
+        }
+    }
+
+    /// Every blob the state refers to: bundles of releases, sources and bundles of builds.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobRef> {
+        let builds = self.builds.values().flat_map(|build| {
+            let bundle = match &build.state {
+                BuildState::Ended { outcome: BuildOutcome::Succeeded { bundle }, .. } => Some(*bundle),
+                _ => None,
+            };
+            let ended = matches!(build.state, BuildState::Ended { .. });
+            [(!ended).then_some(build.source), bundle].into_iter().flatten()
+        });
+        self.releases.values().map(|release| release.bundle).chain(builds)
+    }
+}

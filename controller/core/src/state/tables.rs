@@ -1,0 +1,148 @@
+//! Writing the state: the only functions that touch tables and the indexes derived from them.
+
+use std::sync::Arc;
+
+use imbl::OrdSet;
+use pontoon_model::{
+    App, AppName, Build, BuildId, BuildState, Deployment, DeploymentId, Host, HostName, IdempotencyKey, Phase, Release,
+    ReleaseNumber, RouteVersion, Servo, ServoId,
+};
+
+use super::{Answered, State};
+
+/// What of a servo reaches its host: a change of it is a new generation of the host's assignment.
+fn spec_part(servo: &Servo) -> (ServoId, pontoon_model::Desired) {
+    (servo.id, servo.desired)
+}
+
+impl State {
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.header.last_id += 1;
+        self.header.last_id
+    }
+
+    /// Routes change with this entry.
+    pub(crate) fn touch_routes(&mut self) {
+        self.header.route_version = RouteVersion(self.header.index);
+    }
+
+    fn touch_assignment(&mut self, host: &HostName) {
+        if let Some(host) = self.hosts.get_mut(host) {
+            Arc::make_mut(host).generation = self.header.index;
+        }
+    }
+
+    pub(crate) fn put_app(&mut self, mut app: App) {
+        app.version = self.header.index;
+        let before = self.apps.get(&app.name).map(|old| (old.live, old.deployment));
+        if before != Some((app.live, app.deployment)) {
+            self.touch_routes();
+        }
+        self.apps.insert(app.name.clone(), Arc::new(app));
+    }
+
+    pub(crate) fn remove_app(&mut self, name: &AppName) {
+        self.apps.remove(name);
+        self.touch_routes();
+    }
+
+    pub(crate) fn put_release(&mut self, release: Release) {
+        self.releases.insert((release.app.clone(), release.number), Arc::new(release));
+    }
+
+    pub(crate) fn remove_release(&mut self, app: &AppName, number: ReleaseNumber) {
+        self.releases.remove(&(app.clone(), number));
+    }
+
+    pub(crate) fn put_build(&mut self, mut build: Build) {
+        build.version = self.header.index;
+        let runs_on = |build: &Build| match build.state {
+            BuildState::Running { .. } => build.host.clone(),
+            _ => None,
+        };
+        let (old, new) = (self.builds.get(&build.id).and_then(|old| runs_on(old)), runs_on(&build));
+        if old != new {
+            for host in old.iter().chain(new.iter()) {
+                self.touch_assignment(host);
+            }
+        }
+        self.builds.insert(build.id, Arc::new(build));
+    }
+
+    pub(crate) fn remove_build(&mut self, id: BuildId) {
+        if let Some(host) = self.builds.remove(&id).and_then(|build| build.host.clone()) {
+            self.touch_assignment(&host);
+        }
+    }
+
+    pub(crate) fn put_deployment(&mut self, mut deployment: Deployment) {
+        deployment.version = self.header.index;
+        let mixed = |deployment: &Deployment| matches!(deployment.phase, Phase::Mixed);
+        if self.deployments.get(&deployment.id).is_some_and(|old| mixed(old)) != mixed(&deployment) {
+            self.touch_routes();
+        }
+        self.deployments.insert(deployment.id, Arc::new(deployment));
+    }
+
+    pub(crate) fn remove_deployment(&mut self, id: DeploymentId) {
+        self.deployments.remove(&id);
+    }
+
+    pub(crate) fn put_servo(&mut self, mut servo: Servo) {
+        servo.version = self.header.index;
+        let old = self.servos.get(&servo.id).cloned();
+        let target = |servo: &Servo| self.is_routed(servo).then_some(servo.address);
+        if old.as_deref().and_then(target) != target(&servo) {
+            self.touch_routes();
+        }
+        if old.as_deref().map(spec_part) != Some(spec_part(&servo)) {
+            self.touch_assignment(&servo.host);
+        }
+        self.servos_by_app.insert((servo.app.clone(), servo.id));
+        self.servos_by_host.insert((servo.host.clone(), servo.id));
+        self.servos.insert(servo.id, Arc::new(servo));
+    }
+
+    pub(crate) fn remove_servo(&mut self, id: ServoId) {
+        let Some(servo) = self.servos.get(&id).cloned() else { return };
+        if self.is_routed(&servo) {
+            self.touch_routes();
+        }
+        self.touch_assignment(&servo.host);
+        self.servos_by_app.remove(&(servo.app.clone(), id));
+        self.servos_by_host.remove(&(servo.host.clone(), id));
+        self.servos.remove(&id);
+    }
+
+    pub(crate) fn put_host(&mut self, mut host: Host) {
+        host.version = self.header.index;
+        let old = self.hosts.get(&host.name).map(|old| (old.state, old.site.clone()));
+        if old.is_none() {
+            host.generation = self.header.index;
+        }
+        // Routes show which servos stand on a silent host.
+        if old != Some((host.state, host.site.clone())) && self.servos_on(&host.name).next().is_some() {
+            self.touch_routes();
+        }
+        self.hosts.insert(host.name.clone(), Arc::new(host));
+    }
+
+    pub(crate) fn put_answered(&mut self, key: IdempotencyKey, answered: Answered) {
+        self.answered_by_time.insert((answered.at, key));
+        self.answered.insert(key, answered);
+    }
+
+    pub(crate) fn remove_oldest_answered(&mut self) {
+        if let Some((at, key)) = self.answered_by_time.get_min().copied() {
+            self.answered_by_time.remove(&(at, key));
+            self.answered.remove(&key);
+        }
+    }
+
+    /// Builds the derived indexes anew from the tables.
+    pub(crate) fn rebuild_indexes(&mut self) {
+        self.servos_by_app = self.servos.values().map(|servo| (servo.app.clone(), servo.id)).collect();
+        self.servos_by_host = self.servos.values().map(|servo| (servo.host.clone(), servo.id)).collect();
+        self.answered_by_time = self.answered.iter().map(|(key, answered)| (answered.at, *key)).collect::<OrdSet<_>>();
+    }
+}

@@ -1,0 +1,139 @@
+//! What each consumer may see of the state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pontoon_model::{
+    App, Assignment, Build, BuildSpec, CpuMillis, Host, HostName, HostState, MemoryBytes, ProcessName, Release, Route,
+    RouteServo, RouteTable, Servo, ServoSpec, Size,
+};
+
+use crate::State;
+
+/// Time between SIGTERM and SIGKILL, as Heroku and Kubernetes have it.
+pub const STOP_GRACE: Duration = Duration::from_secs(30);
+/// A build that takes longer has hung: the slowest honest ones compile native modules on a Pi.
+pub const BUILD_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// What a build reserves and is limited to: pip and npm need up to a gigabyte.
+pub const fn build_size() -> Size {
+    Size { memory: MemoryBytes::mib(1024), cpu: CpuMillis(2000) }
+}
+
+/// Everything a host shall run. An unknown host shall run nothing.
+pub fn assignment(state: &State, name: &HostName) -> Assignment {
+    let host = state.host(name);
+    Assignment {
+        host: name.clone(),
+        generation: host.map_or(0, |host| host.generation),
+        servos: host
+            .into_iter()
+            .flat_map(|host| state.servos_on(&host.name).filter_map(move |servo| servo_spec(state, host, servo)))
+            .collect(),
+        builds: state.builds_on(name).map(|build| build_spec(state, build)).collect(),
+    }
+}
+
+fn servo_spec(state: &State, host: &Host, servo: &Servo) -> Option<ServoSpec> {
+    let release = state.release(&servo.app, servo.release)?;
+    let command = match &servo.one_off {
+        Some(command) => command.clone(),
+        None => release.processes.get(&servo.process)?.command.clone(),
+    };
+    let mut env = release.env.clone();
+    for (key, value) in [
+        ("PONTOON_APP", servo.app.to_string()),
+        ("PONTOON_RELEASE", servo.release.to_string()),
+        ("PONTOON_PROCESS", servo.process.to_string()),
+        ("PONTOON_SERVO", servo.id.to_string()),
+        ("PONTOON_HOST", host.name.to_string()),
+        ("PONTOON_SITE", host.site.to_string()),
+    ] {
+        env.insert(key.to_owned(), value);
+    }
+    Some(ServoSpec {
+        id: servo.id,
+        app: servo.app.clone(),
+        process: servo.process.clone(),
+        release: servo.release,
+        deployment: servo.deployment,
+        language: release.language,
+        bundle: release.bundle,
+        command,
+        env,
+        size: servo.size,
+        health: release.health.clone(),
+        listens: servo.one_off.is_none() && servo.process == ProcessName::web(),
+        one_off: servo.one_off.is_some(),
+        desired: servo.desired,
+        grace: STOP_GRACE,
+    })
+}
+
+fn build_spec(state: &State, build: &Build) -> BuildSpec {
+    BuildSpec {
+        id: build.id,
+        app: build.app.clone(),
+        source: build.source,
+        language: build.language,
+        env: state.app(&build.app).map(|app| app.env.clone()).unwrap_or_default(),
+        size: build_size(),
+        timeout: BUILD_TIMEOUT,
+    }
+}
+
+/// The host name under which an app is reached.
+pub fn default_host(state: &State, app: &App) -> String {
+    format!("{}.{}", app.name, state.settings().base_domain)
+}
+
+/// All routes.
+pub fn route_table(state: &State) -> RouteTable {
+    let mut routes: Vec<_> = state.apps().map(|app| Arc::new(route(state, app))).collect();
+    routes.sort_by(|a, b| a.host.cmp(&b.host));
+    RouteTable { version: state.route_version(), routes }
+}
+
+fn route(state: &State, app: &App) -> Route {
+    let servos: Vec<RouteServo> = state
+        .servos_of(&app.name)
+        .filter(|servo| state.is_routed(servo))
+        .filter_map(|servo| {
+            let suspect = !state.host_is(&servo.host, HostState::Up);
+            servo.address.map(|address| RouteServo { id: servo.id, site: servo.site.clone(), address, suspect })
+        })
+        .collect();
+    let reason = if servos.is_empty() { why_no_servo(state, app) } else { String::new() };
+    Route {
+        host: default_host(state, app),
+        app: app.name.clone(),
+        release: app.live.map(|live| live.release),
+        servos,
+        reason,
+    }
+}
+
+/// For the 503 page. Says nothing that changes while the routes do not.
+fn why_no_servo(state: &State, app: &App) -> String {
+    let Some(live) = app.live else { return "nothing has been deployed yet".to_owned() };
+    let web = ProcessName::web();
+    let release: Option<&Arc<Release>> = state.release(&app.name, live.release);
+    if release.is_some_and(|release| !release.processes.contains_key(&web)) {
+        return "it has no web process".to_owned();
+    }
+    if app.scale.get(&web).is_some_and(|scale| scale.count.total() == 0) {
+        return "it is scaled to zero".to_owned();
+    }
+    "none of its servos is ready".to_owned()
+}
+
+/// What of `new` differs from `old`: changed or new routes, and host names that are gone.
+pub fn route_delta(old: &RouteTable, new: &RouteTable) -> (Vec<Arc<Route>>, Vec<String>) {
+    let find = |table: &RouteTable, host: &str| {
+        table.routes.binary_search_by(|route| route.host.as_str().cmp(host)).ok().map(|at| table.routes[at].clone())
+    };
+    let changed = new.routes.iter().filter(|route| find(old, &route.host).as_ref() != Some(route)).cloned().collect();
+    let removed =
+        old.routes.iter().filter(|route| find(new, &route.host).is_none()).map(|route| route.host.clone()).collect();
+    (changed, removed)
+}
