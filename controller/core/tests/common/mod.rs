@@ -1,0 +1,174 @@
+//! A world in words: a state, what the leader has heard, and a clock that only moves when told.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pontoon_core::command::*;
+use pontoon_core::{
+    BalancerSign, Command, Entry, HostSign, Observed, Op, Outcome, PlanInput, Reply, Stamped, State, check, plan, view,
+};
+use pontoon_model::*;
+
+/// Passes after which a plan must have settled.
+pub const MOST_PASSES: usize = 60;
+
+pub struct World {
+    pub state: State,
+    pub observed: Observed,
+    pub now: Timestamp,
+    pub leader_since: Timestamp,
+    pub silent: Vec<HostName>,
+    pub deaf: Vec<BalancerName>,
+    next_key: u128,
+    next_port: u16,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self {
+            state: State::default(),
+            observed: Observed::default(),
+            now: Timestamp(1_000_000),
+            leader_since: Timestamp(1_000_000),
+            silent: Vec::new(),
+            deaf: Vec::new(),
+            next_key: 0,
+            next_port: 20_000,
+        }
+    }
+
+    pub fn apply(&mut self, command: impl Into<Command>) -> Outcome {
+        self.next_key += 1;
+        let entry = Entry {
+            time: self.now,
+            commands: vec![Stamped { key: IdempotencyKey(self.next_key), command: command.into() }],
+        };
+        // What is applied has been through bytes, as in the log.
+        let entry = Entry::decode(&entry.encode().unwrap()).unwrap();
+        let mut replica = self.state.clone();
+        let outcome = self.state.apply(self.state.index() + 1, &entry).remove(0);
+        replica.apply(replica.index() + 1, &entry);
+        assert_eq!(replica, self.state, "two replicas differ after {entry:?}");
+        assert_eq!(check::violations(&self.state), Vec::<String>::new(), "after {entry:?}");
+        outcome
+    }
+
+    pub fn input(&self) -> PlanInput {
+        PlanInput { now: self.now, leader_since: self.leader_since }
+    }
+
+    /// Plans until nothing more is to be done; returns the ops.
+    pub fn settle(&mut self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for _ in 0..MOST_PASSES {
+            let plan = plan(&self.state, &self.observed, &self.input());
+            if plan.ops.is_empty() {
+                return ops;
+            }
+            ops.extend(plan.ops.clone());
+            for command in plan.into_commands() {
+                self.apply(command).unwrap();
+            }
+        }
+        panic!("the plan does not settle: {:?}", plan(&self.state, &self.observed, &self.input()).ops);
+    }
+
+    /// Lets time pass, with heartbeats of all that is not silent.
+    pub fn tick(&mut self, duration: Duration) {
+        self.now = self.now.plus(duration);
+        self.hear();
+    }
+
+    pub fn hear(&mut self) {
+        let hosts: Vec<_> = self.state.hosts().cloned().collect();
+        for host in hosts.iter().filter(|host| !self.silent.contains(&host.name)) {
+            let sign = HostSign { incarnation: host.incarnation, heard_at: self.now, free_memory: MemoryBytes(0) };
+            self.observed.hosts.insert(host.name.clone(), sign);
+        }
+        let version = self.state.route_version();
+        let balancers: Vec<_> = self.state.balancers().cloned().collect();
+        for balancer in balancers.iter().filter(|balancer| !self.deaf.contains(&balancer.name)) {
+            let sign = BalancerSign { applied: version, drained: version, heard_at: self.now };
+            self.observed.balancers.insert(balancer.name.clone(), sign);
+        }
+    }
+
+    pub fn host(&mut self, name: &str, site: &str, memory: MemoryBytes) {
+        let capacity = Capacity { memory, cpu: CpuMillis(2000) };
+        let (name, site) = (name.parse().unwrap(), site.parse().unwrap());
+        let incarnation = Incarnation(1);
+        self.apply(RegisterHost { name, site, incarnation, capacity, runtime: RuntimeKind::Docker }).unwrap();
+        self.hear();
+    }
+
+    pub fn balancer(&mut self, name: &str, site: &str) {
+        let listen = "127.0.0.1:8000".parse().unwrap();
+        self.apply(RegisterBalancer { name: name.parse().unwrap(), site: site.parse().unwrap(), listen }).unwrap();
+        self.hear();
+    }
+
+    /// Builds and reports the bundle, as an agent would.
+    pub fn build(&mut self, app: &AppName) -> Outcome {
+        let processes = BTreeMap::from([(ProcessName::web(), Process { command: "serve".into() })]);
+        let blob = BlobRef { digest: Digest([7; 32]), size: MemoryBytes(1000) };
+        let reply = self.apply(StartBuild {
+            app: app.clone(),
+            source: blob,
+            language: Language::Python,
+            processes,
+            health: HealthCheck::default(),
+        })?;
+        let Reply::Build(build) = reply else { panic!("{reply:?}") };
+        self.settle();
+        let row = self.state.build(build).unwrap().clone();
+        let Some(host) = row.host.clone() else { return Ok(reply) };
+        self.apply(ReportBuild { host, build, outcome: BuildOutcome::Succeeded { bundle: blob } })
+    }
+
+    pub fn report(&mut self, servo: ServoId, status: ServoStatus) {
+        let Some(row) = self.state.servo(servo).cloned() else { return };
+        let host = self.state.host(&row.host).unwrap().clone();
+        let address = (status == ServoStatus::Ready).then(|| {
+            row.address.unwrap_or_else(|| {
+                self.next_port += 1;
+                ([127, 0, 0, 1], self.next_port).into()
+            })
+        });
+        let report = ServoReport { servo, status, address, restarts: row.restarts, limits_enforced: true };
+        self.apply(ReportServos { host: host.name.clone(), incarnation: host.incarnation, reports: vec![report] })
+            .unwrap();
+    }
+
+    /// What agents that are heard would report: all that shall run is ready, all that shall stop is gone.
+    pub fn obey(&mut self) {
+        let hosts: Vec<_> = self.state.hosts().filter(|host| !self.silent.contains(&host.name)).cloned().collect();
+        for host in hosts {
+            for spec in view::assignment(&self.state, &host.name).servos {
+                let status = self.state.servo(spec.id).unwrap().status.clone();
+                match (spec.desired, status) {
+                    (Desired::Run, ServoStatus::Placed | ServoStatus::Starting) => {
+                        self.report(spec.id, ServoStatus::Ready)
+                    }
+                    (Desired::Stop, _) => self.report(spec.id, ServoStatus::Gone),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Plans and obeys in turns until both have nothing left to do.
+    pub fn converge(&mut self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for _ in 0..MOST_PASSES {
+            let before = self.state.index();
+            ops.extend(self.settle());
+            self.hear();
+            self.obey();
+            if self.state.index() == before {
+                return ops;
+            }
+        }
+        panic!("plan and agents do not converge");
+    }
+}

@@ -1,0 +1,271 @@
+//! Golden bytes of every command, row and outcome: a change here is a change of what is on people's disks,
+//! and needs a new version of the kind (docs/decisions/0002).
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use expect_test::expect_file;
+use pontoon_core::command::*;
+use pontoon_core::{Command, Entry, Op, Rejected, Reply, Stamped, decode_outcome, encode_outcome};
+use pontoon_model::wire::{self, Wire};
+use pontoon_model::*;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+fn name<T: std::str::FromStr<Err = InvalidName>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+fn blob() -> BlobRef {
+    BlobRef { digest: Digest([0xAB; 32]), size: MemoryBytes(1234) }
+}
+
+fn processes() -> BTreeMap<ProcessName, Process> {
+    BTreeMap::from([(ProcessName::web(), Process { command: "serve".into() })])
+}
+
+fn health() -> HealthCheck {
+    HealthCheck { path: Some("/up".into()), timeout: Duration::from_secs(60) }
+}
+
+fn exit() -> Exit {
+    Exit { code: 1, reason: "exited".into(), last_lines: vec!["boom".into()] }
+}
+
+fn commands() -> Vec<Command> {
+    let app: AppName = name("web");
+    let host: HostName = name("a");
+    let capacity = Capacity { memory: MemoryBytes::mib(1), cpu: CpuMillis(2000) };
+    let size = Size { memory: MemoryBytes::mib(1), cpu: CpuMillis(500) };
+    let report = ServoReport {
+        servo: ServoId(3),
+        status: ServoStatus::Exited(exit()),
+        address: Some("127.0.0.1:20000".parse().unwrap()),
+        restarts: 2,
+        limits_enforced: true,
+    };
+    vec![
+        CreateApp { name: app.clone() }.into(),
+        DestroyApp { name: app.clone() }.into(),
+        SetScale {
+            app: app.clone(),
+            process: ProcessName::web(),
+            anywhere: Some(2),
+            in_site: Some(BTreeMap::from([(name("east"), 1)])),
+            memory: Some(MemoryBytes::mib(1)),
+            cpu: None,
+        }
+        .into(),
+        ChangeEnv { app: app.clone(), set: BTreeMap::from([("A".into(), "b".into())]), unset: vec!["C".into()] }.into(),
+        StartBuild {
+            app: app.clone(),
+            source: blob(),
+            language: Language::Python,
+            processes: processes(),
+            health: health(),
+        }
+        .into(),
+        Rollback { app: app.clone(), to: Some(ReleaseNumber(3)) }.into(),
+        Restart { app: app.clone() }.into(),
+        RunOneOff { app: app.clone(), command: "ls".into() }.into(),
+        RegisterHost {
+            name: host.clone(),
+            site: name("east"),
+            incarnation: Incarnation(4),
+            capacity,
+            runtime: RuntimeKind::Docker,
+        }
+        .into(),
+        ReportServos { host: host.clone(), incarnation: Incarnation(4), reports: vec![report] }.into(),
+        ReportBuild { host: host.clone(), build: BuildId(5), outcome: BuildOutcome::Succeeded { bundle: blob() } }
+            .into(),
+        RegisterBalancer { name: name("lb"), site: name("east"), listen: "127.0.0.1:8000".parse().unwrap() }.into(),
+        RegisterController {
+            id: ControllerId(6),
+            name: name("c"),
+            site: name("east"),
+            grpc: "127.0.0.1:7710".parse().unwrap(),
+            rest: "127.0.0.1:7700".parse().unwrap(),
+        }
+        .into(),
+        ChangeSettings { base_domain: "example.org".into() }.into(),
+        ApplyPlan { ops: ops(app, host, size) }.into(),
+    ]
+}
+
+fn ops(app: AppName, host: HostName, size: Size) -> Vec<Op> {
+    let (servo, build, deployment, version) = (ServoId(3), BuildId(5), DeploymentId(6), 7);
+    vec![
+        Op::SetHostState { host: host.clone(), version, state: HostState::Lost },
+        Op::PlaceServo { app: app.clone(), process: ProcessName::web(), deployment, host: host.clone(), size },
+        Op::DrainServo { servo, version },
+        Op::StopServo { servo, version },
+        Op::ForgetServo { servo, version },
+        Op::PlaceBuild { build, version, host },
+        Op::QueueBuild { build, version },
+        Op::FailBuild { build, version, reason: "why".into() },
+        Op::MixDeployment { deployment, version },
+        Op::SwitchDeployment { deployment, version },
+        Op::FinishDeployment { deployment, version },
+        Op::FailDeployment { deployment, version, reason: "why".into(), last_lines: vec!["boom".into()] },
+        Op::ForgetRelease { app, number: ReleaseNumber(1) },
+        Op::ForgetBuild { build },
+        Op::ForgetDeployment { deployment },
+        Op::ForgetBalancer { name: name("lb"), version },
+    ]
+}
+
+#[test]
+fn golden_bytes_of_every_command() {
+    let commands = commands();
+    let sampled: Vec<&str> = commands.iter().map(Command::name).collect();
+    let all: Vec<&str> = Command::KINDS.iter().map(|(_, _, name)| *name).collect();
+    assert_eq!(sampled, all, "every command has a sample");
+    let mut text = String::new();
+    for (command, (kind, version, name)) in commands.iter().zip(Command::KINDS) {
+        let bytes = command.encode().unwrap();
+        assert_eq!(Command::read(&bytes).unwrap(), (command.clone(), &[][..]));
+        writeln!(text, "{kind} v{version} {name} {}", hex(&bytes)).unwrap();
+    }
+    expect_file!["golden/commands.txt"].assert_eq(&text);
+}
+
+fn row<T: Wire + PartialEq + std::fmt::Debug>(text: &mut String, name: &str, value: &T) {
+    let bytes = wire::encode(value).unwrap();
+    assert_eq!(&wire::decode::<T>(&bytes).unwrap(), value);
+    writeln!(text, "{} v{} {name} {}", T::KIND, T::VERSION, hex(&bytes)).unwrap();
+}
+
+#[test]
+fn golden_bytes_of_every_row() {
+    let at = Timestamp(9);
+    let app: AppName = name("web");
+    let size = Size { memory: MemoryBytes::mib(1), cpu: CpuMillis(500) };
+    let mut text = String::new();
+    let live = Some(Live { release: ReleaseNumber(1), deployment: DeploymentId(6) });
+    let scale = Scale { count: Count { anywhere: 2, in_site: BTreeMap::from([(name("east"), 1)]) }, size };
+    row(
+        &mut text,
+        "App",
+        &App {
+            name: app.clone(),
+            created_at: at,
+            version: 1,
+            env: BTreeMap::from([("A".into(), "b".into())]),
+            scale: BTreeMap::from([(ProcessName::web(), scale)]),
+            releases_made: 1,
+            live,
+            deployment: Some(DeploymentId(7)),
+        },
+    );
+    let release = Release {
+        app: app.clone(),
+        number: ReleaseNumber(1),
+        created_at: at,
+        bundle: blob(),
+        language: Language::Static,
+        processes: processes(),
+        env: BTreeMap::new(),
+        health: health(),
+        reason: ReleaseReason::Env { keys: vec!["A".into()] },
+    };
+    row(&mut text, "Release", &release);
+    let servo = Servo {
+        id: ServoId(3),
+        app: app.clone(),
+        process: ProcessName::web(),
+        release: ReleaseNumber(1),
+        deployment: DeploymentId(6),
+        host: name("a"),
+        site: name("east"),
+        size,
+        created_at: at,
+        version: 2,
+        one_off: Some("ls".into()),
+        desired: Desired::Drain { since_version: 4, since: at },
+        status: ServoStatus::Exited(exit()),
+        address: Some("[::1]:20000".parse().unwrap()),
+        restarts: 1,
+        limits_enforced: false,
+    };
+    row(&mut text, "Servo", &servo);
+    let capacity = Capacity { memory: MemoryBytes::mib(1), cpu: CpuMillis(2000) };
+    let host = Host {
+        name: name("a"),
+        site: name("east"),
+        registered_at: at,
+        version: 2,
+        generation: 3,
+        incarnation: Incarnation(4),
+        state: HostState::Suspect,
+        capacity,
+        runtime: RuntimeKind::Process,
+    };
+    row(&mut text, "Host", &host);
+    let balancer = Balancer {
+        name: name("lb"),
+        site: name("east"),
+        registered_at: at,
+        version: 2,
+        listen: "127.0.0.1:8000".parse().unwrap(),
+    };
+    row(&mut text, "Balancer", &balancer);
+    let controller = Controller {
+        id: ControllerId(6),
+        name: name("c"),
+        site: name("east"),
+        grpc: "127.0.0.1:7710".parse().unwrap(),
+        rest: "127.0.0.1:7700".parse().unwrap(),
+        version: 2,
+    };
+    row(&mut text, "Controller", &controller);
+    let outcome = BuildOutcome::Failed { reason: "why".into(), last_lines: vec!["boom".into()] };
+    let build = Build {
+        id: BuildId(5),
+        app: app.clone(),
+        created_at: at,
+        version: 2,
+        source: blob(),
+        language: Language::Node,
+        processes: processes(),
+        health: health(),
+        host: Some(name("a")),
+        state: BuildState::Ended { at, outcome },
+    };
+    row(&mut text, "Build", &build);
+    let phase = Phase::Failed { at, reason: "why".into(), last_lines: vec![] };
+    let deployment =
+        Deployment { id: DeploymentId(6), app, release: ReleaseNumber(1), started_at: at, version: 2, phase };
+    row(&mut text, "Deployment", &deployment);
+    expect_file!["golden/rows.txt"].assert_eq(&text);
+}
+
+#[test]
+fn golden_bytes_of_an_entry_and_of_outcomes() {
+    let stamped = Stamped { key: IdempotencyKey(9), command: CreateApp { name: name("web") }.into() };
+    assert_eq!(Stamped::decode(&stamped.encode().unwrap()).unwrap(), stamped);
+    let entry = Entry { time: Timestamp(5), commands: vec![stamped] };
+    let mut text = format!("entry {}\n", hex(&entry.encode().unwrap()));
+    for outcome in [
+        Ok(Reply::Done),
+        Ok(Reply::Build(BuildId(1))),
+        Ok(Reply::Release { number: ReleaseNumber(1), deployment: DeploymentId(2) }),
+        Ok(Reply::Deployment(DeploymentId(2))),
+        Ok(Reply::Servo(ServoId(3))),
+        Ok(Reply::Planned { applied: 1, dropped: 2 }),
+        Err(Rejected::not_found("no")),
+        Err(Rejected::conflict("no")),
+        Err(Rejected::invalid("no")),
+    ] {
+        let bytes = encode_outcome(&outcome).unwrap();
+        assert_eq!(decode_outcome(&bytes).unwrap(), outcome);
+        writeln!(text, "{outcome:?} {}", hex(&bytes)).unwrap();
+    }
+    expect_file!["golden/entry.txt"].assert_eq(&text);
+}

@@ -1,0 +1,209 @@
+//! What holds for every sequence of commands.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::World;
+use pontoon_core::State;
+use pontoon_core::command::*;
+use pontoon_model::*;
+use proptest::prelude::*;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Create(u8),
+    Destroy(u8),
+    Deploy(u8),
+    Scale(u8, u32, u64),
+    ScaleSite(u8, u8, u32),
+    Env(u8, u8),
+    Rollback(u8, Option<u32>),
+    Restart(u8),
+    Run(u8),
+    Ready(u64),
+    Exit(u64, i32),
+    Gone(u64),
+    Silence(u8),
+    Hear(u8),
+    Deaf(u8),
+    Tick(u64),
+    Elect,
+    Obey,
+    Plan,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let app = 0..3u8;
+    let one = prop_oneof![
+        2 => app.clone().prop_map(Step::Create),
+        1 => app.clone().prop_map(Step::Destroy),
+        5 => app.clone().prop_map(Step::Deploy),
+        3 => (app.clone(), 0..6u32, prop_oneof![Just(64u64), Just(256), Just(900), Just(1)]).prop_map(|(a, n, m)| Step::Scale(a, n, m)),
+        1 => (app.clone(), 0..2u8, 0..3u32).prop_map(|(a, s, n)| Step::ScaleSite(a, s, n)),
+        1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Env(a, v)),
+        1 => (app.clone(), proptest::option::of(0..5u32)).prop_map(|(a, to)| Step::Rollback(a, to)),
+        1 => app.clone().prop_map(Step::Restart),
+        1 => app.prop_map(Step::Run),
+        4 => (1..60u64).prop_map(Step::Ready),
+        2 => (1..60u64, -1..3i32).prop_map(|(s, c)| Step::Exit(s, c)),
+        2 => (1..60u64).prop_map(Step::Gone),
+        1 => (0..3u8).prop_map(Step::Silence),
+        2 => (0..3u8).prop_map(Step::Hear),
+        1 => (0..2u8).prop_map(Step::Deaf),
+        4 => (1..40_000u64).prop_map(Step::Tick),
+        1 => Just(Step::Elect),
+        4 => Just(Step::Obey),
+        6 => Just(Step::Plan),
+    ];
+    proptest::collection::vec(one, 1..60)
+}
+
+fn app(n: u8) -> AppName {
+    AppName::new(["red", "green", "blue"][n as usize]).unwrap()
+}
+
+fn host(n: u8) -> HostName {
+    HostName::new(["a", "b", "c"][n as usize]).unwrap()
+}
+
+fn site(n: u8) -> SiteName {
+    SiteName::new(["east", "west"][n as usize]).unwrap()
+}
+
+fn world() -> World {
+    let mut world = World::new();
+    world.host("a", "east", MemoryBytes::mib(2048));
+    world.host("b", "west", MemoryBytes::mib(1536));
+    world.host("c", "west", MemoryBytes::mib(1200));
+    world.balancer("lb-0", "east");
+    world.balancer("lb-1", "west");
+    (0..2).for_each(|n| drop(world.apply(CreateApp { name: app(n) })));
+    world
+}
+
+/// Takes one step; refusals are fine, panics and violations are not.
+fn take(world: &mut World, step: &Step) {
+    let web = ProcessName::web();
+    match step.clone() {
+        Step::Create(a) => drop(world.apply(CreateApp { name: app(a) })),
+        Step::Destroy(a) => drop(world.apply(DestroyApp { name: app(a) })),
+        Step::Deploy(a) => drop(world.build(&app(a))),
+        Step::Scale(a, n, m) => drop(world.apply(SetScale {
+            app: app(a),
+            process: web,
+            anywhere: Some(n),
+            in_site: None,
+            memory: Some(MemoryBytes::mib(m)),
+            cpu: None,
+        })),
+        Step::ScaleSite(a, s, n) => drop(world.apply(SetScale {
+            app: app(a),
+            process: web,
+            anywhere: None,
+            in_site: Some(BTreeMap::from([(site(s), n)])),
+            memory: None,
+            cpu: None,
+        })),
+        Step::Env(a, v) => drop(world.apply(ChangeEnv {
+            app: app(a),
+            set: BTreeMap::from([("COLOR".to_owned(), v.to_string())]),
+            unset: vec![],
+        })),
+        Step::Rollback(a, to) => drop(world.apply(Rollback { app: app(a), to: to.map(ReleaseNumber) })),
+        Step::Restart(a) => drop(world.apply(Restart { app: app(a) })),
+        Step::Run(a) => drop(world.apply(RunOneOff { app: app(a), command: "true".into() })),
+        Step::Ready(s) => {
+            let waits = world.state.servo(ServoId(s)).is_some_and(|servo| servo.desired.is_run());
+            if waits {
+                world.report(ServoId(s), ServoStatus::Ready);
+            }
+        }
+        Step::Exit(s, code) => {
+            let exit = Exit { code, reason: "ended".into(), last_lines: vec![] };
+            world.report(ServoId(s), ServoStatus::Exited(exit));
+        }
+        Step::Gone(s) => world.report(ServoId(s), ServoStatus::Gone),
+        Step::Silence(h) => world.silent.push(host(h)),
+        Step::Hear(h) => world.silent.retain(|silent| *silent != host(h)),
+        Step::Deaf(b) => world.deaf.push(BalancerName::new(&format!("lb-{b}")).unwrap()),
+        Step::Tick(ms) => world.tick(Duration::from_millis(ms)),
+        Step::Elect => {
+            world.leader_since = world.now;
+            world.observed = Default::default();
+        }
+        Step::Obey => world.obey(),
+        Step::Plan => drop(world.settle()),
+    }
+}
+
+/// No host is promised more than it has.
+fn overcommitted(world: &World) -> Vec<String> {
+    let over = world.state.hosts().filter(|host| world.state.reserved_memory(&host.name) > host.capacity.memory);
+    over.map(|host| host.name.to_string()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// `World::apply` checks after every command: no panic, equal replicas, no violated invariant.
+    #[test]
+    fn apply_is_total_and_deterministic_and_plans_settle(steps in steps()) {
+        let mut world = world();
+        for step in &steps {
+            take(&mut world, step);
+            prop_assert_eq!(overcommitted(&world), Vec::<String>::new());
+        }
+        world.settle();
+    }
+
+    #[test]
+    fn a_state_reads_back_from_its_records(steps in steps()) {
+        let mut world = world();
+        steps.iter().for_each(|step| take(&mut world, step));
+        let records: Vec<Vec<u8>> = world.state.to_records().map(Result::unwrap).collect();
+        let back = State::from_records(records.iter().map(Vec::as_slice)).unwrap();
+        prop_assert_eq!(back, world.state);
+    }
+
+    /// Once all hosts and balancers are heard and agents obey, every app that fits has what it wants.
+    #[test]
+    fn with_everyone_healthy_every_live_app_gets_its_servos(steps in steps()) {
+        let mut world = world();
+        steps.iter().for_each(|step| take(&mut world, step));
+        world.silent.clear();
+        world.deaf.clear();
+        // Long enough for every grace and patience, in steps as heartbeats come.
+        for _ in 0..80 {
+            world.tick(Duration::from_secs(2));
+            world.converge();
+        }
+        for app in world.state.apps() {
+            prop_assert_eq!(app.deployment, None, "{} is still deploying", app.name);
+            let Some(live) = app.live else { continue };
+            let wanted = app.scale.get(&ProcessName::web()).map_or(1, |scale| scale.count.total()) as usize;
+            let routed = world.state.servos_of(&app.name).filter(|servo| world.state.is_routed(servo)).count();
+            let no_room = !pontoon_core::plan(&world.state, &world.observed, &world.input()).waiting.is_empty();
+            let ended = world.state.servos_of(&app.name).any(|servo| matches!(servo.status, ServoStatus::Exited(_)));
+            prop_assert!(routed == wanted || no_room || ended, "{}: {routed} of {wanted} routed, {live:?}", app.name);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_entry_are_refused_and_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(pontoon_core::Entry::decode(&bytes).is_err());
+    }
+}
+
+#[test]
+fn a_retry_with_the_same_key_is_applied_once() {
+    use pontoon_core::{Command, Entry, Stamped};
+    let mut state = State::default();
+    let command: Command = CreateApp { name: app(0) }.into();
+    let entry = Entry { time: Timestamp(1), commands: vec![Stamped { key: IdempotencyKey(9), command }] };
+    assert!(state.apply(1, &entry)[0].is_ok());
+    assert!(state.apply(2, &entry)[0].is_ok(), "the same answer again, not a conflict");
+    let late = Entry { time: Timestamp(601_000), ..entry };
+    assert!(state.apply(3, &late)[0].is_err(), "after ten minutes the key is forgotten and the app is there");
+}

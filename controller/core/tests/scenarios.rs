@@ -1,0 +1,155 @@
+//! Sessions in words, with the plan and the routes after each step. `UPDATE_EXPECT=1` renews the outputs;
+//! their difference in review is the change of behaviour.
+
+mod common;
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use common::World;
+use expect_test::expect_file;
+use pontoon_core::command::*;
+use pontoon_core::{Op, Reply, view};
+use pontoon_model::*;
+
+fn op_text(op: &Op) -> String {
+    match op {
+        Op::SetHostState { host, state, .. } => format!("host {host} is {state}"),
+        Op::PlaceServo { app, process, deployment, host, size } => {
+            format!("place {app} {process} of {deployment} on {host} ({})", size.memory)
+        }
+        Op::DrainServo { servo, .. } => format!("drain {servo}"),
+        Op::StopServo { servo, .. } => format!("stop {servo}"),
+        Op::ForgetServo { servo, .. } => format!("forget {servo}"),
+        Op::PlaceBuild { build, host, .. } => format!("build {build} on {host}"),
+        Op::QueueBuild { build, .. } => format!("queue {build} again"),
+        Op::FailBuild { build, reason, .. } => format!("fail {build}: {reason}"),
+        Op::MixDeployment { deployment, .. } => format!("replace in turns for {deployment}"),
+        Op::SwitchDeployment { deployment, .. } => format!("switch to {deployment}"),
+        Op::FinishDeployment { deployment, .. } => format!("finish {deployment}"),
+        Op::FailDeployment { deployment, reason, .. } => format!("fail {deployment}: {reason}"),
+        Op::ForgetRelease { app, number } => format!("forget {app} {number}"),
+        Op::ForgetBuild { build } => format!("forget {build}"),
+        Op::ForgetDeployment { deployment } => format!("forget {deployment}"),
+        Op::ForgetBalancer { name, .. } => format!("forget balancer {name}"),
+    }
+}
+
+fn routes_text(world: &World) -> String {
+    let mut text = String::new();
+    for route in view::route_table(&world.state).routes {
+        let servos: Vec<String> =
+            route.servos.iter().map(|s| format!("{}@{}{}", s.id, s.site, if s.suspect { "?" } else { "" })).collect();
+        let to = if servos.is_empty() { format!("503 {}", route.reason) } else { servos.join(" ") };
+        let release = route.release.map_or("-".to_owned(), |release| release.to_string());
+        writeln!(text, "  route {} {release} → {to}", route.host).unwrap();
+    }
+    text
+}
+
+fn step(world: &mut World, line: &str) -> Result<String, String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let servo = |word: &str| word.parse::<ServoId>().unwrap();
+    let mut say = String::new();
+    let done = |outcome: pontoon_core::Outcome| match outcome {
+        Ok(Reply::Done) => Ok(String::new()),
+        Ok(reply) => Ok(format!("  = {reply:?}\n")),
+        Err(rejected) => Err(format!("  ! {rejected}\n")),
+    };
+    match words.as_slice() {
+        ["host", name, site, memory] => world.host(name, site, memory.parse().unwrap()),
+        ["balancer", name, site] => world.balancer(name, site),
+        ["app", name] => say = done(world.apply(CreateApp { name: name.parse().unwrap() }))?,
+        ["destroy", name] => say = done(world.apply(DestroyApp { name: name.parse().unwrap() }))?,
+        ["deploy", name] => say = done(world.build(&name.parse().unwrap()))?,
+        ["scale", name, count, rest @ ..] => {
+            let memory = rest.first().map(|memory| memory.parse().unwrap());
+            let (app, process) = (name.parse().unwrap(), ProcessName::web());
+            let anywhere = Some(count.parse().unwrap());
+            say = done(world.apply(SetScale { app, process, anywhere, in_site: None, memory, cpu: None }))?;
+        }
+        ["scale-site", name, site, count] => {
+            let (app, process) = (name.parse().unwrap(), ProcessName::web());
+            let in_site = Some([(site.parse().unwrap(), count.parse().unwrap())].into());
+            say = done(world.apply(SetScale { app, process, anywhere: None, in_site, memory: None, cpu: None }))?;
+        }
+        ["env", name, key, value] => {
+            let set = [(key.to_string(), value.to_string())].into();
+            say = done(world.apply(ChangeEnv { app: name.parse().unwrap(), set, unset: vec![] }))?;
+        }
+        ["rollback", name, to @ ..] => {
+            let to = to.first().map(|to| to.parse().unwrap());
+            say = done(world.apply(Rollback { app: name.parse().unwrap(), to }))?;
+        }
+        ["restart", name] => say = done(world.apply(Restart { app: name.parse().unwrap() }))?,
+        ["run", name, command @ ..] => {
+            say = done(world.apply(RunOneOff { app: name.parse().unwrap(), command: command.join(" ") }))?
+        }
+        ["ready", id] => world.report(servo(id), ServoStatus::Ready),
+        ["gone", id] => world.report(servo(id), ServoStatus::Gone),
+        ["exit", id, code] => {
+            let code = code.parse().unwrap();
+            let exit = Exit { code, reason: format!("exited with code {code}"), last_lines: vec!["boom".into()] };
+            world.report(servo(id), ServoStatus::Exited(exit));
+        }
+        ["silence", host] => world.silent.push(host.parse().unwrap()),
+        ["hear", host] => world.silent.retain(|silent| silent.as_str() != *host),
+        ["deaf", balancer] => world.deaf.push(balancer.parse().unwrap()),
+        ["ack"] => world.hear(),
+        ["tick", seconds] => world.tick(Duration::from_secs_f64(seconds.parse().unwrap())),
+        ["elect"] => {
+            world.leader_since = world.now;
+            world.observed = Default::default();
+        }
+        ["obey"] => world.obey(),
+        ["converge"] => {
+            let ops = world.converge();
+            return Ok(ops.iter().map(|op| format!("  {}\n", op_text(op))).collect());
+        }
+        _ => panic!("no such step: {line}"),
+    }
+    Ok(say)
+}
+
+fn run(script: &str) -> String {
+    let mut world = World::new();
+    let mut output = String::new();
+    let mut routes = String::new();
+    for line in script.lines() {
+        if line.trim().is_empty() || line.starts_with('#') {
+            writeln!(output, "{line}").unwrap();
+            continue;
+        }
+        writeln!(output, "> {line}").unwrap();
+        match step(&mut world, line) {
+            Ok(text) | Err(text) => output.push_str(&text),
+        }
+        for op in world.settle() {
+            writeln!(output, "  {}", op_text(&op)).unwrap();
+        }
+        let now = routes_text(&world);
+        if now != routes {
+            output.push_str(&now);
+            routes = now;
+        }
+    }
+    output
+}
+
+#[test]
+fn scenarios_plan_what_their_outputs_say() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut scripts: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|p| p.extension() == Some("txt".as_ref()))
+        .collect();
+    scripts.sort();
+    assert!(scripts.len() >= 8, "scenario files are missing");
+    for script in scripts {
+        let output = run(&fs::read_to_string(&script).unwrap());
+        expect_file![script.with_extension("out")].assert_eq(&output);
+    }
+}
