@@ -1,1 +1,160 @@
-//! Golden bytes of every message.
+//! Golden bytes of every message: a change here is a change of what other machines of a cluster read, and
+//! needs a new version of the kind.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use expect_test::expect_file;
+use pontoon_model::wire::{self, Wire};
+use pontoon_model::*;
+
+use crate::*;
+
+fn name<T: std::str::FromStr<Err = InvalidName>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+fn message<T: Wire + PartialEq + std::fmt::Debug>(text: &mut String, what: &str, value: &T) {
+    let bytes = wire::encode(value).unwrap();
+    assert_eq!(&wire::decode::<T>(&bytes).unwrap(), value);
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    writeln!(text, "{} v{} {what} {hex}", T::KIND, T::VERSION).unwrap();
+}
+
+fn blob() -> BlobRef {
+    BlobRef { digest: Digest([0xAB; 32]), size: MemoryBytes(1234) }
+}
+
+fn agents(text: &mut String) {
+    let hello = AgentHello {
+        host: name("a"),
+        site: name("east"),
+        incarnation: Incarnation(4),
+        capacity: Capacity { memory: MemoryBytes::mib(1), cpu: CpuMillis(2000) },
+        runtime: RuntimeKind::Docker,
+        generation: 5,
+    };
+    message(text, "AgentMessage::Hello", &AgentMessage::Hello(hello));
+    let heartbeat = Heartbeat { sequence: 1, free_memory: MemoryBytes(2) };
+    message(text, "AgentMessage::Heartbeat", &AgentMessage::Heartbeat(heartbeat));
+    let report = ServoReport {
+        servo: ServoId(3),
+        status: ServoStatus::Ready,
+        address: Some("127.0.0.1:20000".parse().unwrap()),
+        restarts: 0,
+        limits_enforced: true,
+    };
+    message(text, "AgentMessage::Servos", &AgentMessage::Servos(vec![report]));
+    let build = BuildReport { build: BuildId(5), outcome: BuildOutcome::Succeeded { bundle: blob() } };
+    message(text, "AgentMessage::Build", &AgentMessage::Build(build));
+    let assignment = Assignment { host: name("a"), generation: 7, servos: vec![servo()], builds: vec![build_spec()] };
+    message(text, "AgentDirective::Assignment", &AgentDirective::Assignment(assignment));
+    let request =
+        LogRequest { host: name("a"), source: LogSource::Servo(ServoId(3)), follow: true, tail: Some(10) };
+    message(text, "AgentDirective::LogWanted", &AgentDirective::LogWanted { stream: 8, request: request.clone() });
+    message(text, "AgentDirective::LogUnwanted", &AgentDirective::LogUnwanted { stream: 8 });
+    message(text, "AgentDirective::GoElsewhere", &AgentDirective::GoElsewhere);
+    message(text, "LogRequest", &request);
+}
+
+fn servo() -> ServoSpec {
+    ServoSpec {
+        id: ServoId(3),
+        app: name("web"),
+        process: ProcessName::web(),
+        release: ReleaseNumber(1),
+        deployment: DeploymentId(2),
+        language: Language::Python,
+        bundle: blob(),
+        command: "serve".into(),
+        env: [("A".to_owned(), "b".to_owned())].into(),
+        size: Size::default(),
+        health: HealthCheck::default(),
+        listens: true,
+        one_off: false,
+        desired: Desired::Run,
+        grace: std::time::Duration::from_secs(30),
+    }
+}
+
+fn build_spec() -> BuildSpec {
+    BuildSpec {
+        id: BuildId(5),
+        app: name("web"),
+        source: blob(),
+        language: Language::Node,
+        env: Default::default(),
+        size: Size::default(),
+        timeout: std::time::Duration::from_secs(900),
+    }
+}
+
+fn balancers(text: &mut String) {
+    let hello = BalancerHello {
+        name: name("lb"),
+        site: name("east"),
+        listen: "127.0.0.1:8000".parse().unwrap(),
+        have: RouteVersion(3),
+    };
+    message(text, "BalancerMessage::Hello", &BalancerMessage::Hello(hello));
+    let ack = BalancerAck { applied: RouteVersion(4), drained: RouteVersion(3) };
+    message(text, "BalancerMessage::Ack", &BalancerMessage::Ack(ack));
+    let target = RouteServo {
+        id: ServoId(3),
+        site: name("east"),
+        address: "127.0.0.1:20000".parse().unwrap(),
+        suspect: false,
+    };
+    let route = Arc::new(Route {
+        host: "web.localhost".into(),
+        app: name("web"),
+        release: Some(ReleaseNumber(1)),
+        servos: vec![target],
+        reason: String::new(),
+    });
+    let table = RouteTable { version: RouteVersion(4), routes: vec![route.clone()] };
+    message(text, "BalancerDirective::Table", &BalancerDirective::Table(table));
+    let delta = RouteDelta {
+        from: RouteVersion(3),
+        to: RouteVersion(4),
+        changed: vec![route],
+        removed: vec!["old.localhost".into()],
+    };
+    message(text, "BalancerDirective::Delta", &BalancerDirective::Delta(delta));
+    message(text, "BalancerDirective::GoElsewhere", &BalancerDirective::GoElsewhere);
+}
+
+fn peers(text: &mut String) {
+    message(text, "BlobRequest", &BlobRequest { digest: Digest([0xAB; 32]) });
+    message(text, "BlobPart::Begin", &BlobPart::Begin(blob()));
+    message(text, "BlobPart::Data", &BlobPart::Data(Bytes::from_static(b"abc")));
+    message(text, "BlobStored", &BlobStored { blob: blob(), copies: 2 });
+    message(text, "BlobPresence", &BlobPresence { present: true });
+    let line = LogLine { at: Some(Timestamp(9)), stderr: true, text: "boom".into() };
+    message(text, "LogChunk", &LogChunk { stream: 8, lines: vec![line], end: Some(String::new()) });
+    message(text, "LogPushed", &LogPushed { lines: 1 });
+    message(text, "ProposeRequest", &ProposeRequest { commands: vec![Bytes::from_static(b"x")] });
+    let applied = ProposeReply::Applied { outcomes: vec![Bytes::from_static(b"y")], index: 3 };
+    message(text, "ProposeReply::Applied", &applied);
+    message(text, "ProposeReply::NotLeader", &ProposeReply::NotLeader { leader: Some(ControllerId(1)) });
+    message(text, "ProposeReply::Busy", &ProposeReply::Busy { reason: "full".into() });
+    let heartbeat = Heartbeat { sequence: 1, free_memory: MemoryBytes(2) };
+    let batch = RelayBatch {
+        from: ControllerId(1),
+        hosts: vec![(name("a"), Incarnation(4), heartbeat)],
+        balancers: vec![(name("lb"), BalancerAck { applied: RouteVersion(4), drained: RouteVersion(3) })],
+    };
+    message(text, "RelayBatch", &batch);
+    message(text, "Relayed", &Relayed { accepted: true });
+    message(text, "RaftMessage", &RaftMessage { body: Bytes::from_static(b"z") });
+}
+
+#[test]
+fn golden_bytes_of_every_message() {
+    let mut text = String::new();
+    agents(&mut text);
+    balancers(&mut text);
+    peers(&mut text);
+    expect_file!["../tests/golden/messages.txt"].assert_eq(&text);
+}
