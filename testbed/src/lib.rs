@@ -1,1 +1,16 @@
-//! placeholder
+//! Clusters for tests: the real binary as separate processes on loopback, driven as a user would.
+//!
+//! [`Cluster`] starts three controllers, two agents and two balancers; [`until`] waits for a condition that
+//! can say why it is not yet true; [`load`] sends requests without pause and counts what failed.
+
+pub mod binary;
+pub mod cluster;
+pub mod docker;
+pub mod load;
+pub mod process;
+pub mod skip;
+pub mod until;
+
+pub use cluster::{Cluster, Options};
+pub use load::Load;
+pub use until::until;

@@ -1,0 +1,39 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test setup images build check fix bench
+
+CARGO ?= cargo
+NEXTEST_PROFILE := $(if $(CI),ci,default)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup images ## build, start a whole cluster in one process, deploy examples/guestbook; Ctrl-C ends it
+	$(CARGO) build --release --locked -p pontoon-cli --bin pontoon
+	exec target/release/pontoon dev --deploy examples/guestbook
+
+test: setup images ## set up what is missing and run every test
+	$(CARGO) build --locked -p pontoon-cli --bin pontoon
+	$(CARGO) nextest run --locked --workspace --profile $(NEXTEST_PROFILE)
+
+setup: ## install what building and testing need, if it is missing
+	@hack/setup.sh --tests
+
+images: ## make the images that apps are built and run in, if their recipes changed
+	@images/build.sh
+
+build: ## the release binary, target/release/pontoon
+	$(CARGO) build --release --locked -p pontoon-cli --bin pontoon
+
+check: ## formatting, clippy, docs, dependencies, ansible; writes nothing
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	hack/check-dependencies.sh
+	hack/check-ansible.sh
+
+fix: ## format, and apply what clippy suggests
+	$(CARGO) fmt --all
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+bench: build ## every figure of benches/README.md
+	$(CARGO) run --release --locked -p pontoon-benches

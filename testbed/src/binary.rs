@@ -1,0 +1,17 @@
+//! The binary under test.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+
+/// `PONTOON_BIN`, or the `pontoon` that cargo built beside this test.
+pub fn pontoon() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("PONTOON_BIN") {
+        return Ok(path.into());
+    }
+    let test = std::env::current_exe().context("where is this test's binary?")?;
+    let profile = test.ancestors().find(|folder| folder.join("deps").is_dir()).context("no target folder")?;
+    let path = profile.join("pontoon");
+    ensure!(path.is_file(), "{} is not built; run `cargo build -p pontoon-cli`", path.display());
+    Ok(path)
+}

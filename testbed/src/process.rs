@@ -1,0 +1,88 @@
+//! One role as a process: started, killed, stopped, started again.
+
+use std::fs::{File, OpenOptions};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::binary;
+use crate::until::until;
+
+/// A process of the binary, with its log in a file.
+pub struct Process {
+    name: String,
+    args: Vec<String>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Process {
+    /// Starts `pontoon ARGS`; output is appended to `log`.
+    pub fn start(name: &str, args: &[&str], log: PathBuf) -> Result<Self> {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut process = Self { name: name.to_owned(), args, log, child: None };
+        process.restart()?;
+        Ok(process)
+    }
+
+    /// Starts it again, after it was killed or stopped.
+    pub fn restart(&mut self) -> Result<()> {
+        let open = || -> Result<File> { Ok(OpenOptions::new().create(true).append(true).open(&self.log)?) };
+        let child = Command::new(binary::pontoon()?)
+            .args(&self.args)
+            .env("PONTOON_LOG", "info")
+            .stdin(Stdio::null())
+            .stdout(open()?)
+            .stderr(open()?)
+            .spawn()
+            .with_context(|| format!("{} does not start", self.name))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM, and waits until it has ended by itself.
+    pub fn stop(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM)?;
+        let ended = until(&format!("{} to end", self.name), Duration::from_secs(45), || match child.try_wait()? {
+            Some(status) => Ok(status),
+            None => bail!("it still runs"),
+        });
+        if ended.is_err() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        ended.map(|_| ())
+    }
+
+    /// The newest part of its log, for a failing test's message.
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
