@@ -1,1 +1,29 @@
-//! placeholder
+//! The balancer: sends each request to a servo of the app that its host name belongs to.
+//!
+//! It reads route tables from a controller ([`session`]), holds the newest in memory ([`table`]) and on disk
+//! ([`store`]), and goes on serving when no controller can be reached. [`proxy`] holds what happens to a request.
+
+mod admin;
+mod balancer;
+mod config;
+mod error;
+mod proxy;
+mod session;
+mod status;
+mod store;
+pub mod table;
+
+pub use balancer::Balancer;
+pub use config::{Config, ConfigError};
+pub use error::BalancerError;
+
+use pontoon_kit::CancellationToken;
+
+/// Runs a balancer until `shutdown`, then lets requests in flight end.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), BalancerError> {
+    let balancer = Balancer::start(config).await?;
+    tokio::select! {
+        () = shutdown.cancelled() => balancer.stop().await,
+        error = balancer.failed() => Err(error),
+    }
+}

@@ -1,0 +1,145 @@
+//! `/healthz` and `/metrics`, on a listener of their own so that no app's path is taken.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pontoon_kit::CancellationToken;
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use crate::status::Link;
+use crate::table::Table;
+
+/// Half a request is dropped after this; also how long a connection may be idle.
+const HEADER_READ: Duration = Duration::from_secs(10);
+/// After a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What `/healthz` says.
+#[derive(Debug, Serialize)]
+struct Health {
+    /// The table's version; 0: none yet.
+    version: u64,
+    /// The version whose removed servos have no request in flight.
+    drained: u64,
+    /// The controller of the running session.
+    controller: Option<SocketAddr>,
+    /// How many host names are routed.
+    routes: usize,
+    /// No controller is heard: the table may be out of date. Requests are served all the same.
+    stale: bool,
+}
+
+/// What the answers are made from.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    pub(crate) table: Arc<Table>,
+    pub(crate) link: Arc<Link>,
+}
+
+impl Admin {
+    /// Answers on `listener` until `shutdown`.
+    pub(crate) async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.cancelled() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => self.clone().serve(stream, shutdown.clone()),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot accept on the admin address");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn serve(self, stream: tokio::net::TcpStream, shutdown: CancellationToken) {
+        let service = service_fn(move |request: Request<Incoming>| {
+            let answer = self.answer(request.uri().path());
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_READ)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(async move {
+            tokio::select! {
+                // Whether a reader of figures went away is nobody's business.
+                _ = connection => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+    }
+
+    fn answer(&self, path: &str) -> Response<Full<Bytes>> {
+        let (status, kind, text) = match path {
+            "/healthz" => match serde_json::to_string(&self.health()) {
+                Ok(text) => (StatusCode::OK, "application/json", text + "\n"),
+                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string()),
+            },
+            "/metrics" => (StatusCode::OK, "text/plain; version=0.0.4", self.metrics()),
+            _ => (StatusCode::NOT_FOUND, "text/plain", "here are /healthz and /metrics\n".to_owned()),
+        };
+        let mut response = Response::new(Full::from(text));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        response
+    }
+
+    fn health(&self) -> Health {
+        let progress = self.table.progress();
+        let controller = self.link.controller();
+        Health {
+            version: progress.applied.0,
+            drained: progress.drained.0,
+            controller,
+            routes: self.table.len(),
+            stale: controller.is_none(),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let health = self.health();
+        let mut text = String::new();
+        let mut line = |text_line: std::fmt::Arguments<'_>| {
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "{text_line}");
+        };
+        line(format_args!("pontoon_balancer_route_version {}", health.version));
+        line(format_args!("pontoon_balancer_drained_version {}", health.drained));
+        line(format_args!("pontoon_balancer_routes {}", health.routes));
+        line(format_args!("pontoon_balancer_stale {}", u8::from(health.stale)));
+        for route in self.table.routes() {
+            let (host, app, counts) = (&route.host, &route.app, &route.statistics);
+            for (name, count) in [
+                ("requests_total", counts.requests()),
+                ("errors_total", counts.errors()),
+                ("in_flight", counts.in_flight()),
+            ] {
+                line(format_args!("pontoon_balancer_{name}{{app=\"{app}\",host=\"{host}\"}} {count}"));
+            }
+        }
+        text
+    }
+}
+
+/// Listens for [`Admin::run`].
+pub(crate) async fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
+    Ok((listener, bound))
+}

@@ -1,0 +1,126 @@
+//! A balancer's parts, wired together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pontoon_kit::{CancellationToken, Identity};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use crate::admin::{self, Admin};
+use crate::config::Config;
+use crate::error::BalancerError;
+use crate::proxy::Proxy;
+use crate::session::Session;
+use crate::status::Link;
+use crate::store::Store;
+use crate::table::Table;
+
+/// A running balancer.
+pub struct Balancer {
+    table: Arc<Table>,
+    parts: Mutex<Parts>,
+    address: SocketAddr,
+    admin_address: Option<SocketAddr>,
+    /// Ends the workers.
+    serving: CancellationToken,
+    /// Ends the rest, which outlives the workers: drains are acknowledged to the end.
+    running: CancellationToken,
+}
+
+/// What runs, and must not end by itself.
+struct Parts {
+    proxy: Proxy,
+    tasks: JoinSet<()>,
+}
+
+impl Balancer {
+    /// Loads the last table, listens, and begins to serve and to look for a controller.
+    pub async fn start(config: Config) -> Result<Self, BalancerError> {
+        let identity = Identity::load(&config.tls_dir).map_err(BalancerError::Identity)?;
+        let data_dir = |source| BalancerError::DataDir { path: config.data_dir.clone(), source };
+        let store = Store::open(&config.data_dir).map_err(data_dir)?;
+        let table = Arc::new(Table::new(config.site.clone()));
+        if let Some(last) = store.load().map_err(data_dir)? {
+            // An empty table takes any version.
+            table.apply_table(&last).map_err(|error| data_dir(std::io::Error::other(error)))?;
+            tracing::info!(version = %last.version, routes = last.routes.len(), "serving by the last table");
+        }
+        let link = Arc::new(Link::default());
+        let (serving, running) = (CancellationToken::new(), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+        let mut admin_address = None;
+        if let Some(address) = config.admin_listen {
+            let wrap = |source| BalancerError::Listen { address, source };
+            let (listener, bound) = admin::listen(address).await.map_err(wrap)?;
+            admin_address = Some(bound);
+            let admin = Admin { table: table.clone(), link: link.clone() };
+            tasks.spawn(admin.run(listener, running.clone()));
+        }
+        let proxy = Proxy::start(config.listen, config.worker_count(), &table, &serving)?;
+        let address = proxy.address;
+        tracing::info!(name = %config.name, site = %config.site, %address, "balancer listens");
+        tasks.spawn(store.keep(table.clone(), running.clone()));
+        let session = Session {
+            name: config.name,
+            site: config.site,
+            listen: config.listen_advertised.unwrap_or(address),
+            controllers: config.controllers,
+            identity,
+            table: table.clone(),
+            link,
+        };
+        tasks.spawn(session.run(running.clone()));
+        let parts = Mutex::new(Parts { proxy, tasks });
+        Ok(Self { table, parts, address, admin_address, serving, running })
+    }
+
+    /// Where it listens for HTTP, with the port it got.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it answers `/healthz` and `/metrics`.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// What it routes by.
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// Returns when a part has ended that must not.
+    pub async fn failed(&self) -> BalancerError {
+        let mut parts = self.parts.lock().await;
+        let Parts { proxy, tasks } = &mut *parts;
+        tokio::select! {
+            ended = proxy.ended(&self.serving) => ended.err().unwrap_or(BalancerError::Ended { part: "the proxy" }),
+            ended = tasks.join_next() => {
+                if let Some(Err(error)) = ended {
+                    tracing::error!(%error, "a task ended");
+                }
+                BalancerError::Ended { part: "the session, store or admin task" }
+            }
+        }
+    }
+
+    /// Stops accepting, lets requests in flight end, then ends the session and writes the table.
+    pub async fn stop(mut self) -> Result<(), BalancerError> {
+        self.serving.cancel();
+        let Parts { proxy, tasks } = self.parts.get_mut();
+        let ended = proxy.ended(&self.serving).await;
+        self.running.cancel();
+        // One that panicked has said so in the log.
+        while tasks.join_next().await.is_some() {}
+        ended
+    }
+}
+
+impl Drop for Balancer {
+    /// A balancer that is dropped without [`Balancer::stop`] ends by itself.
+    fn drop(&mut self) {
+        self.serving.cancel();
+        self.running.cancel();
+    }
+}

@@ -1,0 +1,151 @@
+//! A balancer's configuration file: read and checked before anything is touched.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use pontoon_model::{BalancerName, SiteName};
+use serde::Deserialize;
+
+/// More workers than this are a typing error: each is a thread with its own listener and connections.
+const MOST_WORKERS: usize = 256;
+
+/// Settings of one balancer (TOML). What it routes comes from the controllers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Its name, unique in the cluster, as its certificate says.
+    pub name: BalancerName,
+    /// Where it stands: servos of this site are tried first.
+    pub site: SiteName,
+    /// Where it keeps its last route table.
+    pub data_dir: PathBuf,
+    /// Holds `ca.pem`, `cert.pem` and `key.pem`.
+    pub tls_dir: PathBuf,
+    /// gRPC addresses of the controllers, nearest first.
+    pub controllers: Vec<SocketAddr>,
+    /// Where it listens for HTTP; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where users reach `listen`, if not at that address (e.g. when it listens on 0.0.0.0).
+    #[serde(default)]
+    pub listen_advertised: Option<SocketAddr>,
+    /// Threads that carry requests; as many as there are cores if not given.
+    #[serde(default)]
+    pub workers: Option<usize>,
+    /// Where it answers `/healthz` and `/metrics`; nowhere if not given.
+    #[serde(default)]
+    pub admin_listen: Option<SocketAddr>,
+}
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not TOML of this form.
+    #[error("the configuration file {} does not parse", path.display())]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A value makes no sense.
+    #[error("the configuration of balancer {name} cannot be used: {problem}")]
+    Invalid {
+        /// Of which balancer.
+        name: BalancerName,
+        /// What to change.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks the file at `path`.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks what types cannot say.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let invalid = |problem: String| Err(ConfigError::Invalid { name: self.name.clone(), problem });
+        if self.controllers.is_empty() {
+            return invalid("controllers is empty; name at least one controller's gRPC address".into());
+        }
+        if self.controllers.iter().collect::<BTreeSet<_>>().len() != self.controllers.len() {
+            return invalid("controllers names the same address twice".into());
+        }
+        if let Some(address) = self.controllers.iter().find(|address| address.port() == 0) {
+            return invalid(format!("the controller address {address} has no port"));
+        }
+        if let Some(workers) = self.workers.filter(|&workers| workers == 0 || workers > MOST_WORKERS) {
+            return invalid(format!("workers is {workers}; use 1 to {MOST_WORKERS}"));
+        }
+        if self.admin_listen.is_some_and(|admin| admin == self.listen && admin.port() != 0) {
+            return invalid(format!("listen and admin_listen are both {}", self.listen));
+        }
+        Ok(())
+    }
+
+    /// How many threads carry requests.
+    pub(crate) fn worker_count(&self) -> usize {
+        self.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |cores| cores.get()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        name = "b1"
+        site = "home.attic"
+        data_dir = "/var/lib/pontoon/balancer"
+        tls_dir = "/etc/pontoon/tls"
+        controllers = ["10.0.0.1:7711", "10.0.0.2:7711"]
+        listen = "0.0.0.0:80"
+    "#;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("balancer.toml");
+        fs::write(&path, text).unwrap();
+        Config::load(&path)
+    }
+
+    #[test]
+    fn a_short_file_is_enough() {
+        let config = load(GOOD).unwrap();
+        assert_eq!(config.controllers.len(), 2);
+        assert!(config.worker_count() >= 1);
+        assert_eq!(config.admin_listen, None);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        for (from, to, says) in [
+            (r#"["10.0.0.1:7711", "10.0.0.2:7711"]"#, "[]", "at least one controller"),
+            ("10.0.0.2:7711", "10.0.0.1:7711", "twice"),
+            ("10.0.0.2:7711", "10.0.0.2:0", "no port"),
+            ("listen = ", "workers = 0\nlisten = ", "use 1 to 256"),
+            ("listen = ", "admin_listen = \"0.0.0.0:80\"\nlisten = ", "both"),
+        ] {
+            let error = load(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(error.contains(says), "{to}: {error}");
+        }
+        assert!(matches!(load(&format!("{GOOD}\ntypo = 1")), Err(ConfigError::Parse { .. })));
+        assert!(matches!(load("name = \"No Name\""), Err(ConfigError::Parse { .. })));
+    }
+}

@@ -1,0 +1,45 @@
+//! What can end a balancer.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use pontoon_kit::PkiError;
+
+/// Why a balancer cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum BalancerError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}; is another program, or another balancer, using it?")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The folder for the route table cannot be used.
+    #[error("cannot use the data folder {}", path.display())]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The certificate cannot be used.
+    #[error("cannot load this balancer's certificate; join the cluster again if its files are lost")]
+    Identity(#[source] PkiError),
+    /// A worker thread cannot be started.
+    #[error("cannot start worker {worker}")]
+    Start {
+        /// Its number, from 0.
+        worker: usize,
+        /// Why.
+        source: io::Error,
+    },
+    /// A part that must run as long as the process ended by itself: the process ends too, and is started again.
+    #[error("{part} ended unexpectedly; the log above says why, and a restart is safe")]
+    Ended {
+        /// Which.
+        part: &'static str,
+    },
+}

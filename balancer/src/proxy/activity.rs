@@ -1,0 +1,185 @@
+//! What a client's connection is doing, so that idle and stalling ones can be ended.
+//!
+//! hyper has one timer for "no request yet" and "half a request"; we allow 75 s for the one and 10 s for the other.
+//! Connections only note what they do; once a second the worker looks at all of its connections.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+
+/// A connection without a request is closed after this: as long as most browsers and proxies keep theirs.
+pub(super) const CLIENT_IDLE: Duration = Duration::from_secs(75);
+/// A request's head must be complete this long after its first byte.
+pub(super) const HEADER_READ: Duration = Duration::from_secs(10);
+
+const IDLE: u32 = 0;
+const HEAD: u32 = 1;
+const SERVING: u32 = 2;
+
+/// Shared by a connection's halves and its worker. Atomics because hyper wants upgradable streams to be `Send`;
+/// only one thread ever touches them.
+#[derive(Debug)]
+pub(super) struct Activity {
+    phase: AtomicU32,
+    /// When the phase began, in milliseconds of this process.
+    since: AtomicU64,
+    verdict: AtomicU32,
+    wake: Notify,
+}
+
+/// What the worker asks of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// End after the request being served, if there is one.
+    Finish,
+    /// End now.
+    Abort,
+}
+
+/// Milliseconds of this process.
+pub(super) fn now() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed().as_millis() as u64
+}
+
+impl Activity {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            phase: AtomicU32::new(IDLE),
+            since: AtomicU64::new(now()),
+            verdict: AtomicU32::new(0),
+            wake: Notify::new(),
+        })
+    }
+
+    fn enter(&self, phase: u32) {
+        self.phase.store(phase, Ordering::Relaxed);
+        self.since.store(now(), Ordering::Relaxed);
+    }
+
+    /// A request is served until the returned value is dropped.
+    pub(super) fn serve(self: &Arc<Self>) -> Serving {
+        self.phase.store(SERVING, Ordering::Relaxed);
+        Serving(self.clone())
+    }
+
+    /// Ends the connection if at `now` it has been idle, or at a request's head, for too long.
+    pub(super) fn check(&self, now: u64) {
+        let since = Duration::from_millis(now.saturating_sub(self.since.load(Ordering::Relaxed)));
+        match self.phase.load(Ordering::Relaxed) {
+            IDLE if since > CLIENT_IDLE => self.end(Verdict::Finish),
+            HEAD if since > HEADER_READ => self.end(Verdict::Abort),
+            _ => {}
+        }
+    }
+
+    /// Tells the connection to end.
+    pub(super) fn end(&self, verdict: Verdict) {
+        self.verdict.store(1 + u32::from(verdict == Verdict::Abort), Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Waits to be told to end.
+    pub(super) async fn ended(&self) -> Verdict {
+        self.wake.notified().await;
+        if self.verdict.load(Ordering::Relaxed) == 2 { Verdict::Abort } else { Verdict::Finish }
+    }
+}
+
+/// A request being served.
+#[derive(Debug)]
+pub(super) struct Serving(Arc<Activity>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.enter(IDLE);
+    }
+}
+
+/// A stream that notes when bytes of a new request arrive.
+#[derive(Debug)]
+pub(super) struct Watched<S> {
+    stream: S,
+    activity: Arc<Activity>,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
+        Self { stream, activity }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        if polled.is_ready() && this.activity.phase.load(Ordering::Relaxed) == IDLE {
+            this.activity.enter(HEAD);
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// What is decided `by` from now.
+    async fn verdict_after(activity: &Activity, by: Duration) -> Option<Verdict> {
+        activity.check(now() + by.as_millis() as u64);
+        // The permit is there at once or not at all.
+        tokio::select! { biased; verdict = activity.ended() => Some(verdict), () = std::future::ready(()) => None }
+    }
+
+    #[tokio::test]
+    async fn idle_and_stalling_connections_end_and_serving_ones_do_not() {
+        let second = Duration::from_secs(1);
+        let (mut client, server) = tokio::io::duplex(64);
+        let activity = Activity::new();
+        let mut watched = Watched::new(server, activity.clone());
+        assert_eq!(verdict_after(&activity, CLIENT_IDLE - second).await, None);
+        assert_eq!(verdict_after(&activity, CLIENT_IDLE + second).await, Some(Verdict::Finish));
+        client.write_all(b"GET").await.unwrap();
+        watched.read_u8().await.unwrap();
+        assert_eq!(verdict_after(&activity, HEADER_READ - second).await, None);
+        assert_eq!(verdict_after(&activity, HEADER_READ + second).await, Some(Verdict::Abort));
+        let serving = activity.serve();
+        assert_eq!(verdict_after(&activity, 10 * CLIENT_IDLE).await, None);
+        drop(serving);
+        assert_eq!(verdict_after(&activity, HEADER_READ + second).await, None);
+        assert_eq!(verdict_after(&activity, CLIENT_IDLE + second).await, Some(Verdict::Finish));
+    }
+}

@@ -1,0 +1,180 @@
+//! What a proxy takes off and puts on: headers of one connection go, who asked and how is added.
+
+use std::net::IpAddr;
+
+use http::Uri;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Headers that speak of one connection (RFC 9110, 7.6.1). `Trailer` is not one of them.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Names that `Connection` may not take off: what they say is needed to read the message or to route it.
+const KEPT: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
+
+/// The protocol both sides shall change to, if the message asks for it or agrees to it.
+///
+/// `h2c` is left out: a servo that took it would be spoken to past our rules.
+pub(super) fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
+    let asked = connection_names(headers).any(|name| name.eq_ignore_ascii_case("upgrade"));
+    let protocol = headers.get(header::UPGRADE).filter(|_| asked)?;
+    let is_h2c =
+        protocol.as_bytes().split(|&byte| byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(b"h2c"));
+    (!is_h2c).then(|| protocol.clone())
+}
+
+/// Takes off what belongs to one connection, including what `Connection` names.
+pub(super) fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = connection_names(headers)
+            .filter_map(|name| name.parse().ok())
+            .filter(|name| !KEPT.contains(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Puts the wish (or the agreement) to change to `protocol` back on.
+pub(super) fn put_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, protocol);
+}
+
+/// Says to the servo who asked, for which host and how. `client`: as text, made once per connection.
+pub(super) fn describe_client(headers: &mut HeaderMap, client: &HeaderValue) {
+    let chain = headers.get_all(&X_FORWARDED_FOR).iter().fold(Vec::new(), |mut chain, part| {
+        chain.extend_from_slice(part.as_bytes());
+        chain.extend_from_slice(b", ");
+        chain
+    });
+    let chain = if chain.is_empty() {
+        client.clone()
+    } else {
+        // Both parts came out of header values, so that the whole is one.
+        HeaderValue::from_bytes(&[&chain, client.as_bytes()].concat()).unwrap_or_else(|_| client.clone())
+    };
+    headers.insert(X_FORWARDED_FOR, chain);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    if let Some(host) = headers.get(header::HOST).cloned() {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+    if !headers.contains_key(&X_REQUEST_ID)
+        && let Ok(id) = HeaderValue::try_from(format!("{:032x}", rand::random::<u128>()))
+    {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    // CGI-like servers would read it as the variable HTTP_PROXY.
+    headers.remove("proxy");
+    // Already answered here: the body is sent without waiting.
+    headers.remove(header::EXPECT);
+}
+
+/// The target as a servo expects it: path and query.
+pub(super) fn origin_form(uri: &Uri) -> Uri {
+    if uri.authority().is_none() {
+        return uri.clone();
+    }
+    uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()))
+}
+
+/// A client's address as a header value.
+pub(super) fn client_value(ip: IpAddr) -> HeaderValue {
+    // Digits, dots, colons and hex letters only.
+    HeaderValue::try_from(ip.to_canonical().to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(lines: &[(&str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&str, &str)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        lines.iter().map(pair).fold(HeaderMap::new(), |mut map, (name, value): (_, HeaderValue)| {
+            map.append(name, value);
+            map
+        })
+    }
+
+    #[test]
+    fn what_belongs_to_one_connection_goes() {
+        let mut headers = map(&[
+            ("connection", "keep-alive, X-Secret"),
+            ("connection", "host, content-length"),
+            ("keep-alive", "timeout=5"),
+            ("x-secret", "1"),
+            ("te", "trailers"),
+            ("upgrade", "websocket"),
+            ("host", "a"),
+            ("content-length", "3"),
+            ("trailer", "x-sum"),
+            ("accept", "*/*"),
+        ]);
+        strip(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "content-length", "host", "trailer"]);
+    }
+
+    #[test]
+    fn the_client_is_added_to_the_chain() {
+        let client = client_value("::ffff:10.0.0.9".parse().unwrap());
+        let mut headers = map(&[("host", "a:80"), ("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]);
+        headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
+        headers.insert("x-forwarded-host", HeaderValue::from_static("evil"));
+        headers.insert("expect", HeaderValue::from_static("100-continue"));
+        describe_client(&mut headers, &client);
+        assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 2.2.2.2, 10.0.0.9");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-forwarded-host"], "a:80");
+        assert_eq!(headers["x-request-id"].len(), 32);
+        assert!(!headers.contains_key("expect"));
+    }
+
+    #[test]
+    fn a_request_id_of_the_client_is_kept() {
+        let mut headers = map(&[("x-request-id", "mine")]);
+        describe_client(&mut headers, &client_value("10.0.0.9".parse().unwrap()));
+        assert_eq!(headers["x-request-id"], "mine");
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.9");
+    }
+
+    #[test]
+    fn upgrades_need_both_headers_and_are_never_h2c() {
+        assert!(upgrade_of(&map(&[("upgrade", "websocket")])).is_none());
+        assert!(upgrade_of(&map(&[("connection", "upgrade")])).is_none());
+        assert!(upgrade_of(&map(&[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c")])).is_none());
+        let wanted = upgrade_of(&map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]));
+        assert_eq!(wanted.unwrap(), "websocket");
+    }
+
+    #[test]
+    fn absolute_targets_become_paths() {
+        assert_eq!(origin_form(&"http://a.example/x?y=1".parse().unwrap()), "/x?y=1");
+        assert_eq!(origin_form(&"http://a.example".parse().unwrap()), "/");
+        assert_eq!(origin_form(&"/x".parse().unwrap()), "/x");
+        assert_eq!(origin_form(&"*".parse().unwrap()), "*");
+    }
+}

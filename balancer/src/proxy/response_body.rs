@@ -1,0 +1,105 @@
+//! An answer's body on its way to the client, and what must end with it.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::activity::Serving;
+use super::upstream::{self, Pool, Sender};
+use crate::table::{Counted, InFlight};
+
+/// The body of every answer to a client.
+pub(super) struct ResponseBody {
+    kind: Kind,
+    /// The request ends with its answer: for the route's count, and for the client connection's idle time.
+    _counted: Option<Counted>,
+    _serving: Serving,
+}
+
+enum Kind {
+    /// Our own.
+    Page(Option<Bytes>),
+    /// A servo's.
+    Servo { incoming: Incoming, lease: Option<Lease> },
+}
+
+/// A servo's connection while its answer is read.
+pub(super) struct Lease {
+    pub(super) sender: Sender,
+    pub(super) address: SocketAddr,
+    pub(super) pool: Rc<Pool>,
+    /// The request counts as in flight to the servo until the answer's end.
+    pub(super) _in_flight: InFlight,
+}
+
+impl ResponseBody {
+    pub(super) fn page(page: Bytes, counted: Option<Counted>, serving: Serving) -> Self {
+        let page = Some(page).filter(|page| !page.is_empty());
+        Self { kind: Kind::Page(page), _counted: counted, _serving: serving }
+    }
+
+    pub(super) fn servo(incoming: Incoming, lease: Lease, counted: Counted, serving: Serving) -> Self {
+        let mut body =
+            Self { kind: Kind::Servo { incoming, lease: Some(lease) }, _counted: Some(counted), _serving: serving };
+        body.end_if_read();
+        body
+    }
+
+    /// Gives the servo's connection back once all was read. One that is dropped earlier is closed: the rest of its
+    /// answer is nobody's.
+    fn end_if_read(&mut self) {
+        if let Kind::Servo { incoming, lease } = &mut self.kind
+            && incoming.is_end_stream()
+        {
+            lease.take().map(Lease::end);
+        }
+    }
+}
+
+impl Lease {
+    fn end(self) {
+        upstream::give_back(&self.pool, self.address, self.sender);
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        match &mut this.kind {
+            Kind::Page(page) => Poll::Ready(page.take().map(|page| Ok(Frame::data(page)))),
+            Kind::Servo { incoming, lease } => {
+                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                match &frame {
+                    None => {
+                        lease.take().map(Lease::end);
+                    }
+                    Some(Ok(_)) => this.end_if_read(),
+                    Some(Err(_)) => drop(lease.take()),
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Page(page) => page.is_none(),
+            Kind::Servo { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Page(page) => SizeHint::with_exact(page.as_ref().map_or(0, |page| page.len() as u64)),
+            Kind::Servo { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The session with a controller: where route tables come from and acknowledgements go.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pontoon_kit::{Backoff, CancellationToken, Identity, Role, rpc};
+use pontoon_model::{BalancerName, SiteName};
+use pontoon_proto::services::balancers_client::BalancersClient;
+use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, MAX_MESSAGE_BYTES};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use crate::status::Link;
+use crate::table::{ApplyError, Table};
+
+/// A sign of life is sent this often (the controllers' clocks for silent balancers count in seconds).
+const ACK_INTERVAL: Duration = Duration::from_secs(1);
+/// Waits between tries, over all controllers: short at first, since a controller that died is replaced by another
+/// at once; never longer than 2 s, so that a cluster that comes back hears its balancers soon.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// A controller that does not open the session within this time is passed over: more than a connect takes at most.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(4);
+/// A session that lived this long was a good one: the next try begins with the short wait.
+const GOOD_SESSION: Duration = Duration::from_secs(5);
+/// Acknowledgements on their way: more than one only if the controller reads slowly, and then later ones replace them.
+const OUTGOING: usize = 4;
+
+/// What a session needs.
+pub(crate) struct Session {
+    pub(crate) name: BalancerName,
+    pub(crate) site: SiteName,
+    /// Where users reach this balancer.
+    pub(crate) listen: SocketAddr,
+    pub(crate) controllers: Vec<SocketAddr>,
+    pub(crate) identity: Identity,
+    pub(crate) table: Arc<Table>,
+    pub(crate) link: Arc<Link>,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("no connection can be made")]
+    Endpoint(#[from] tonic::transport::Error),
+    #[error("no answer within {OPEN_TIMEOUT:?}")]
+    Slow,
+    #[error("the controller refused or the connection broke: {}", .0.message())]
+    Status(#[from] tonic::Status),
+    #[error("the controller ended it")]
+    Closed,
+    #[error("this controller has lost the others")]
+    GoElsewhere,
+    #[error(transparent)]
+    Resync(#[from] ApplyError),
+}
+
+impl Session {
+    /// Keeps a session with one of the controllers until `shutdown`. The table stays as it is between sessions.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        let mut at = 0;
+        loop {
+            let controller = self.controllers[at % self.controllers.len()];
+            let begun = Instant::now();
+            let ended = tokio::select! {
+                ended = self.with(controller) => ended,
+                () = shutdown.cancelled() => return self.link.set(None),
+            };
+            let was_linked = self.link.controller().is_some();
+            self.link.set(None);
+            if was_linked || matches!(ended, Ended::Resync(_)) {
+                tracing::info!(%controller, "session ended: {ended}");
+            } else {
+                tracing::debug!(%controller, "no session: {ended}");
+            }
+            if was_linked && begun.elapsed() > GOOD_SESSION {
+                backoff.reset();
+            }
+            // A gap is closed by the same controller; anything else is a reason to ask the next.
+            if !matches!(ended, Ended::Resync(_)) {
+                at += 1;
+            }
+            tokio::select! {
+                () = time::sleep(backoff.wait()) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    async fn with(&self, controller: SocketAddr) -> Ended {
+        match self.open(controller).await {
+            Ok((outgoing, incoming)) => {
+                self.link.set(Some(controller));
+                tracing::info!(%controller, version = %self.table.version(), "session opened");
+                match self.talk(outgoing, incoming).await {
+                    Ok(never) => match never {},
+                    Err(ended) => ended,
+                }
+            }
+            Err(ended) => ended,
+        }
+    }
+
+    async fn open(
+        &self,
+        controller: SocketAddr,
+    ) -> Result<(mpsc::Sender<BalancerMessage>, Streaming<BalancerDirective>), Ended> {
+        let channel = rpc::channel(controller, Role::Controller, &self.identity)?;
+        let mut client = BalancersClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let (outgoing, messages) = mpsc::channel(OUTGOING);
+        let hello = BalancerHello {
+            name: self.name.clone(),
+            site: self.site.clone(),
+            listen: self.listen,
+            have: self.table.version(),
+        };
+        outgoing.send(BalancerMessage::Hello(hello)).await.map_err(|_| Ended::Closed)?;
+        let opened = time::timeout(OPEN_TIMEOUT, client.session(ReceiverStream::new(messages))).await;
+        let incoming = opened.map_err(|_| Ended::Slow)??.into_inner();
+        Ok((outgoing, incoming))
+    }
+
+    async fn talk(
+        &self,
+        outgoing: mpsc::Sender<BalancerMessage>,
+        mut incoming: Streaming<BalancerDirective>,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let mut ticks = time::interval(ACK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = BalancerAck::default();
+        loop {
+            let mut due = false;
+            tokio::select! {
+                directive = incoming.message() => self.obey(directive?.ok_or(Ended::Closed)?)?,
+                () = self.table.drained() => {}
+                _ = ticks.tick() => due = true,
+            }
+            let now = self.table.progress();
+            if due || now != told {
+                match outgoing.try_send(BalancerMessage::Ack(now)) {
+                    Ok(()) => told = now,
+                    // The next one says more; `told` stays, so it is sent at the next occasion.
+                    Err(TrySendError::Full(_)) => {}
+                    Err(TrySendError::Closed(_)) => return Err(Ended::Closed),
+                }
+            }
+        }
+    }
+
+    fn obey(&self, directive: BalancerDirective) -> Result<(), Ended> {
+        match directive {
+            BalancerDirective::Table(table) => match self.table.apply_table(&table) {
+                // It will catch up, and then sends a delta that does not fit, which leads to a new Hello.
+                Err(error @ ApplyError::Older { .. }) => tracing::warn!("ignored: {error}"),
+                applied => applied?,
+            },
+            BalancerDirective::Delta(delta) => self.table.apply_delta(&delta)?,
+            BalancerDirective::GoElsewhere => return Err(Ended::GoElsewhere),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! The last route table on disk, so that a balancer that starts with all controllers down can serve.
+//!
+//! The file is one envelope with the version and the number of routes, then one envelope per route: a table may be
+//! larger than an envelope, and a damaged route is found.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pontoon_kit::{CancellationToken, file};
+use pontoon_model::wire::{self, Envelope, WireError};
+use pontoon_model::{Route, RouteTable, RouteVersion};
+use serde::{Deserialize, Serialize};
+
+use crate::table::Table;
+
+const FILE: &str = "routes";
+const DAMAGED: &str = "routes.damaged";
+
+/// Changes that come within this time are written together: a deployment of many servos changes the table many
+/// times a second, and an SD card takes tens of milliseconds for one write.
+const GATHER: Duration = Duration::from_millis(100);
+/// After a failed write (disk full), the next one.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Begins the file.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Header {
+    version: RouteVersion,
+    routes: u64,
+}
+
+/// A route in the file: the layout of [`Route`] at the time of kind 801 version 1.
+const ROUTE_KIND: u16 = 801;
+const ROUTE_VERSION: u16 = 1;
+
+pontoon_model::wire! {
+    800, 1 => Header;
+}
+
+/// Where the table is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// In `folder`, which is made if it is not there.
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// The last table. A damaged file is set aside: the controllers send the table again.
+    pub(crate) fn load(&self) -> io::Result<Option<RouteTable>> {
+        let path = self.folder.join(FILE);
+        let Some(bytes) = file::read_if_there(&path)? else { return Ok(None) };
+        match decode(&bytes) {
+            Ok(table) => Ok(Some(table)),
+            Err(error) => {
+                let aside = self.folder.join(DAMAGED);
+                tracing::error!(%error, "{} cannot be read; moved to {}; starting without routes until a controller sends them", path.display(), aside.display());
+                std::fs::rename(&path, &aside)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn save(&self, table: &RouteTable) -> io::Result<()> {
+        let bytes = encode(table).map_err(io::Error::other)?;
+        file::replace(&self.folder.join(FILE), &bytes, 0o600)
+    }
+
+    /// Writes `table` after each change, until `shutdown`; then once more if something is unwritten.
+    pub(crate) async fn keep(self, table: Arc<Table>, shutdown: CancellationToken) {
+        let mut versions = table.watch();
+        let mut written = *versions.borrow_and_update();
+        loop {
+            tokio::select! {
+                _ = versions.changed() => {}
+                () = shutdown.cancelled() => break,
+            }
+            // Ends early on shutdown: the last write below takes what was gathered.
+            let _ = tokio::time::timeout(GATHER, shutdown.cancelled()).await;
+            versions.mark_unchanged();
+            match self.write(&table).await {
+                Ok(version) => written = version,
+                Err(error) => {
+                    tracing::error!(%error, folder = %self.folder.display(), "cannot write the route table; trying again in {RETRY:?}");
+                    versions.mark_changed();
+                    let _ = tokio::time::timeout(RETRY, shutdown.cancelled()).await;
+                }
+            }
+        }
+        if written != table.version()
+            && let Err(error) = self.write(&table).await
+        {
+            tracing::error!(%error, "cannot write the route table; the next start begins with an older one");
+        }
+    }
+
+    async fn write(&self, table: &Arc<Table>) -> io::Result<RouteVersion> {
+        let (store, table) = (self.clone(), table.clone());
+        let task = tokio::task::spawn_blocking(move || {
+            let snapshot = table.snapshot();
+            store.save(&snapshot).map(|()| snapshot.version)
+        });
+        task.await.map_err(io::Error::other)?
+    }
+}
+
+fn encode(table: &RouteTable) -> Result<Vec<u8>, WireError> {
+    let mut bytes = wire::encode(&Header { version: table.version, routes: table.routes.len() as u64 })?;
+    for route in &table.routes {
+        bytes.extend(wire::seal(ROUTE_KIND, ROUTE_VERSION, &**route)?);
+    }
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8]) -> Result<RouteTable, WireError> {
+    let (_, mut rest) = Envelope::read(bytes)?;
+    let header: Header = wire::decode(&bytes[..bytes.len() - rest.len()])?;
+    let mut routes = Vec::new();
+    while !rest.is_empty() {
+        let (envelope, after) = Envelope::read(rest)?;
+        if envelope.kind != ROUTE_KIND {
+            return Err(WireError::WrongKind { expected: ROUTE_KIND, found: envelope.kind });
+        }
+        if envelope.version != ROUTE_VERSION {
+            return Err(WireError::TooNew { kind: envelope.kind, version: envelope.version });
+        }
+        routes.push(Arc::new(envelope.decode::<Route>()?));
+        rest = after;
+    }
+    if routes.len() as u64 != header.routes {
+        return Err(WireError::Malformed("fewer or more routes than its header says"));
+    }
+    Ok(RouteTable { version: header.version, routes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pontoon_model::{AppName, ReleaseNumber, RouteServo, ServoId, SiteName};
+
+    fn table() -> RouteTable {
+        let route = Route {
+            host: "a.b".into(),
+            app: AppName::new("a").unwrap(),
+            release: Some(ReleaseNumber(2)),
+            servos: vec![RouteServo {
+                id: ServoId(3),
+                site: SiteName::new("s").unwrap(),
+                address: "127.0.0.1:8080".parse().unwrap(),
+                suspect: true,
+            }],
+            reason: String::new(),
+        };
+        RouteTable { version: RouteVersion(5), routes: vec![Arc::new(route)] }
+    }
+
+    /// Golden: what a balancer of this version wrote must stay readable.
+    #[test]
+    fn golden_bytes_of_the_file() {
+        let hex: String = encode(&table()).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, GOLDEN);
+    }
+
+    const GOLDEN: &str = "b72003010010000000b91aac7d05000000000000000100000000000000b721030100450000009938012c0300000000000000\
+        612e62010000000000000061010200000001000000000000000300000000000000010000000000000073000000007f000001901f010000000000000000";
+
+    #[test]
+    fn every_cut_is_found() {
+        let bytes = encode(&table()).unwrap();
+        assert_eq!(decode(&bytes), Ok(table()));
+        for len in 0..bytes.len() {
+            assert!(decode(&bytes[..len]).is_err(), "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_and_not_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("new")).unwrap();
+        assert_eq!(store.load().unwrap(), None);
+        store.save(&table()).unwrap();
+        assert_eq!(store.load().unwrap(), Some(table()));
+        let path = folder.path().join("new").join(FILE);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(store.load().unwrap(), None);
+        assert!(folder.path().join("new").join(DAMAGED).exists());
+        assert_eq!(store.load().unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn the_newest_table_is_written_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let routes = Arc::new(Table::new(SiteName::new("s").unwrap()));
+        let shutdown = CancellationToken::new();
+        let keeper = tokio::spawn(store.clone().keep(routes.clone(), shutdown.clone()));
+        tokio::task::yield_now().await;
+        routes.apply_table(&table()).unwrap();
+        shutdown.cancel();
+        keeper.await.unwrap();
+        assert_eq!(store.load().unwrap(), Some(table()));
+    }
+}

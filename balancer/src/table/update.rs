@@ -1,0 +1,133 @@
+//! Changing the table, one change at a time.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pontoon_model::{RouteServo, RouteVersion, ServoId, SiteName};
+use tokio::sync::Notify;
+
+use super::route::{Route, Target};
+use super::servo::Servo;
+
+type Routes = papaya::HashMap<Box<str>, Arc<Route>>;
+/// A servo that comes back at another address is another one to us: the old one drains by itself.
+type Key = (ServoId, SocketAddr);
+
+/// What only the one who changes the table knows.
+pub(super) struct Updater {
+    site: SiteName,
+    /// Each site name once, shared by its servos.
+    sites: HashSet<SiteName>,
+    servos: HashMap<Key, Held>,
+    /// Servos that no route named at some moment of the change under way.
+    unused: Vec<Key>,
+    /// Removed with requests in flight, each with the version that removed it.
+    draining: Vec<(RouteVersion, Arc<Servo>)>,
+    /// Replaced targets, freed here and not by the request that happens to read one last.
+    retired: Vec<Arc<Target>>,
+    drained: Arc<Notify>,
+}
+
+struct Held {
+    servo: Arc<Servo>,
+    /// How many times routes name it.
+    uses: u32,
+}
+
+impl Updater {
+    pub(super) fn new(site: SiteName, drained: Arc<Notify>) -> Self {
+        Self {
+            site,
+            sites: HashSet::new(),
+            servos: HashMap::new(),
+            unused: Vec::new(),
+            draining: Vec::new(),
+            retired: Vec::new(),
+            drained,
+        }
+    }
+
+    /// Puts a new or changed route in place.
+    pub(super) fn put(&mut self, routes: &Routes, new: &pontoon_model::Route) {
+        let servos = new
+            .servos
+            .iter()
+            .map(|servo| (Target::tier(servo.site == self.site, servo.suspect), self.hold(servo)))
+            .collect();
+        let target = Arc::new(Target::new(new.release, &new.reason, servos));
+        let routes = routes.pin();
+        let old = match routes.get(new.host.as_str()) {
+            Some(route) if route.app == new.app => Some(route.replace(target)),
+            // Statistics belong to an app: a host name that moves to another one begins anew.
+            other => {
+                let old = other.map(|route| Arc::clone(&route.target()));
+                routes.insert(new.host.as_str().into(), Arc::new(Route::new(&new.host, new.app.clone(), target)));
+                old
+            }
+        };
+        if let Some(old) = old {
+            self.release(old);
+        }
+    }
+
+    /// Takes a host name out.
+    pub(super) fn take(&mut self, routes: &Routes, host: &str) {
+        let routes = routes.pin();
+        if let Some(route) = routes.remove(host) {
+            let target = Arc::clone(&route.target());
+            self.release(target);
+        }
+    }
+
+    /// Ends a change: marks as removed what no route names any more. All new targets are in place by now.
+    pub(super) fn settle(&mut self, version: RouteVersion) {
+        for key in self.unused.drain(..) {
+            if self.servos.get(&key).is_none_or(|held| held.uses > 0) {
+                continue;
+            }
+            if let Some(Held { servo, .. }) = self.servos.remove(&key)
+                && servo.remove()
+            {
+                self.draining.push((version, servo));
+            }
+        }
+        self.retired.retain(|target| Arc::strong_count(target) > 1);
+    }
+
+    /// The newest version whose removed servos, and those of all before, have no request in flight.
+    pub(super) fn drained(&mut self, applied: RouteVersion) -> RouteVersion {
+        self.draining.retain(|(_, servo)| servo.in_flight() > 0);
+        let oldest = self.draining.iter().map(|(version, _)| *version).min();
+        oldest.map_or(applied, |version| RouteVersion(version.0.saturating_sub(1)))
+    }
+
+    fn hold(&mut self, servo: &RouteServo) -> Arc<Servo> {
+        let site = match self.sites.get(&servo.site) {
+            Some(site) => site.clone(),
+            None => {
+                self.sites.insert(servo.site.clone());
+                servo.site.clone()
+            }
+        };
+        let held = self.servos.entry((servo.id, servo.address)).or_insert_with(|| Held {
+            servo: Arc::new(Servo::new(servo.id, site, servo.address, self.drained.clone())),
+            uses: 0,
+        });
+        held.uses += 1;
+        held.servo.clone()
+    }
+
+    fn release(&mut self, target: Arc<Target>) {
+        for servo in &target.servos {
+            let key = (servo.id, servo.address);
+            if let Some(held) = self.servos.get_mut(&key) {
+                held.uses -= 1;
+                if held.uses == 0 {
+                    self.unused.push(key);
+                }
+            }
+        }
+        self.retired.push(target);
+    }
+}
