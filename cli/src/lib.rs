@@ -1,1 +1,84 @@
-//! placeholder
+//! The one binary, `pontoon`: the client's verbs over REST, the roles controller, agent and balancer, and
+//! `pontoon dev`, which runs all of them in one process.
+//!
+//! [`args`] says what can be typed, `verb/` has one file per verb, [`client`] every REST call,
+//! [`dev::provision`] makes a cluster's configuration (also for tests).
+
+pub mod args;
+pub mod client;
+pub mod context;
+pub mod dev;
+pub mod manifest;
+pub mod output;
+pub mod pack;
+pub mod progress;
+pub mod role;
+pub mod session;
+pub mod verb;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// A command line that clap cannot see is wrong, e.g. no app named anywhere. Exits with 2, as clap does.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Ctrl-C ended the waiting; the text says what goes on without us. Exits with 130, as shells do.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted: {0}")]
+pub struct Interrupted(pub String);
+
+/// Exit code of a failure.
+const FAILED: u8 = 1;
+/// Exit code of a wrong command line.
+const WRONG_USAGE: u8 = 2;
+/// Exit code after Ctrl-C: 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// Parses the command line, does what it says, prints a failure once.
+pub fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    match verb::dispatch(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<Usage>() {
+        WRONG_USAGE
+    } else if error.is::<Interrupted>() {
+        INTERRUPTED
+    } else {
+        FAILED
+    }
+}
+
+/// Whoever read our output (`| head`) has enough: not a failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+            // A connection that breaks is another matter.
+            && !error.is::<client::ClientError>()
+    })
+}
+
+/// Prints the chain, a line per cause, leaving out causes that only repeat what was said.
+fn report(error: &anyhow::Error) {
+    eprintln!("error: {error}");
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1) {
+        let text = cause.to_string();
+        if !said.contains(&text) {
+            eprintln!("  because: {text}");
+            said = text;
+        }
+    }
+}

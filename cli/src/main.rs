@@ -1,1 +1,7 @@
-fn main() {}
+//! `pontoon`: the client's verbs and every role of the server.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pontoon_cli::main()
+}

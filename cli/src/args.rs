@@ -1,0 +1,208 @@
+//! What can be typed.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pontoon_model::{AppName, CpuMillis};
+
+use crate::verb;
+
+/// Runs applications on your own machines.
+#[derive(Debug, Parser)]
+#[command(name = "pontoon", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Start with `pontoon dev`: a whole cluster on this machine, in one process.")]
+pub struct Cli {
+    /// How results are printed
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// For programs: what the REST API answers
+    Json,
+}
+
+/// Which app is meant.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AppArg {
+    /// The app; without it, the name in pontoon.toml of the current directory
+    #[arg(short, long, value_name = "NAME")]
+    pub app: Option<AppName>,
+}
+
+/// Whether to wait for what a change began.
+#[derive(Debug, Clone, Default, Args)]
+pub struct WaitArg {
+    /// Return at once instead of waiting until the change has taken effect
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make, list, show or destroy apps
+    #[command(subcommand)]
+    App(verb::app::Verb),
+    /// Build a directory's source and make it live
+    Deploy(verb::deploy::DeployArgs),
+    /// List an app's releases, newest first
+    Releases(AppArg),
+    /// Make an older release live again
+    Rollback(verb::rollback::RollbackArgs),
+    /// List an app's servos
+    Ps(AppArg),
+    /// Print what an app's servos wrote
+    Logs(verb::logs::LogsArgs),
+    /// Change how many servos an app has, where, and how large
+    Scale(verb::scale::ScaleArgs),
+    /// Change or show an app's environment
+    #[command(subcommand)]
+    Env(verb::env::Verb),
+    /// Run a command once, in a servo of the live release
+    Run(verb::run::RunArgs),
+    /// Replace an app's servos by new ones of the same release
+    Restart(verb::restart::RestartArgs),
+    /// List the hosts
+    Hosts,
+    /// List the controllers
+    Controllers,
+    /// List the balancers
+    Balancers,
+    /// List the host names and the servos behind them
+    Routes,
+    /// Show the cluster at a glance
+    Status,
+    /// Run a whole cluster on this machine, in this process
+    Dev(crate::dev::DevArgs),
+    /// Run a controller
+    Controller(crate::role::RoleArgs),
+    /// Run the agent of a host
+    Agent(crate::role::RoleArgs),
+    /// Run a balancer
+    Balancer(crate::role::RoleArgs),
+    /// Make the images that builds and servos start from
+    #[command(subcommand)]
+    Images(verb::images::Verb),
+    /// Print the version
+    Version,
+    /// Print completions for a shell
+    Completions(verb::completions::CompletionsArgs),
+}
+
+/// Reads an amount of CPU: `0.5`, `2`, or thousandths of a core as `500m`.
+pub fn parse_cpu(text: &str) -> Result<CpuMillis, String> {
+    let wrong = || format!("{text:?} is not an amount of CPU; write for example 0.5 or 500m");
+    if let Some(millis) = text.strip_suffix('m') {
+        return millis.parse().map(CpuMillis).map_err(|_| wrong());
+    }
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    if !digits(whole) || !digits(part) || part.len() > 3 {
+        return Err(wrong());
+    }
+    let whole: u32 = whole.parse().map_err(|_| wrong())?;
+    let part: u32 = format!("{part:0<3}").parse().map_err(|_| wrong())?;
+    whole.checked_mul(1000).and_then(|millis| millis.checked_add(part)).map(CpuMillis).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("pontoon").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn these_lines_are_understood() {
+        for line in [
+            "app create guestbook",
+            "app list -o json",
+            "app destroy guestbook --yes",
+            "app show --app guestbook",
+            "deploy",
+            "deploy examples/guestbook --app guestbook",
+            "releases -a guestbook",
+            "rollback",
+            "rollback v2",
+            "rollback 2 --no-wait",
+            "ps",
+            "logs -f --tail 20",
+            "scale 3 --memory 256M --cpu 0.5",
+            "scale web=2 worker=1 --site home.attic=1 --site do.nyc3=2",
+            "scale --memory 1G",
+            "env set A=1 B=x=y",
+            "env unset A B",
+            "env list --show",
+            "env get A",
+            "run -- python manage.py migrate --no-input",
+            "run ls -l",
+            "restart",
+            "hosts",
+            "controllers",
+            "balancers",
+            "routes",
+            "status --output json",
+            "dev --runtime process --port 9000 --data-dir /tmp/x",
+            "dev --deploy .",
+            "controller --config c.toml",
+            "agent --config a.toml",
+            "balancer --config b.toml",
+            "images build --runtime python --runtime node",
+            "version",
+            "completions bash",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn these_lines_are_refused_with_exit_code_2() {
+        for line in [
+            "",
+            "app",
+            "app create",
+            "app create My_App",
+            "rollback latest",
+            "scale -- -1",
+            "scale web=two",
+            "scale 3 --memory much",
+            "scale 3 --site home.attic",
+            "env set",
+            "env set A",
+            "env set =x",
+            "run",
+            "controller",
+            "dev --runtime podman",
+            "status -o yaml",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert_ne!(error.kind(), ErrorKind::DisplayHelp, "{line}");
+        }
+    }
+
+    #[test]
+    fn cpu_reads_what_people_write() {
+        for (text, millis) in [("0.5", 500), ("2", 2000), ("1.25", 1250), ("250m", 250), ("0.125", 125)] {
+            assert_eq!(parse_cpu(text), Ok(CpuMillis(millis)), "{text}");
+        }
+        for bad in ["", "-1", "half", ".5", "1.", "1.2345", "1e3", "9999999"] {
+            assert!(parse_cpu(bad).is_err(), "{bad}");
+        }
+    }
+}

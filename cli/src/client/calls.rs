@@ -1,0 +1,159 @@
+//! The REST API's calls, one method each.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use pontoon_api::{
+    App, Balancer, Build, ChangeEnv, Changed, Controller, CreateApp, Deployment, Host, Release, Rollback, Route,
+    RunOneOff, Servo, SetScale, Source, StartBuild, Status,
+};
+use pontoon_model::{AppName, BuildId, DeploymentId, Digest, ReleaseNumber, ServoId};
+use reqwest::Method;
+
+use super::{Body, Call, Client, ClientError, LogStream, Sent};
+
+/// The rows of a list, or the one row that was asked for, or why not.
+type Answer<T> = Result<T, ClientError>;
+
+impl Client {
+    /// The cluster at a glance.
+    pub async fn status(&self) -> Answer<Status> {
+        self.fetch(Call::get("status".into())).await
+    }
+
+    /// All apps.
+    pub async fn apps(&self) -> Answer<Vec<App>> {
+        self.fetch(Call::get("apps".into())).await
+    }
+
+    /// Makes an app.
+    pub async fn create_app(&self, name: &AppName) -> Answer<App> {
+        self.fetch(Call::change(Method::POST, "apps".into()).json(&CreateApp { name: name.clone() })).await
+    }
+
+    /// One app.
+    pub async fn app(&self, app: &AppName) -> Answer<App> {
+        self.fetch(Call::get(format!("apps/{app}"))).await
+    }
+
+    /// Removes an app and all that belongs to it.
+    pub async fn destroy_app(&self, app: &AppName) -> Answer<Changed> {
+        self.change(Call::change(Method::DELETE, format!("apps/{app}"))).await
+    }
+
+    /// Uploads packed source of `size` bytes.
+    pub async fn upload(&self, app: &AppName, archive: &Path, size: u64, sent: Sent) -> Answer<Source> {
+        let mut call = Call::change(Method::POST, format!("apps/{app}/source"));
+        call.body = Body::Archive { path: archive.to_owned(), size, sent };
+        self.fetch(call).await
+    }
+
+    /// Builds uploaded source.
+    pub async fn start_build(&self, app: &AppName, source: Digest) -> Answer<Build> {
+        self.fetch(Call::change(Method::POST, format!("apps/{app}/builds")).json(&StartBuild { source })).await
+    }
+
+    /// One build.
+    pub async fn build(&self, app: &AppName, build: BuildId) -> Answer<Build> {
+        self.fetch(Call::get(format!("apps/{app}/builds/{build}"))).await
+    }
+
+    /// What a build writes, from its beginning until it ends.
+    pub async fn build_log(&self, app: &AppName, build: BuildId) -> Answer<LogStream> {
+        self.open(Call::get(format!("apps/{app}/builds/{build}/log")).with("follow", true)).await
+    }
+
+    /// One deployment.
+    pub async fn deployment(&self, app: &AppName, deployment: DeploymentId) -> Answer<Deployment> {
+        self.fetch(Call::get(format!("apps/{app}/deployments/{deployment}"))).await
+    }
+
+    /// An app's releases, newest first.
+    pub async fn releases(&self, app: &AppName) -> Answer<Vec<Release>> {
+        self.fetch(Call::get(format!("apps/{app}/releases"))).await
+    }
+
+    /// Makes an older release live again.
+    pub async fn rollback(&self, app: &AppName, to: Option<ReleaseNumber>) -> Answer<Changed> {
+        self.change(Call::change(Method::POST, format!("apps/{app}/rollback")).json(&Rollback { to })).await
+    }
+
+    /// Replaces an app's servos.
+    pub async fn restart(&self, app: &AppName) -> Answer<Changed> {
+        self.change(Call::change(Method::POST, format!("apps/{app}/restart"))).await
+    }
+
+    /// Changes number or size of one process type's servos.
+    pub async fn set_scale(&self, app: &AppName, scale: &SetScale) -> Answer<Changed> {
+        self.change(Call::change(Method::PUT, format!("apps/{app}/scale")).json(scale)).await
+    }
+
+    /// An app's environment.
+    pub async fn env(&self, app: &AppName) -> Answer<BTreeMap<String, String>> {
+        self.fetch(Call::get(format!("apps/{app}/env"))).await
+    }
+
+    /// Changes an app's environment.
+    pub async fn change_env(&self, app: &AppName, change: &ChangeEnv) -> Answer<Changed> {
+        self.change(Call::change(Method::PATCH, format!("apps/{app}/env")).json(change)).await
+    }
+
+    /// Runs a command once.
+    pub async fn run_one_off(&self, app: &AppName, command: &str) -> Answer<Servo> {
+        let body = RunOneOff { command: command.to_owned() };
+        self.fetch(Call::change(Method::POST, format!("apps/{app}/run")).json(&body)).await
+    }
+
+    /// An app's servos.
+    pub async fn servos(&self, app: &AppName) -> Answer<Vec<Servo>> {
+        self.fetch(Call::get(format!("apps/{app}/servos"))).await
+    }
+
+    /// One servo.
+    pub async fn servo(&self, app: &AppName, servo: ServoId) -> Answer<Servo> {
+        self.fetch(Call::get(format!("apps/{app}/servos/{servo}"))).await
+    }
+
+    /// What a servo writes, from its beginning until it ends.
+    pub async fn servo_log(&self, app: &AppName, servo: ServoId) -> Answer<LogStream> {
+        self.open(Call::get(format!("apps/{app}/servos/{servo}/log")).with("follow", true)).await
+    }
+
+    /// What all servos of an app wrote: the last `tail` lines of each, and with `follow` what comes.
+    pub async fn logs(&self, app: &AppName, follow: bool, tail: Option<u32>) -> Answer<LogStream> {
+        let mut call = Call::get(format!("apps/{app}/logs"));
+        if follow {
+            call = call.with("follow", true);
+        }
+        if let Some(tail) = tail {
+            call = call.with("tail", tail);
+        }
+        self.open(call).await
+    }
+
+    /// All hosts.
+    pub async fn hosts(&self) -> Answer<Vec<Host>> {
+        self.fetch(Call::get("hosts".into())).await
+    }
+
+    /// All controllers.
+    pub async fn controllers(&self) -> Answer<Vec<Controller>> {
+        self.fetch(Call::get("controllers".into())).await
+    }
+
+    /// All balancers.
+    pub async fn balancers(&self) -> Answer<Vec<Balancer>> {
+        self.fetch(Call::get("balancers".into())).await
+    }
+
+    /// All routes.
+    pub async fn routes(&self) -> Answer<Vec<Route>> {
+        self.fetch(Call::get("routes".into())).await
+    }
+
+    async fn change(&self, call: Call) -> Answer<Changed> {
+        let changed: Changed = self.fetch(call).await?;
+        self.saw(changed.index);
+        Ok(changed)
+    }
+}

@@ -1,0 +1,254 @@
+//! Every REST call, over whichever controller answers.
+
+mod calls;
+mod error;
+mod log_stream;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::TryStreamExt;
+use pontoon_kit::Backoff;
+use reqwest::{Method, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::io::ReaderStream;
+
+use crate::context::Context;
+
+pub use error::ClientError;
+pub use log_stream::LogStream;
+
+/// A controller that does not accept within this time is treated as down: several round trips around the world.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longer than the 10 s a controller itself looks for a leader, so that its own answer is what we see.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// No new try after this: several elections of a new leader, and still bearable at a keyboard.
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
+/// Waits between rounds over all controllers.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MOST: Duration = Duration::from_secs(1);
+/// An upload slower than this is given up.
+const UPLOAD_BYTES_PER_SECOND: u64 = 16 * 1024;
+/// Notices a controller that vanished while we follow a quiet log.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Told how many bytes of an upload have been sent.
+pub type Sent = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// Talks to the controllers: to the one that answered last, else to the next.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    urls: Vec<String>,
+    token: String,
+    /// Which of `urls` answered last.
+    current: AtomicUsize,
+    /// Raft index of our last change: later reads are at least as new.
+    index: AtomicU64,
+    retry_window: Duration,
+}
+
+/// One request, as often as it needs to be sent.
+struct Call {
+    method: Method,
+    path: String,
+    query: Vec<(&'static str, String)>,
+    body: Body,
+    /// Makes a change happen once, however often it is sent.
+    key: Option<String>,
+}
+
+enum Body {
+    Empty,
+    Json(Vec<u8>),
+    Archive { path: std::path::PathBuf, size: u64, sent: Sent },
+}
+
+impl Call {
+    fn get(path: String) -> Self {
+        Self { method: Method::GET, path, query: Vec::new(), body: Body::Empty, key: None }
+    }
+
+    fn change(method: Method, path: String) -> Self {
+        let key = format!("{:032x}", rand::random::<u128>());
+        Self { method, path, query: Vec::new(), body: Body::Empty, key: Some(key) }
+    }
+
+    fn json<T: Serialize>(mut self, body: &T) -> Self {
+        self.body = Body::Json(serde_json::to_vec(body).expect("bodies of the API have string keys only"));
+        self
+    }
+
+    fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.query.push((name, value.to_string()));
+        self
+    }
+
+    fn what(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+}
+
+impl Client {
+    /// For the cluster of `context`.
+    pub fn new(context: &Context) -> Result<Self, ClientError> {
+        let mut urls = Vec::new();
+        for url in &context.url {
+            let parsed = reqwest::Url::parse(url).ok().filter(|url| url.scheme() == "http" && url.has_host());
+            parsed.ok_or_else(|| ClientError::Address { url: url.clone() })?;
+            urls.push(url.trim_end_matches('/').to_owned());
+        }
+        if urls.is_empty() {
+            return Err(ClientError::Address { url: String::new() });
+        }
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("pontoon/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_keepalive(TCP_KEEPALIVE)
+            // The token goes to the controllers themselves, never through a proxy that the environment names.
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|source| ClientError::Setup { source })?;
+        Ok(Self {
+            http,
+            urls,
+            token: context.token.clone(),
+            current: AtomicUsize::new(0),
+            index: AtomicU64::new(0),
+            retry_window: RETRY_WINDOW,
+        })
+    }
+
+    /// Each controller is tried once: for those who look again anyway.
+    pub fn without_retries(mut self) -> Self {
+        self.retry_window = Duration::ZERO;
+        self
+    }
+
+    /// Sends `call` and reads the whole answer.
+    async fn fetch<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
+        self.until_answered(async |url| {
+            let response = self.send(url, &call, true).await?;
+            let status = response.status().as_u16();
+            let bytes = response.bytes().await.map_err(|error| broken(&error))?;
+            serde_json::from_slice(&bytes).map_err(|_| ClientError::Foreign {
+                url: url.to_owned(),
+                status,
+                what: call.what(),
+                hint: "client and cluster may not have the same version",
+            })
+        })
+        .await
+    }
+
+    /// Sends `call` and leaves the answer to be read as it comes.
+    async fn open(&self, call: Call) -> Result<LogStream, ClientError> {
+        self.until_answered(async |url| Ok(LogStream::new(self.send(url, &call, false).await?))).await
+    }
+
+    /// Tries the controllers in turn, from the one that answered last: each at least once, then within the window.
+    async fn until_answered<T>(&self, attempt: impl AsyncFn(&str) -> Result<T, ClientError>) -> Result<T, ClientError> {
+        let started = Instant::now();
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+        for tried in 1.. {
+            let at = self.current.load(Ordering::Relaxed);
+            let error = match attempt(&self.urls[at]).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if !error.is_passing() {
+                return Err(error);
+            }
+            self.current.store((at + 1) % self.urls.len(), Ordering::Relaxed);
+            if tried % self.urls.len() != 0 {
+                continue;
+            }
+            let wait = backoff.wait();
+            if started.elapsed() + wait >= self.retry_window {
+                return Err(error);
+            }
+            if tried == self.urls.len() {
+                eprintln!("no controller can answer yet, trying for {} s", self.retry_window.as_secs());
+            }
+            tokio::time::sleep(wait).await;
+        }
+        unreachable!("the loop has no end of its own")
+    }
+
+    async fn send(&self, url: &str, call: &Call, whole: bool) -> Result<Response, ClientError> {
+        let mut request = self
+            .http
+            .request(call.method.clone(), format!("{url}/v1/{}", call.path))
+            .bearer_auth(&self.token)
+            .query(&call.query);
+        let index = self.index.load(Ordering::Relaxed);
+        if call.method == Method::GET && index > 0 {
+            request = request.query(&[("at_index", index)]);
+        }
+        if let Some(key) = &call.key {
+            request = request.header("Idempotency-Key", key);
+        }
+        let mut timeout = ANSWER_TIMEOUT;
+        request = match &call.body {
+            Body::Empty => request,
+            Body::Json(bytes) => request.header("Content-Type", "application/json").body(bytes.clone()),
+            Body::Archive { path, size, sent } => {
+                timeout += Duration::from_secs(size / UPLOAD_BYTES_PER_SECOND);
+                request
+                    .header("Content-Type", "application/gzip")
+                    .header("Content-Length", *size)
+                    .body(archive_body(path, sent.clone()).await?)
+            }
+        };
+        // The deadline of a streamed answer is for its beginning only.
+        let answer = if whole {
+            request.timeout(timeout).send().await
+        } else {
+            tokio::time::timeout(timeout, request.send())
+                .await
+                .map_err(|_| self.unreachable("it does not answer in time".into()))?
+        };
+        let response = answer.map_err(|error| {
+            let timed_out = error.is_timeout() && !error.is_connect();
+            self.unreachable(if timed_out { "it does not answer in time".into() } else { error::innermost(&error) })
+        })?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.bytes().await.map_err(|error| broken(&error))?;
+        Err(ClientError::of_answer(url, &call.what(), status.as_u16(), &body))
+    }
+
+    fn unreachable(&self, reason: String) -> ClientError {
+        ClientError::Unreachable { urls: self.urls.join(", "), reason }
+    }
+
+    /// Reads from now on are at least as new as the change at `index`.
+    fn saw(&self, index: u64) {
+        self.index.fetch_max(index, Ordering::Relaxed);
+    }
+}
+
+fn broken(error: &reqwest::Error) -> ClientError {
+    ClientError::Broken { reason: error::innermost(error) }
+}
+
+/// The file's bytes as they are read; `sent` hears how many.
+async fn archive_body(path: &Path, sent: Sent) -> Result<reqwest::Body, ClientError> {
+    let file =
+        tokio::fs::File::open(path).await.map_err(|source| ClientError::Archive { path: path.to_owned(), source })?;
+    let mut done = 0;
+    let parts = ReaderStream::with_capacity(file, 64 * 1024).inspect_ok(move |part| {
+        done += part.len() as u64;
+        sent(done);
+    });
+    Ok(reqwest::Body::wrap_stream(parts))
+}
+
+#[cfg(test)]
+mod tests;

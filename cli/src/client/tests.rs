@@ -1,0 +1,202 @@
+//! Against small servers that answer as a controller would, or not.
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use pontoon_api::{ErrorCode, SetScale};
+use pontoon_model::AppName;
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// What a server was asked: method, path with query, idempotency key, body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    line: String,
+    key: Option<String>,
+    token: String,
+    body: Vec<u8>,
+}
+
+#[derive(Clone)]
+struct Fake {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+/// Answers everything with what `answer` makes of the number of the request (from 0).
+async fn serve(answer: impl Fn(usize) -> (u16, String) + Clone + Send + Sync + 'static) -> Fake {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let kept = seen.clone();
+    let handler = move |request: Request| {
+        let (kept, answer) = (kept.clone(), answer.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec();
+            let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+            let (line, key) = (format!("{} {}", parts.method, parts.uri), header("idempotency-key"));
+            let token = header("authorization").unwrap_or_default();
+            let number = {
+                let mut kept = kept.lock().unwrap();
+                kept.push(Seen { line, key, token, body });
+                kept.len() - 1
+            };
+            let (status, text) = answer(number);
+            (StatusCode::from_u16(status).unwrap(), text).into_response()
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(handler)).await });
+    Fake { address, seen }
+}
+
+impl Fake {
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+/// An address nobody listens on.
+async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+fn client(addresses: &[SocketAddr]) -> Client {
+    let url = addresses.iter().map(|address| format!("http://{address}")).collect();
+    Client::new(&Context { url, token: "secret".into() }).unwrap()
+}
+
+fn error_body(code: &str, message: &str) -> String {
+    format!(r#"{{"error":{{"code":"{code}","message":"{message}"}}}}"#)
+}
+
+fn app() -> AppName {
+    "guestbook".parse().unwrap()
+}
+
+const CHANGED: &str = r#"{"index":42,"release":null,"deployment":null}"#;
+
+#[tokio::test]
+async fn a_refusal_is_the_controllers_own_words_and_is_not_repeated() {
+    for (code, status, expected) in [
+        ("not_found", 404, ErrorCode::NotFound),
+        ("conflict", 409, ErrorCode::Conflict),
+        ("bad_source", 422, ErrorCode::BadSource),
+        ("too_large", 413, ErrorCode::TooLarge),
+        ("internal", 500, ErrorCode::Internal),
+    ] {
+        let fake = serve(move |_| (status, error_body(code, "in its own words"))).await;
+        let error = client(&[fake.address]).create_app(&app()).await.unwrap_err();
+        assert_eq!((error.code(), error.to_string().as_str()), (Some(expected), "in its own words"));
+        assert_eq!(fake.seen().len(), 1, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_token_says_what_to_check() {
+    let fake = serve(|_| (401, error_body("unauthorized", "this token is not valid."))).await;
+    let error = client(&[fake.address]).status().await.unwrap_err().to_string();
+    assert!(error.starts_with("this token is not valid: ") && error.contains("PONTOON_TOKEN"), "{error}");
+    assert_eq!(fake.seen()[0].token, "Bearer secret");
+}
+
+#[tokio::test]
+async fn the_next_controller_is_tried_when_one_does_not_answer_and_then_kept() {
+    let fake = serve(|_| (200, "[]".into())).await;
+    let client = client(&[nobody().await, fake.address]);
+    client.apps().await.unwrap();
+    assert_eq!(client.current.load(Ordering::Relaxed), 1);
+    client.apps().await.unwrap();
+    assert_eq!(fake.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_change_is_repeated_with_the_same_key_while_there_is_no_leader() {
+    let answer =
+        |number| if number < 2 { (503, error_body("unavailable", "no leader")) } else { (200, CHANGED.into()) };
+    let fake = serve(answer).await;
+    let client = client(&[fake.address]);
+    let changed = client.set_scale(&app(), &SetScale { count: Some(2), ..SetScale::default() }).await.unwrap();
+    assert_eq!(changed.index, 42);
+    let seen = fake.seen();
+    assert_eq!(seen.len(), 3);
+    assert_eq!(seen[0].line, "PUT /v1/apps/guestbook/scale");
+    assert!(seen.iter().all(|one| one.key == seen[0].key && one.body == seen[0].body));
+    assert_eq!(seen[0].key.as_ref().unwrap().len(), 32);
+}
+
+#[tokio::test]
+async fn reads_after_a_change_are_at_least_as_new() {
+    let fake = serve(|number| if number == 1 { (200, CHANGED.into()) } else { (200, "[]".into()) }).await;
+    let client = client(&[fake.address]);
+    client.apps().await.unwrap();
+    client.restart(&app()).await.unwrap();
+    client.servos(&app()).await.unwrap();
+    let lines: Vec<_> = fake.seen().into_iter().map(|one| one.line).collect();
+    assert_eq!(lines, ["GET /v1/apps", "POST /v1/apps/guestbook/restart", "GET /v1/apps/guestbook/servos?at_index=42"]);
+}
+
+#[tokio::test]
+async fn tries_end_and_name_every_address() {
+    let (one, other) = (nobody().await, nobody().await);
+    let mut client = client(&[one, other]);
+    client.retry_window = Duration::from_millis(200);
+    let error = client.apps().await.unwrap_err().to_string();
+    let named = error.contains(&one.to_string()) && error.contains(&other.to_string());
+    assert!(named && error.contains("refused") && error.contains("pontoon dev"), "{error}");
+}
+
+#[tokio::test]
+async fn something_else_at_the_address_is_told_apart() {
+    for (status, body) in [(200, "<html>hello</html>"), (404, "not here")] {
+        let fake = serve(move |_| (status, body.to_owned())).await;
+        let error = client(&[fake.address]).apps().await.unwrap_err();
+        assert!(matches!(error, ClientError::Foreign { status: seen, .. } if seen == status), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_is_sent_whole_and_says_how_far_it_is() {
+    let digest = "a".repeat(64);
+    let source = format!(
+        r#"{{"digest":"{digest}","size":200000,"files":1,"language":"static","processes":{{}},"because":"index.html"}}"#
+    );
+    let fake = serve(move |number| if number == 0 { (503, String::new()) } else { (200, source.clone()) }).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), vec![7; 200_000]).unwrap();
+    let sent = Arc::new(AtomicU64::new(0));
+    let hear = sent.clone();
+    let hear: Sent = Arc::new(move |done| hear.store(done, Ordering::Relaxed));
+    client(&[fake.address]).upload(&app(), file.path(), 200_000, hear).await.unwrap();
+    assert_eq!(sent.load(Ordering::Relaxed), 200_000);
+    assert!(fake.seen().iter().all(|one| one.body.len() == 200_000));
+}
+
+#[tokio::test]
+async fn a_log_is_read_line_by_line() {
+    let lines = concat!(
+        r#"{"at":1,"source":"build.b1","stderr":false,"text":"one"}"#,
+        "\n\n",
+        r#"{"at":null,"source":"build.b1","stderr":true,"text":"two"}"#,
+        "\n"
+    );
+    let fake = serve(move |_| (200, lines.to_owned())).await;
+    let mut log = client(&[fake.address]).logs(&app(), true, Some(5)).await.unwrap();
+    assert_eq!(log.next().await.unwrap().unwrap().text, "one");
+    assert_eq!(log.next().await.unwrap().unwrap().text, "two");
+    assert!(log.next().await.is_none());
+    assert_eq!(fake.seen()[0].line, "GET /v1/apps/guestbook/logs?follow=true&tail=5");
+}
+
+#[test]
+fn what_is_no_address_is_refused() {
+    for url in ["", "127.0.0.1:7700", "https://cluster.example", "ftp://x"] {
+        let context = Context { url: vec![url.into()], token: String::new() };
+        assert!(matches!(Client::new(&context), Err(ClientError::Address { .. })), "{url}");
+    }
+}

@@ -1,0 +1,218 @@
+//! `pontoon dev`: three controllers, two hosts and two balancers in this process, on loopback.
+
+mod lock;
+mod ports;
+pub mod provision;
+mod ready;
+mod roles;
+mod summary;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use pontoon_kit::{CancellationToken, telemetry};
+use pontoon_model::MemoryBytes;
+
+use crate::args::{AppArg, Format};
+use crate::client::Client;
+use crate::context::{self, Context};
+use crate::progress::Progress;
+use crate::session::Session;
+use crate::verb::{block_on, deploy};
+use crate::{Interrupted, role};
+
+use lock::Lock;
+use ports::Ports;
+use provision::{AgentLayout, BalancerLayout, ClusterFiles, ControllerLayout, Layout};
+use roles::Roles;
+
+/// What is logged unless `PONTOON_LOG` says otherwise: what a person in front of it should know.
+const LOG: &str = "warn,openraft=off,sled=error";
+
+/// Arguments of `dev`.
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Where everything is kept [default: ~/.local/share/pontoon/dev]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// How servos are run
+    #[arg(long, value_enum, default_value_t = RuntimeArg::Auto)]
+    pub runtime: RuntimeArg,
+    /// HTTP port of the first balancer; the second has the next one
+    #[arg(long, default_value_t = ports::BALANCER)]
+    pub port: u16,
+    /// REST port of the first controller; the others have the next ones
+    #[arg(long, default_value_t = ports::REST)]
+    pub rest_port: u16,
+    /// gRPC port of the first controller; the others have the next ones [default: 7710, or as at the first start]
+    #[arg(long)]
+    pub grpc_port: Option<u16>,
+    /// Then deploy this directory
+    #[arg(long, value_name = "PATH")]
+    pub deploy: Option<PathBuf>,
+}
+
+/// How servos are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RuntimeArg {
+    /// In Docker when it answers, else as processes
+    Auto,
+    /// In Docker
+    Docker,
+    /// As processes of this machine, without isolation
+    Process,
+}
+
+impl RuntimeArg {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Docker => "docker",
+            Self::Process => "process",
+        }
+    }
+}
+
+/// Runs the cluster until Ctrl-C.
+pub fn run(args: DevArgs, format: Format) -> anyhow::Result<()> {
+    telemetry::init(LOG);
+    let data_dir = data_dir(args.data_dir.as_deref())?;
+    // Held until the end: what two of them would do to one log cannot be undone.
+    let _lock = Lock::take(&data_dir)?;
+    let ports = Ports::choose(&args, provision::kept_grpc(&data_dir)?.as_deref())?;
+    ports.check_free()?;
+    let files = provision::provision(&layout(&data_dir, args.runtime, &ports))?;
+    let context_path = save_context(&files.context)?;
+
+    let stop = role::cancelled_by_signals()?;
+    let roles = Roles::start(&files)?;
+    let served = block_on(serve(&args, format, &files, &context_path, &data_dir, &roles, &stop));
+    let interrupted = stop.is_cancelled() || served.as_ref().is_err_and(anyhow::Error::is::<Interrupted>);
+    stop.cancel();
+    let stopped = roles.stop();
+    if interrupted { stopped } else { served.and(stopped) }
+}
+
+/// Waits until all is up, deploys if asked to, says what there is, and then does nothing until it is told to end.
+async fn serve(
+    args: &DevArgs,
+    format: Format,
+    files: &ClusterFiles,
+    context_path: &Path,
+    data_dir: &Path,
+    roles: &Roles,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let client = Client::new(&files.context)?;
+    let work = async {
+        let progress = Progress::start();
+        let state = ready::until_ready(files, &progress).await?;
+        drop(progress);
+        summary::print_cluster(&state, files, context_path, data_dir)?;
+        let mut deployed = None;
+        if let Some(path) = &args.deploy {
+            let session = Session { client, format };
+            let args = deploy::DeployArgs { path: path.clone(), app: AppArg::default() };
+            deploy::run(&session, args).await?;
+            deployed = crate::manifest::Manifest::load(path)?.and_then(|manifest| manifest.name);
+        }
+        summary::print_next(deployed.as_ref(), files)?;
+        std::future::pending::<anyhow::Result<()>>().await
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(()),
+        error = roles.first_end() => Err(error),
+        result = work => result,
+    }
+}
+
+fn data_dir(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let folder = match given {
+        Some(folder) => folder.to_owned(),
+        None => context::home("XDG_DATA_HOME", ".local/share")?.join("pontoon/dev"),
+    };
+    context::make_private_folder(&folder)
+        .with_context(|| format!("cannot make the data directory {}", folder.display()))?;
+    // The roles' configurations hold absolute paths.
+    fs::canonicalize(&folder).with_context(|| format!("cannot use the data directory {}", folder.display()))
+}
+
+fn layout(data_dir: &Path, runtime: RuntimeArg, ports: &Ports) -> Layout {
+    let site = |name: &str| format!("dev.{name}").parse().expect("a valid site name");
+    let controllers = ["north", "east", "west"].into_iter().zip(ports.rest.iter().zip(&ports.grpc));
+    let hosts = ["east", "west"];
+    let agent = |(at, name): (usize, &str)| AgentLayout {
+        name: format!("host-{name}").parse().expect("a valid host name"),
+        site: site(name),
+        // 1,000 ports for each, so that two agents of one machine never choose the same.
+        ports: {
+            let first = 20_000 + 1_000 * at;
+            format!("{first}-{}", first + 999)
+        },
+        memory: memory_share(hosts.len() as u64),
+    };
+    Layout {
+        data_dir: data_dir.to_owned(),
+        cluster_prefix: "dev".into(),
+        controllers: controllers
+            .map(|(name, (rest, grpc))| ControllerLayout {
+                name: name.parse().expect("a valid controller name"),
+                site: site(name),
+                rest: *rest,
+                grpc: *grpc,
+            })
+            .collect(),
+        agents: hosts.into_iter().enumerate().map(agent).collect(),
+        balancers: hosts
+            .into_iter()
+            .zip(&ports.balancers)
+            .map(|(name, listen)| BalancerLayout {
+                name: format!("balancer-{name}").parse().expect("a valid balancer name"),
+                site: site(name),
+                listen: *listen,
+            })
+            .collect(),
+        runtime: runtime.as_str().into(),
+        base_domain: "localhost".into(),
+        stop_servos_on_exit: true,
+    }
+}
+
+/// Of this machine's memory, for each of `hosts` agents: they share it, and each would offer all of it. A quarter
+/// (at most 2 GiB) stays with the machine.
+fn memory_share(hosts: u64) -> Option<MemoryBytes> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let kib: u64 =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix(" kB")?.parse().ok()?;
+    let total = kib * 1024;
+    let offered = total - (total / 4).min(MemoryBytes::mib(2048).0);
+    Some(MemoryBytes::mib(offered / hosts / MemoryBytes::mib(1).0))
+}
+
+/// Writes the context file; one that leads to another cluster is kept beside it.
+fn save_context(context: &Context) -> anyhow::Result<PathBuf> {
+    let path = Context::default_path()?;
+    if let Ok(old) = Context::load(&path)
+        && old != *context
+    {
+        let kept = path.with_extension("toml.before-dev");
+        old.save(&kept)?;
+        eprintln!("{} led to {}; it is kept as {}", path.display(), old.url.join(", "), kept.display());
+    }
+    context.save(&path)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_of_one_machine_share_its_memory() {
+        let (one, two) = (memory_share(1).unwrap(), memory_share(2).unwrap());
+        assert!(two.0 * 2 <= one.0 && two > MemoryBytes::mib(16), "{one} {two}");
+    }
+}

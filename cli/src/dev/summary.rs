@@ -1,0 +1,69 @@
+//! What a person is told once the cluster is up.
+
+use std::io;
+use std::path::Path;
+
+use pontoon_model::AppName;
+
+use super::provision::ClusterFiles;
+use super::ready::Cluster;
+use crate::output::{line, or_none};
+
+/// What runs and where.
+pub(super) fn print_cluster(
+    cluster: &Cluster,
+    files: &ClusterFiles,
+    context: &Path,
+    data_dir: &Path,
+) -> io::Result<()> {
+    line(&describe(cluster, files, context, data_dir))
+}
+
+fn describe(cluster: &Cluster, files: &ClusterFiles, context: &Path, data_dir: &Path) -> String {
+    let status = &cluster.status;
+    let mut runtimes: Vec<_> = cluster.hosts.iter().map(|host| host.runtime.as_str()).collect();
+    runtimes.sort_unstable();
+    runtimes.dedup();
+    let runtime = runtimes.join(" and ");
+    let listen: Vec<_> = files.listen.iter().map(|address| format!("port {}", address.port())).collect();
+    let mut lines = vec![
+        format!(
+            "Pontoon {} is up: {} controllers ({} leads), {} hosts ({runtime}), {} balancers ({})",
+            status.version,
+            files.controllers.len(),
+            or_none(status.leader.as_ref()),
+            cluster.hosts.len(),
+            files.balancers.len(),
+            listen.join(", ")
+        ),
+        format!("  REST      {}", files.context.url.join(", ")),
+        format!("  context   {}", context.display()),
+        format!("  data      {}", data_dir.display()),
+    ];
+    for app in cluster.apps.iter().filter(|app| app.live.is_some()) {
+        let url = app.urls.first().map_or("", String::as_str);
+        lines.push(format!("  app       {} {}: {url}", app.name, or_none(app.live)));
+    }
+    if runtimes == ["process"] {
+        lines.push("  servos run as processes: without isolation, for source that needs no build step".into());
+    }
+    lines.join("\n")
+}
+
+/// What to try next.
+pub(super) fn print_next(deployed: Option<&AppName>, files: &ClusterFiles) -> io::Result<()> {
+    let port = files.listen.first().map_or(0, std::net::SocketAddr::port);
+    let next: Vec<String> = match deployed {
+        Some(app) => vec![
+            format!("curl http://{app}.localhost:{port}/"),
+            format!("pontoon ps --app {app}"),
+            format!("pontoon scale 3 --app {app}"),
+            format!("pontoon logs -f --app {app}"),
+        ],
+        None => ["pontoon deploy examples/guestbook", "pontoon status", "pontoon hosts"].map(str::to_owned).into(),
+    };
+    line(&format!(
+        "\nTry next, in another terminal:\n  {}\n\nCtrl-C stops everything; the next `pontoon dev` brings it back.",
+        next.join("\n  ")
+    ))
+}

@@ -1,0 +1,157 @@
+//! `pontoon env`: an app's environment. Values are secrets until proven otherwise: shown only when asked for.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use pontoon_api::ChangeEnv;
+
+use super::wait;
+use crate::args::{AppArg, Format, WaitArg};
+use crate::output::{self, table};
+use crate::session::{Session, app_of};
+
+/// The verbs of `env`.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Set variables; makes a new release if one is live
+    Set(SetArgs),
+    /// Remove variables; makes a new release if one is live
+    Unset(UnsetArgs),
+    /// List the variables, values hidden
+    List(ListArgs),
+    /// Print one variable's value
+    Get(GetArgs),
+}
+
+/// Arguments of `env set`.
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    /// What to set
+    #[arg(required = true, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub pairs: Vec<(String, String)>,
+    /// The app
+    #[command(flatten)]
+    pub app: AppArg,
+    /// Whether to wait
+    #[command(flatten)]
+    pub wait: WaitArg,
+}
+
+/// Arguments of `env unset`.
+#[derive(Debug, Args)]
+pub struct UnsetArgs {
+    /// What to remove
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// The app
+    #[command(flatten)]
+    pub app: AppArg,
+    /// Whether to wait
+    #[command(flatten)]
+    pub wait: WaitArg,
+}
+
+/// Arguments of `env list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Show the values
+    #[arg(long)]
+    pub show: bool,
+    /// The app
+    #[command(flatten)]
+    pub app: AppArg,
+}
+
+/// Arguments of `env get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// Which variable
+    pub name: String,
+    /// The app
+    #[command(flatten)]
+    pub app: AppArg,
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".into()),
+    }
+}
+
+/// Does what `verb` says.
+pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Set(args) => {
+            let change = ChangeEnv { set: args.pairs.into_iter().collect(), unset: Vec::new() };
+            change_env(session, &args.app, change, &args.wait).await
+        }
+        Verb::Unset(args) => {
+            let change = ChangeEnv { set: BTreeMap::new(), unset: args.names };
+            change_env(session, &args.app, change, &args.wait).await
+        }
+        Verb::List(args) => {
+            let env = session.client.env(&app_of(&args.app)?).await?;
+            list(&env, args.show, session.format)
+        }
+        Verb::Get(args) => {
+            let app = app_of(&args.app)?;
+            let env = session.client.env(&app).await?;
+            match env.get(&args.name) {
+                Some(value) => Ok(output::print(session.format, value, Clone::clone)?),
+                None => bail!("{app} has no variable {}; `pontoon env list --app {app}` lists them", args.name),
+            }
+        }
+    }
+}
+
+async fn change_env(session: &Session, app: &AppArg, change: ChangeEnv, wait: &WaitArg) -> anyhow::Result<()> {
+    let app = app_of(app)?;
+    let changed = session.client.change_env(&app, &change).await?;
+    let done = match changed.release {
+        Some(release) => format!("changed, with {release}"),
+        None => "changed; it takes effect with the next release".to_owned(),
+    };
+    wait::change(session, &app, changed, wait, &done).await
+}
+
+fn list(env: &BTreeMap<String, String>, show: bool, format: Format) -> anyhow::Result<()> {
+    if show {
+        output::print(format, env, shown)?;
+    } else {
+        // Null, so that no program takes the hidden value for the real one.
+        let hidden: BTreeMap<&String, Option<String>> = env.keys().map(|name| (name, None)).collect();
+        output::print(format, &hidden, |_| {
+            table(["NAME", "VALUE"], env.keys().map(|name| [name.clone(), "(hidden)".into()]))
+        })?;
+        if format == Format::Table && !env.is_empty() && io::stderr().is_terminal() {
+            eprintln!("--show shows the values");
+        }
+    }
+    Ok(())
+}
+
+/// As `NAME=VALUE` lines: tables would not keep values of several lines apart.
+fn shown(env: &BTreeMap<String, String>) -> String {
+    env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_may_hold_equals_signs_and_be_empty() {
+        assert_eq!(parse_pair("A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert_eq!(parse_pair("A="), Ok(("A".into(), String::new())));
+        assert!(parse_pair("A").is_err() && parse_pair("=b").is_err());
+    }
+
+    #[test]
+    fn shown_values_are_lines() {
+        let env = BTreeMap::from([("B".to_owned(), "2".to_owned()), ("A".to_owned(), "1 x".to_owned())]);
+        assert_eq!(shown(&env), "A=1 x\nB=2");
+    }
+}

@@ -1,0 +1,85 @@
+//! The verbs, one file each.
+
+pub mod app;
+pub mod balancers;
+pub mod completions;
+pub mod controllers;
+pub mod deploy;
+pub mod env;
+mod follow;
+pub mod hosts;
+pub mod images;
+pub mod logs;
+pub mod ps;
+pub mod releases;
+pub mod restart;
+pub mod rollback;
+pub mod routes;
+pub mod run;
+pub mod scale;
+pub mod status;
+mod wait;
+
+use std::future::Future;
+
+use anyhow::Context as _;
+
+use crate::args::{Cli, Command};
+use crate::session::Session;
+use crate::{dev, output, role};
+
+/// Does what the command line says; the process's exit code.
+pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
+    let format = cli.output;
+    match cli.command {
+        Command::Dev(args) => dev::run(args, format).map(|()| 0),
+        Command::Controller(args) => role::controller(&args.config).map(|()| 0),
+        Command::Agent(args) => role::agent(&args.config).map(|()| 0),
+        Command::Balancer(args) => role::balancer(&args.config).map(|()| 0),
+        Command::Images(verb) => images::run(&verb).map(|()| 0),
+        Command::Completions(args) => completions::run(&args).map(|()| 0),
+        Command::Version => {
+            output::line(concat!("pontoon ", env!("CARGO_PKG_VERSION")))?;
+            Ok(0)
+        }
+        command => block_on(async { client_verb(command, &Session::open(format)?).await }),
+    }
+}
+
+async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> {
+    match command {
+        Command::App(verb) => app::run(session, verb).await,
+        Command::Deploy(args) => deploy::run(session, args).await,
+        Command::Releases(app) => releases::run(session, &app).await,
+        Command::Rollback(args) => rollback::run(session, args).await,
+        Command::Ps(app) => ps::run(session, &app).await,
+        Command::Logs(args) => logs::run(session, args).await,
+        Command::Scale(args) => scale::run(session, args).await,
+        Command::Env(verb) => env::run(session, verb).await,
+        Command::Restart(args) => restart::run(session, args).await,
+        Command::Hosts => hosts::run(session).await,
+        Command::Controllers => controllers::run(session).await,
+        Command::Balancers => balancers::run(session).await,
+        Command::Routes => routes::run(session).await,
+        Command::Status => status::run(session).await,
+        // The only one with an exit code of its own: the command's.
+        Command::Run(args) => return run::run(session, args).await,
+        Command::Dev(_)
+        | Command::Controller(_)
+        | Command::Agent(_)
+        | Command::Balancer(_)
+        | Command::Images(_)
+        | Command::Completions(_)
+        | Command::Version => unreachable!("done before a client is made"),
+    }
+    .map(|()| 0)
+}
+
+/// A client verb needs one thread.
+pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    runtime.block_on(work)
+}
