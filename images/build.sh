@@ -173,7 +173,11 @@ make_image() { # run|build RUNTIME
     ! $force || fresh=(--no-cache)
     local context=$work/$1-$2
     put_context "$1" "$2" "$context"
+    local replaced
+    replaced=$("$docker" image inspect --format '{{.Id}}' "$image" 2>/dev/null) || true
     quietly_build "$image" ${fresh[@]+"${fresh[@]}"} --label "$label=$recipe" --file "$context/Dockerfile" "$context"
+    # Docker refuses while a container or an image still uses it, and that is as it should be.
+    [ -z "$replaced" ] || "$docker" image rm "$replaced" >/dev/null 2>&1 || true
 }
 
 # Lays out what goes to /pontoon in the image, with the modes it needs there, whatever modes these files have here.
