@@ -38,6 +38,14 @@ impl Progress {
         }
     }
 
+    /// A step that was reached: a line that stays, once.
+    pub fn step(&self, text: &str) {
+        let news = self.is_news(text);
+        if news || self.spinner.is_some() {
+            self.line(text);
+        }
+    }
+
     /// A share of `total` bytes is done; silent when not on a terminal.
     pub fn bytes(&self, done: u64, total: u64) {
         if let (Some(spinner), Some(percent)) = (&self.spinner, (done * 100).checked_div(total)) {

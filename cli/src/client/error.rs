@@ -108,13 +108,6 @@ impl ClientError {
         };
         match error.code {
             ErrorCode::Unavailable => Self::Unavailable { message: error.message },
-            ErrorCode::Unauthorized => Self::Refused {
-                code: error.code,
-                message: format!(
-                    "{}: the token may be another cluster's; check PONTOON_TOKEN and the context file",
-                    error.message.trim_end_matches('.')
-                ),
-            },
             code => Self::Refused { code, message: error.message },
         }
     }

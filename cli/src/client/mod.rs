@@ -35,6 +35,9 @@ const UPLOAD_BYTES_PER_SECOND: u64 = 16 * 1024;
 /// Notices a controller that vanished while we follow a quiet log.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(10);
 
+/// An answer to a change carries its Raft index in this header.
+const INDEX_HEADER: &str = "pontoon-index";
+
 /// Told how many bytes of an upload have been sent.
 pub type Sent = Arc<dyn Fn(u64) + Send + Sync>;
 
@@ -134,6 +137,8 @@ impl Client {
         self.until_answered(async |url| {
             let response = self.send(url, &call, true).await?;
             let status = response.status().as_u16();
+            let index = response.headers().get(INDEX_HEADER).and_then(|index| index.to_str().ok()?.parse().ok());
+            self.saw(index.unwrap_or(0));
             let bytes = response.bytes().await.map_err(|error| broken(&error))?;
             serde_json::from_slice(&bytes).map_err(|_| ClientError::Foreign {
                 url: url.to_owned(),

@@ -65,7 +65,7 @@ async fn deploy(session: &Session, args: DeployArgs, goes_on: &RefCell<String>) 
     let build = client.start_build(&app, source.digest).await?;
     let deployment = follow_build(client, &app, build, &progress).await?;
     let deployment = wait::deployment(client, &app, deployment, &progress).await?;
-    progress.line(&format!("{0} of {0} {1} ready", deployment.wanted, wait::servos(deployment.wanted)));
+    progress.step(&format!("{0} of {0} {1} ready", deployment.wanted, wait::servos(deployment.wanted)));
     let progress = Arc::into_inner(progress).context("the upload still reports progress")?;
     wait::live(session, &app, &deployment, progress).await
 }
