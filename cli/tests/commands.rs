@@ -16,11 +16,14 @@ use tempfile::TempDir;
 
 type Script = BTreeMap<&'static str, Vec<(u16, String)>>;
 
+/// Method and path, and the body.
+type Asked = Vec<(String, Vec<u8>)>;
+
 /// A controller in a thread. The answers to a request (`GET /v1/apps`, without the query) are given one after the
 /// other; the last one stays.
 struct Controller {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    asked: Arc<Mutex<Asked>>,
     _runtime: tokio::runtime::Runtime,
 }
 
