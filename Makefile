@@ -36,4 +36,4 @@ fix: ## format, and apply what clippy suggests
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 
 bench: build ## every figure of benches/README.md
-	$(CARGO) run --release --locked -p pontoon-benches
+	PONTOON_BIN=$(CURDIR)/target/release/pontoon $(CARGO) run --release --locked -p pontoon-benches

@@ -42,9 +42,7 @@ pub fn clean(cluster: &str) -> Result<()> {
         let _ = docker(&["rm", "-fv", &container]);
     }
     let label = format!("label=pontoon.cluster={cluster}");
-    for (list, remove) in
-        [(["volume", "ls", "-q"], ["volume", "rm"]), (["network", "ls", "-q"], ["network", "rm"])]
-    {
+    for (list, remove) in [(["volume", "ls", "-q"], ["volume", "rm"]), (["network", "ls", "-q"], ["network", "rm"])] {
         let found = docker(&[list[0], list[1], list[2], "--filter", &label])?;
         for id in found.lines() {
             let _ = docker(&[remove[0], remove[1], id]);

@@ -3,6 +3,7 @@
 //! [`Cluster`] starts three controllers, two agents and two balancers; [`until`] waits for a condition that
 //! can say why it is not yet true; [`load`] sends requests without pause and counts what failed.
 
+pub mod app;
 pub mod binary;
 pub mod cluster;
 pub mod docker;

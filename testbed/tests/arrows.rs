@@ -25,7 +25,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Nothing depends on these; they may use everything.
 const ENDS: &[&str] = &["pontoon-testbed", "pontoon-benches"];
 /// Crates that only one crate of ours may name.
-const OWNED: &[(&str, &str)] = &[("sled", "pontoon-controller"), ("openraft", "pontoon-controller"), ("bollard", "pontoon-agent")];
+const OWNED: &[(&str, &str)] =
+    &[("sled", "pontoon-controller"), ("openraft", "pontoon-controller"), ("bollard", "pontoon-agent")];
 /// What core's manifest must lack.
 const NOT_IN_CORE: &[&str] = &["tokio", "openraft", "sled", "rand", "tonic", "hyper", "reqwest"];
 
@@ -56,7 +57,8 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
 fn every_arrow_points_where_the_architecture_says() {
     let dependencies = dependencies();
     for (name, uses) in &dependencies {
-        let ours: BTreeSet<&str> = uses.iter().map(String::as_str).filter(|used| used.starts_with("pontoon-")).collect();
+        let ours: BTreeSet<&str> =
+            uses.iter().map(String::as_str).filter(|used| used.starts_with("pontoon-")).collect();
         if ENDS.contains(&name.as_str()) {
             continue;
         }
@@ -75,7 +77,8 @@ fn core_is_pure_and_engines_have_one_owner() {
     let impure: Vec<_> = NOT_IN_CORE.iter().filter(|name| core.contains(**name)).collect();
     assert!(impure.is_empty(), "controller/core names {impure:?}");
     for (engine, owner) in OWNED {
-        let users: Vec<_> = dependencies.iter().filter(|(_, uses)| uses.contains(*engine)).map(|(name, _)| name).collect();
+        let users: Vec<_> =
+            dependencies.iter().filter(|(_, uses)| uses.contains(*engine)).map(|(name, _)| name).collect();
         assert_eq!(users, [owner], "who names {engine}");
     }
 }
@@ -87,7 +90,9 @@ fn files_naming(word: &str, folder: &Path) -> Vec<String> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files_naming(word, &path));
-        } else if path.extension().is_some_and(|ending| ending == "rs") && std::fs::read_to_string(&path).unwrap().contains(word) {
+        } else if path.extension().is_some_and(|ending| ending == "rs")
+            && std::fs::read_to_string(&path).unwrap().contains(word)
+        {
             found.push(path.strip_prefix(root()).unwrap().display().to_string());
         }
     }
@@ -97,7 +102,13 @@ fn files_naming(word: &str, folder: &Path) -> Vec<String> {
 #[test]
 fn sled_and_bollard_stay_behind_their_doors() {
     let sled = files_naming("sled::", &root().join("controller"));
-    assert!(!sled.is_empty() && sled.iter().all(|file| file.starts_with("controller/server/src/raft/log_store")), "{sled:?}");
+    assert!(
+        !sled.is_empty() && sled.iter().all(|file| file.starts_with("controller/server/src/raft/log_store")),
+        "{sled:?}"
+    );
     let bollard = files_naming("bollard::", &root().join("agent"));
-    assert!(!bollard.is_empty() && bollard.iter().all(|file| file.starts_with("agent/src/runtime/docker")), "{bollard:?}");
+    assert!(
+        !bollard.is_empty() && bollard.iter().all(|file| file.starts_with("agent/src/runtime/docker")),
+        "{bollard:?}"
+    );
 }

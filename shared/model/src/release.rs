@@ -104,7 +104,8 @@ impl Language {
         match self {
             Self::Python => "pontoon/build-python:1",
             Self::Node => "pontoon/build-node:1",
-            Self::Static | Self::Procfile => "pontoon/build-base:1",
+            Self::Static => "pontoon/build-static:1",
+            Self::Procfile => "pontoon/build-base:1",
         }
     }
 
