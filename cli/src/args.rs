@@ -7,11 +7,11 @@ use crate::verb;
 
 /// Runs applications on your own machines.
 #[derive(Debug, Parser)]
-#[command(name = "pontoon", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "pontoon", version, max_term_width = 100)]
 #[command(after_help = "Start with `pontoon dev`: a whole cluster on this machine, in one process.")]
 pub struct Cli {
-    /// How results are printed
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    /// How results are printed: table or json
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, hide_possible_values = true)]
     pub output: Format,
     /// What to do.
     #[command(subcommand)]

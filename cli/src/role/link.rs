@@ -1,4 +1,4 @@
-//! The roles' libraries are linked here.
+//! The only lines that name the roles' libraries: configuration, runtime, run.
 
 use std::path::Path;
 
@@ -6,15 +6,20 @@ use pontoon_kit::CancellationToken;
 
 use super::{one_worker, run_on, two_workers};
 
-async fn nothing() -> Result<(), std::io::Error> {
-    Ok(())
+/// Runs the controller that `config` describes until `stop`.
+pub(crate) fn run_controller(config: &Path, stop: CancellationToken) -> anyhow::Result<()> {
+    let config = pontoon_controller::Config::load(config)?;
+    run_on(two_workers(), pontoon_controller::run(config, stop))
 }
-pub(crate) fn run_controller(_: &Path, _: CancellationToken) -> anyhow::Result<()> {
-    run_on(two_workers(), nothing())
+
+/// Runs the agent that `config` describes until `stop`.
+pub(crate) fn run_agent(config: &Path, stop: CancellationToken) -> anyhow::Result<()> {
+    let config = pontoon_agent::Config::load(config)?;
+    run_on(one_worker(), pontoon_agent::run(config, stop))
 }
-pub(crate) fn run_agent(_: &Path, _: CancellationToken) -> anyhow::Result<()> {
-    run_on(one_worker(), nothing())
-}
-pub(crate) fn run_balancer(_: &Path, _: CancellationToken) -> anyhow::Result<()> {
-    run_on(one_worker(), nothing())
+
+/// Runs the balancer that `config` describes until `stop`; its workers are threads of its own.
+pub(crate) fn run_balancer(config: &Path, stop: CancellationToken) -> anyhow::Result<()> {
+    let config = pontoon_balancer::Config::load(config)?;
+    run_on(one_worker(), pontoon_balancer::run(config, stop))
 }

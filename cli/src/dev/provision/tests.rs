@@ -32,6 +32,27 @@ fn layout(data_dir: &Path) -> Layout {
 }
 
 #[test]
+fn the_roles_read_what_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = provision(&layout(folder.path())).unwrap();
+
+    let controller = pontoon_controller::Config::load(&files.controllers[1].config).unwrap();
+    assert_eq!((controller.name.as_str(), controller.members.len()), ("east", 3));
+    assert_eq!(controller.rest.port(), 7701);
+    let token = fs::read_to_string(&controller.token_file).unwrap();
+    assert_eq!(token.trim(), files.context.token);
+
+    let agent = pontoon_agent::Config::load(&files.agents[0].config).unwrap();
+    assert_eq!(agent.controllers[0].port(), 7711, "that of its own site comes first");
+    assert_eq!((agent.memory, agent.stop_servos_on_exit), (Some(MemoryBytes::mib(512)), true));
+    assert_eq!(agent.cluster, files.cluster);
+
+    let balancer = pontoon_balancer::Config::load(&files.balancers[0].config).unwrap();
+    assert_eq!(balancer.listen.port(), 8000);
+    pontoon_kit::Identity::load(&balancer.tls_dir).unwrap();
+}
+
+#[test]
 fn a_second_start_finds_ids_certificates_and_token_again() {
     let folder = tempfile::tempdir().unwrap();
     let read = |files: &ClusterFiles| {
