@@ -1,1 +1,22 @@
-//! placeholder
+//! One controller: everything around consensus. Commands come in by REST and gRPC, are proposed through Raft,
+//! and what was applied goes out to agents, balancers and people from this controller's own copy of the state.
+//!
+//! Read [`node`] first: it wires the parts. [`raft`] agrees, [`leader`] plans while leading, [`sessions`] talks to
+//! agents and balancers, [`peers`] to the other controllers, [`blobs`] keeps sources and bundles, [`source`] looks
+//! at what users upload, [`rest`] talks to people.
+
+mod announce;
+pub mod blobs;
+pub mod config;
+pub mod error;
+pub mod leader;
+pub mod node;
+pub mod peers;
+pub mod raft;
+pub mod rest;
+pub mod sessions;
+pub mod source;
+
+pub use config::{Config, ConfigError};
+pub use error::ControllerError;
+pub use node::run;

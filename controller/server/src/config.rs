@@ -1,0 +1,294 @@
+//! A controller's configuration file: read and checked before anything is touched.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pontoon_model::{ControllerId, ControllerName, SiteName};
+use serde::Deserialize;
+
+use crate::raft::Timing;
+
+/// Settings of one controller (TOML). Settings of the whole cluster live in the replicated state.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Its name, as people see it and as its certificate says.
+    pub name: ControllerName,
+    /// Its Raft id: one life of its store, never reused.
+    pub id: ControllerId,
+    /// Where it stands.
+    pub site: SiteName,
+    /// Where it keeps its log, snapshots and blobs.
+    pub data_dir: PathBuf,
+    /// Where it listens for people and programs.
+    pub rest: SocketAddr,
+    /// Where others reach `rest`, if not at that address (e.g. when it listens on 0.0.0.0).
+    #[serde(default)]
+    pub rest_advertised: Option<SocketAddr>,
+    /// Where it listens for controllers, agents and balancers.
+    pub grpc: SocketAddr,
+    /// Holds `ca.pem`, `cert.pem` and `key.pem`.
+    pub tls_dir: PathBuf,
+    /// Holds the bearer token of the REST API.
+    pub token_file: PathBuf,
+    /// Every controller of a new cluster, this one included.
+    pub members: Vec<MemberConfig>,
+    /// Raft's heartbeat and election times.
+    #[serde(default)]
+    pub timing: TimingConfig,
+    /// Default host names are `APP.BASE_DOMAIN`.
+    #[serde(default = "default_base_domain")]
+    pub base_domain: String,
+}
+
+/// One controller of a new cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberConfig {
+    /// Its Raft id.
+    pub id: ControllerId,
+    /// Its name.
+    pub name: ControllerName,
+    /// Where the others reach it.
+    pub grpc: SocketAddr,
+}
+
+/// Raft's times: a preset, or explicit values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum TimingConfig {
+    /// By name.
+    Preset(TimingPreset),
+    /// In milliseconds.
+    Explicit(ExplicitTiming),
+}
+
+impl Default for TimingConfig {
+    fn default() -> Self {
+        Self::Preset(TimingPreset::Lan)
+    }
+}
+
+/// Named sets of times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimingPreset {
+    /// Heartbeat 100 ms, election 300 to 500 ms.
+    Lan,
+    /// Heartbeat 250 ms, election 800 to 1,200 ms: for round trips up to about 80 ms.
+    Wan,
+}
+
+/// Explicit times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplicitTiming {
+    /// Between two heartbeats.
+    pub heartbeat_ms: u64,
+    /// Shortest silence before an election.
+    pub election_min_ms: u64,
+    /// Longest silence before an election.
+    pub election_max_ms: u64,
+}
+
+impl TimingConfig {
+    /// The times it stands for.
+    pub fn times(self) -> Timing {
+        match self {
+            Self::Preset(TimingPreset::Lan) => Timing::lan(),
+            Self::Preset(TimingPreset::Wan) => Timing::wan(),
+            Self::Explicit(explicit) => Timing {
+                heartbeat: Duration::from_millis(explicit.heartbeat_ms),
+                election_min: Duration::from_millis(explicit.election_min_ms),
+                election_max: Duration::from_millis(explicit.election_max_ms),
+            },
+        }
+    }
+}
+
+fn default_base_domain() -> String {
+    "localhost".into()
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not a controller's configuration.
+    #[error("{} is not a controller's configuration:\n{why}", path.display())]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// What the parser says, with line and column.
+        why: String,
+    },
+    /// A value makes no sense.
+    #[error("the configuration of controller {name} is wrong: {why}")]
+    Invalid {
+        /// Of which controller.
+        name: ControllerName,
+        /// What is wrong and what to write.
+        why: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks `path`. Relative paths in it are relative to its folder.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut config: Self = toml::from_str(&text)
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), why: error.to_string() })?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        for given in [&mut config.data_dir, &mut config.tls_dir, &mut config.token_file] {
+            *given = folder.join(&*given);
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks what a type cannot.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let invalid = |why: String| Err(ConfigError::Invalid { name: self.name.clone(), why });
+        let Some(own) = self.members.iter().find(|member| member.id == self.id) else {
+            return invalid(format!(
+                "its own id {} is not among `members`; add it with its name and address",
+                self.id.0
+            ));
+        };
+        if own.name != self.name {
+            return invalid(format!("`members` calls id {} {:?}; a controller has one name", self.id.0, own.name));
+        }
+        if own.grpc.ip().is_unspecified() || self.members.iter().any(|member| member.grpc.port() == 0) {
+            return invalid("`grpc` of every member must be an address the others can reach".into());
+        }
+        if self.rest == self.grpc {
+            return invalid(format!("`rest` and `grpc` are both {}; give each its own port", self.rest));
+        }
+        if let Some(twice) = duplicate(self.members.iter().map(|member| member.id.0.to_string()))
+            .or_else(|| duplicate(self.members.iter().map(|member| member.name.to_string())))
+            .or_else(|| duplicate(self.members.iter().map(|member| member.grpc.to_string())))
+        {
+            return invalid(format!("{twice} is used by two `members`; ids, names and addresses are each unique"));
+        }
+        let times = self.timing.times();
+        if times.heartbeat.is_zero() || times.election_min < times.heartbeat * 3 {
+            return invalid("`timing` needs heartbeat_ms above 0 and election_min_ms of at least 3 heartbeats".into());
+        }
+        if times.election_max <= times.election_min {
+            return invalid("`timing` needs election_max_ms above election_min_ms".into());
+        }
+        if !is_domain(&self.base_domain) {
+            return invalid(format!(
+                "`base_domain` {:?} is not a domain name; write for example apps.example.org",
+                self.base_domain
+            ));
+        }
+        Ok(())
+    }
+
+    /// Where people and programs reach it.
+    pub fn rest_address(&self) -> SocketAddr {
+        self.rest_advertised.unwrap_or(self.rest)
+    }
+
+    /// Where the others reach it: the address `members` gives it.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.members.iter().find(|member| member.id == self.id).map_or(self.grpc, |member| member.grpc)
+    }
+}
+
+fn duplicate(values: impl Iterator<Item = String>) -> Option<String> {
+    let mut seen = BTreeSet::new();
+    values.into_iter().find(|value| !seen.insert(value.clone()))
+}
+
+fn is_domain(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 200 && text.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        name = "a"
+        id = 1
+        site = "home.attic"
+        data_dir = "data"
+        rest = "127.0.0.1:7700"
+        grpc = "127.0.0.1:7711"
+        tls_dir = "tls"
+        token_file = "/etc/pontoon/token"
+        members = [
+            { id = 1, name = "a", grpc = "127.0.0.1:7711" },
+            { id = 2, name = "b", grpc = "127.0.0.1:7712" },
+        ]
+    "#;
+
+    fn load(text: &str) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("controller.toml");
+        fs::write(&path, text).unwrap();
+        let loaded = Config::load(&path).map_err(|error| error.to_string());
+        if let Ok(config) = &loaded {
+            assert_eq!(config.data_dir, folder.path().join("data"), "relative to the file");
+        }
+        loaded
+    }
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let config = load(GOOD).unwrap();
+        assert_eq!(config.token_file, Path::new("/etc/pontoon/token"));
+        assert_eq!(config.timing.times().heartbeat, Duration::from_millis(100));
+        assert_eq!(config.base_domain, "localhost");
+        assert_eq!(config.grpc_address(), config.grpc);
+    }
+
+    #[test]
+    fn timing_is_a_name_or_three_values() {
+        let wan = load(&format!("timing = \"wan\"\n{GOOD}")).unwrap();
+        assert_eq!(wan.timing.times().election_max, Duration::from_millis(1200));
+        let text = format!("timing = {{ heartbeat_ms = 50, election_min_ms = 150, election_max_ms = 250 }}\n{GOOD}");
+        assert_eq!(load(&text).unwrap().timing.times().election_min, Duration::from_millis(150));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases = [
+            (format!("colour = 1\n{GOOD}"), "colour"),
+            (GOOD.replace("id = 1\n", "id = 7\n"), "not among `members`"),
+            (GOOD.replace("name = \"a\"\n", "name = \"z\"\n"), "one name"),
+            (GOOD.replace("{ id = 2", "{ id = 1"), "used by two"),
+            (GOOD.replace("7712", "7711"), "used by two"),
+            (GOOD.replace("7700", "7711"), "its own port"),
+            (format!("base_domain = \"no/slash\"\n{GOOD}"), "base_domain"),
+            (
+                format!("timing = {{ heartbeat_ms = 100, election_min_ms = 200, election_max_ms = 400 }}\n{GOOD}"),
+                "3 heartbeats",
+            ),
+            (GOOD.replace("site = \"home.attic\"", "site = \"Home!\""), "site name"),
+        ];
+        for (text, part) in cases {
+            let error = load(&text).expect_err(part);
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Why a controller cannot start or go on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use pontoon_kit::PkiError;
+
+use crate::blobs::BlobError;
+use crate::config::ConfigError;
+use crate::raft::ConsensusError;
+
+/// Why a controller cannot start or go on. What lies beneath is its source.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// The configuration makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Keys or certificates cannot be used.
+    #[error("cannot load this controller's certificate")]
+    Identity(#[from] PkiError),
+    /// The bearer token cannot be read.
+    #[error("cannot read the token file {}", path.display())]
+    TokenFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The bearer token is none.
+    #[error("the token file {} holds no token of at least {least} characters; write for example the output of `openssl rand -hex 32` into it", path.display())]
+    Token {
+        /// Which file.
+        path: PathBuf,
+        /// Shortest token that is accepted.
+        least: usize,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for {purpose}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// For what.
+        purpose: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// gRPC cannot be set up.
+    #[error("cannot set up gRPC")]
+    Grpc(#[from] tonic::transport::Error),
+    /// Blobs cannot be kept.
+    #[error("cannot open the blob store")]
+    Blobs(#[from] BlobError),
+    /// Consensus cannot start or has stopped.
+    #[error("consensus failed")]
+    Consensus(#[from] ConsensusError),
+    /// A part that must run has ended: better start anew than go on without it.
+    #[error("{task} ended unexpectedly: {why}")]
+    TaskEnded {
+        /// Which.
+        task: &'static str,
+        /// How.
+        why: String,
+    },
+}

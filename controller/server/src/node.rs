@@ -1,0 +1,288 @@
+//! Wires one controller together. Nothing is decided here.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pontoon_kit::{Backoff, CancellationToken, Identity};
+use pontoon_proto::MAX_MESSAGE_BYTES;
+use pontoon_proto::services::agents_server::AgentsServer;
+use pontoon_proto::services::balancers_server::BalancersServer;
+use pontoon_proto::services::peers_server::PeersServer;
+use pontoon_proto::services::raft_server::RaftServer;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tonic::transport::server::{Router, TcpIncoming};
+
+use crate::announce;
+use crate::blobs::{self, BlobStore, Fetcher, Replicator};
+use crate::config::Config;
+use crate::error::ControllerError;
+use crate::leader::{LeaderMemory, Planner, Waiting};
+use crate::peers::{Peers, PeersService};
+use crate::raft::{Consensus, ConsensusConfig, Member, RaftService};
+use crate::rest::{self, Api, TokenHash};
+use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, Logs, RouteFeed};
+
+/// Requests under way get this long when the controller stops.
+const DRAIN: Duration = Duration::from_secs(3);
+/// Handing over leadership and closing the log get this long.
+const CONSENSUS_STOP: Duration = Duration::from_secs(10);
+/// Waiting times while announcing this controller.
+const ANNOUNCE_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// Runs a controller until `shutdown`, or until a part of it fails.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ControllerError> {
+    config.validate()?;
+    let identity = Identity::load(&config.tls_dir)?;
+    let token = TokenHash::load(&config.token_file)?;
+    let store = BlobStore::open(&config.data_dir)?;
+    let grpc = listen(config.grpc, "gRPC").await?;
+    let rest = listen(config.rest, "REST").await?;
+    let peers = Peers::new(&config, &identity)?;
+    let (consensus, raft_service) = Consensus::start(consensus_config(&config, &identity)).await?;
+    tracing::info!(name = %config.name, id = %config.id, grpc = %config.grpc, rest = %config.rest, "the controller has started");
+
+    let parts = Parts::new(config, token, store, peers, Arc::new(consensus));
+    let mut tasks = Tasks::default();
+    parts.spawn_background(&mut tasks);
+    let routes = parts.spawn_routes(&mut tasks);
+    let served = parts.grpc(&identity, raft_service, routes)?;
+    let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+    let (grpc_stop, rest_stop) = (CancellationToken::new(), parts.stopping.clone());
+    let stopped = grpc_stop.clone().cancelled_owned();
+    tasks.spawn("the gRPC server", async move { served.serve_with_incoming_shutdown(incoming, stopped).await });
+    let app = rest::router(parts.api());
+    tasks.spawn("the REST server", async move {
+        axum::serve(rest, app).with_graceful_shutdown(rest_stop.cancelled_owned()).await
+    });
+
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        ended = tasks.first_end() => Err(ended),
+        why = parts.consensus.failed() => Err(ControllerError::TaskEnded { task: "consensus", why }),
+    };
+    parts.stop(tasks, grpc_stop).await;
+    ended
+}
+
+async fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, ControllerError> {
+    TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, purpose, source })
+}
+
+fn consensus_config(config: &Config, identity: &Identity) -> ConsensusConfig {
+    let member =
+        |member: &crate::config::MemberConfig| Member { id: member.id, name: member.name.clone(), grpc: member.grpc };
+    ConsensusConfig {
+        id: config.id,
+        name: config.name.clone(),
+        data_dir: config.data_dir.clone(),
+        members: config.members.iter().map(member).collect(),
+        identity: identity.clone(),
+        timing: config.timing.times(),
+    }
+}
+
+/// The parts that know each other.
+struct Parts {
+    config: Config,
+    token: TokenHash,
+    store: BlobStore,
+    peers: Peers,
+    consensus: Arc<Consensus>,
+    fetcher: Fetcher,
+    replicator: Replicator,
+    memory: LeaderMemory,
+    waiting: Waiting,
+    heard: Heard,
+    directory: AgentDirectory,
+    logs: Logs,
+    /// Ends everything but consensus and the gRPC server, which hands over leadership.
+    stopping: CancellationToken,
+}
+
+impl Parts {
+    fn new(config: Config, token: TokenHash, store: BlobStore, peers: Peers, consensus: Arc<Consensus>) -> Self {
+        let directory = AgentDirectory::default();
+        Self {
+            fetcher: Fetcher::new(store.clone(), peers.clone()),
+            replicator: Replicator::new(store.clone(), peers.clone()),
+            logs: Logs::new(directory.clone(), peers.clone()),
+            memory: LeaderMemory::default(),
+            waiting: Waiting::default(),
+            heard: Heard::default(),
+            stopping: CancellationToken::new(),
+            config,
+            token,
+            store,
+            peers,
+            consensus,
+            directory,
+        }
+    }
+
+    fn spawn_background(&self, tasks: &mut Tasks) {
+        let stopping = || self.stopping.clone();
+        let (feed, leadership) = (self.consensus.feed(), self.consensus.leadership());
+        let planner = Planner {
+            feed: feed.clone(),
+            proposer: self.consensus.proposer(),
+            leadership: leadership.clone(),
+            memory: self.memory.clone(),
+            waiting: self.waiting.clone(),
+        };
+        tasks.spawn("the planner", never_fails(planner.run(stopping())));
+        let relay = sessions::Relay {
+            own: self.config.id,
+            heard: self.heard.clone(),
+            memory: self.memory.clone(),
+            peers: self.peers.clone(),
+            feed: feed.clone(),
+            leadership: leadership.clone(),
+        };
+        tasks.spawn("the relay", never_fails(relay.run(stopping())));
+        let fetching = blobs::fetch_missing(self.fetcher.clone(), self.store.clone(), feed.clone(), stopping());
+        tasks.spawn("blob fetching", never_fails(fetching));
+        let collecting = blobs::collect_garbage(self.store.clone(), feed.clone(), leadership.clone(), stopping());
+        tasks.spawn("blob collection", never_fails(collecting));
+        let backoff = Backoff::new(ANNOUNCE_RETRY.0, ANNOUNCE_RETRY.1);
+        let announcing = announce::announce(self.config.clone(), self.consensus.proposer(), feed, leadership, backoff);
+        let stopping = stopping();
+        tasks.spawn("the announcement", async move {
+            tokio::select! {
+                () = announcing => stopping.cancelled().await,
+                () = stopping.cancelled() => {}
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
+    }
+
+    fn spawn_routes(&self, tasks: &mut Tasks) -> RouteFeed {
+        let (routes, publishing) = sessions::publish_routes(self.consensus.feed(), self.stopping.clone());
+        tasks.spawn("route publishing", never_fails(publishing));
+        routes
+    }
+
+    fn grpc(
+        &self,
+        identity: &Identity,
+        raft: RaftServer<RaftService>,
+        routes: RouteFeed,
+    ) -> Result<Router, tonic::transport::Error> {
+        let (feed, leadership) = (self.consensus.feed(), self.consensus.leadership());
+        let agents = AgentsService {
+            feed: feed.clone(),
+            proposer: self.consensus.proposer(),
+            leadership: leadership.clone(),
+            directory: self.directory.clone(),
+            heard: self.heard.clone(),
+            logs: self.logs.clone(),
+            store: self.store.clone(),
+            fetcher: self.fetcher.clone(),
+            replicator: self.replicator.clone(),
+            shutdown: self.stopping.clone(),
+        };
+        let balancers = BalancersService {
+            feed: feed.clone(),
+            routes,
+            proposer: self.consensus.proposer(),
+            leadership: leadership.clone(),
+            heard: self.heard.clone(),
+            shutdown: self.stopping.clone(),
+        };
+        let peers = PeersService {
+            feed,
+            proposer: self.consensus.proposer(),
+            leadership,
+            memory: self.memory.clone(),
+            store: self.store.clone(),
+            logs: self.logs.clone(),
+            shutdown: self.stopping.clone(),
+        };
+        Ok(pontoon_kit::rpc::server(identity)?
+            .add_service(raft)
+            .add_service(
+                PeersServer::new(peers)
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            )
+            .add_service(
+                AgentsServer::new(agents)
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            )
+            .add_service(
+                BalancersServer::new(balancers)
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            ))
+    }
+
+    fn api(&self) -> Api {
+        Api {
+            name: self.config.name.clone(),
+            token: self.token,
+            consensus: self.consensus.clone(),
+            feed: self.consensus.feed(),
+            proposer: self.consensus.proposer(),
+            leadership: self.consensus.leadership(),
+            store: self.store.clone(),
+            fetcher: self.fetcher.clone(),
+            replicator: self.replicator.clone(),
+            logs: self.logs.clone(),
+            heard: self.heard.clone(),
+            waiting: self.waiting.clone(),
+            uploads: Api::upload_permits(),
+            shutdown: self.stopping.clone(),
+        }
+    }
+
+    /// Sessions and requests end first, then leadership is handed over while the gRPC server still carries it.
+    async fn stop(&self, mut tasks: Tasks, grpc_stop: CancellationToken) {
+        tracing::info!(name = %self.config.name, "the controller is stopping");
+        self.stopping.cancel();
+        if timeout(CONSENSUS_STOP, self.consensus.shutdown()).await.is_err() {
+            tracing::warn!("consensus did not stop in time");
+        }
+        grpc_stop.cancel();
+        // What is still open then is cut.
+        let _ = timeout(DRAIN, tasks.all_ended()).await;
+        tasks.0.shutdown().await;
+    }
+}
+
+/// Tasks that must run as long as the controller does.
+#[derive(Default)]
+struct Tasks(JoinSet<(&'static str, String)>);
+
+impl Tasks {
+    fn spawn<E, F>(&mut self, name: &'static str, task: F)
+    where
+        E: std::fmt::Display + Send,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        self.0.spawn(async move {
+            let why = task.await.err().map_or("it returned".to_owned(), |error| error.to_string());
+            (name, why)
+        });
+    }
+
+    /// The first task that ends, which none should.
+    async fn first_end(&mut self) -> ControllerError {
+        match self.0.join_next().await {
+            Some(Ok((task, why))) => ControllerError::TaskEnded { task, why },
+            Some(Err(panicked)) => ControllerError::TaskEnded { task: "a background task", why: panicked.to_string() },
+            None => ControllerError::TaskEnded { task: "everything", why: "nothing runs".into() },
+        }
+    }
+
+    async fn all_ended(&mut self) {
+        while self.0.join_next().await.is_some() {}
+    }
+}
+
+async fn never_fails(task: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {
+    task.await;
+    Ok(())
+}

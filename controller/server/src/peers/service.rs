@@ -1,0 +1,91 @@
+//! What controllers offer each other, Raft apart.
+
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt};
+use pontoon_kit::{CancellationToken, Role, clock, rpc};
+use pontoon_model::Timestamp;
+use pontoon_proto::services::peers_server::Peers as PeersRpc;
+use pontoon_proto::{
+    BlobPart, BlobPresence, BlobRequest, BlobStored, LogChunk, LogRequest, ProposeReply, ProposeRequest, RelayBatch,
+    Relayed,
+};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::blobs::{BlobStore, parts, receive};
+use crate::leader::LeaderMemory;
+use crate::raft::{Leadership, Proposer, StateFeed};
+use crate::sessions::Logs;
+
+/// What controllers offer each other.
+#[derive(Clone)]
+pub struct PeersService {
+    /// Knows who is registered.
+    pub feed: StateFeed,
+    /// Takes forwarded commands.
+    pub proposer: Proposer,
+    /// Whether this controller leads.
+    pub leadership: watch::Receiver<Leadership>,
+    /// Takes what the others heard.
+    pub memory: LeaderMemory,
+    /// Sources and bundles.
+    pub store: BlobStore,
+    /// Logs of agents that are connected here.
+    pub logs: Logs,
+    /// Ends all streams.
+    pub shutdown: CancellationToken,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl PeersRpc for PeersService {
+    type GetBlobStream = BoxStream<BlobPart>;
+    type OpenLogStream = BoxStream<LogChunk>;
+
+    async fn propose(&self, request: Request<ProposeRequest>) -> Answer<ProposeReply> {
+        rpc::caller(&request, Role::Controller)?;
+        let reply = self.proposer.answer(request.into_inner()).await;
+        let reply = reply.map_err(|error| Status::invalid_argument(format!("the commands do not decode: {error}")))?;
+        Ok(Response::new(reply))
+    }
+
+    async fn relay(&self, request: Request<RelayBatch>) -> Answer<Relayed> {
+        rpc::caller(&request, Role::Controller)?;
+        let accepted = self.leadership.borrow().leading;
+        if accepted {
+            self.memory.hear(request.get_ref(), &self.feed.snapshot(), Timestamp(clock::unix_millis()));
+        }
+        Ok(Response::new(Relayed { accepted }))
+    }
+
+    async fn has_blob(&self, request: Request<BlobRequest>) -> Answer<BlobPresence> {
+        rpc::caller(&request, Role::Controller)?;
+        // Held: who asks counts on it.
+        let present = self.store.hold(&request.get_ref().digest).await.is_some();
+        Ok(Response::new(BlobPresence { present }))
+    }
+
+    async fn get_blob(&self, request: Request<BlobRequest>) -> Answer<Self::GetBlobStream> {
+        rpc::caller(&request, Role::Controller)?;
+        let stream = parts(&self.store, &request.get_ref().digest).await;
+        Ok(Response::new(Box::pin(stream.map_err(|error| Status::not_found(error.to_string()))?)))
+    }
+
+    async fn put_blob(&self, request: Request<Streaming<BlobPart>>) -> Answer<BlobStored> {
+        rpc::caller(&request, Role::Controller)?;
+        let blob = receive(&self.store, request.into_inner(), None).await?;
+        Ok(Response::new(BlobStored { blob, copies: 1 }))
+    }
+
+    async fn open_log(&self, request: Request<LogRequest>) -> Answer<Self::OpenLogStream> {
+        rpc::caller(&request, Role::Controller)?;
+        // One hop: who asks has asked the others too.
+        let log = self.logs.open_here(request.get_ref()).await;
+        let log = log.ok_or_else(|| Status::not_found("the agent is not connected to this controller"))?;
+        let shutdown = self.shutdown.clone();
+        Ok(Response::new(Box::pin(log.map(Ok).take_until(shutdown.cancelled_owned()))))
+    }
+}

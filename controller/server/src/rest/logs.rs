@@ -1,0 +1,181 @@
+//! Output as NDJSON: one line of JSON per line of output, as it comes.
+
+use std::collections::BTreeSet;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State as Context;
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt, stream};
+use http::header::CONTENT_TYPE;
+use pontoon_api::LogLine;
+use pontoon_core::State;
+use pontoon_model::{AppName, BuildState, HostName, Servo, ServoId};
+use pontoon_proto::{LogChunk, LogRequest, LogSource};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Api;
+use super::apps::find;
+use super::builds::find_build;
+use super::convert::log_line;
+use super::error::ApiResult;
+use super::extract::{Path, Query, Snapshot};
+use super::servos::{find_servo, id};
+
+/// Lines on their way to one reader, all servos of an app together.
+const BUFFER: usize = 256;
+
+/// What follows `?` of a log.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) struct LogQuery {
+    #[serde(default)]
+    follow: bool,
+    tail: Option<u32>,
+}
+
+impl LogQuery {
+    fn request(self, host: HostName, source: LogSource) -> LogRequest {
+        LogRequest { host, source, follow: self.follow, tail: self.tail }
+    }
+}
+
+pub(super) async fn build(
+    Context(api): Context<Api>,
+    Path((app, build)): Path<(AppName, String)>,
+    Query(query): Query<LogQuery>,
+    Snapshot(state): Snapshot,
+) -> ApiResult<Response> {
+    let build = id(&build)?;
+    let mut state = state;
+    let mut feed = api.feed.clone();
+    let host = loop {
+        let row = find_build(&state, &app, build)?;
+        match &row.host {
+            Some(host) => break host.clone(),
+            // Nothing yet: who follows waits for it to begin, as long as it may begin.
+            None if query.follow && !matches!(row.state, BuildState::Ended { .. }) => state = feed.changed().await,
+            None => return Ok(ndjson(stream::empty())),
+        }
+    };
+    let log = api.logs.open(query.request(host, LogSource::Build(build))).await?;
+    let name = format!("build.{build}");
+    Ok(ndjson(until_stopped(&api, log.flat_map(move |chunk| lines(&name, chunk)))))
+}
+
+pub(super) async fn servo(
+    Context(api): Context<Api>,
+    Path((app, servo)): Path<(AppName, String)>,
+    Query(query): Query<LogQuery>,
+    Snapshot(state): Snapshot,
+) -> ApiResult<Response> {
+    let servo = find_servo(&state, &app, id(&servo)?)?;
+    let log = api.logs.open(query.request(servo.host.clone(), LogSource::Servo(servo.id))).await?;
+    let name = source_name(servo);
+    Ok(ndjson(until_stopped(&api, log.flat_map(move |chunk| lines(&name, chunk)))))
+}
+
+/// All servos of an app; who follows also gets those that are placed later.
+pub(super) async fn app(
+    Context(api): Context<Api>,
+    Path(app): Path<AppName>,
+    Query(query): Query<LogQuery>,
+    Snapshot(state): Snapshot,
+) -> ApiResult<Response> {
+    find(&state, &app)?;
+    let (sender, receiver) = mpsc::channel(BUFFER);
+    let reading = read_all(api.clone(), app, query, state, sender.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = reading => {}
+            () = sender.closed() => {}
+        }
+    });
+    Ok(ndjson(until_stopped(&api, ReceiverStream::new(receiver))))
+}
+
+async fn read_all(
+    api: Api,
+    app: AppName,
+    query: LogQuery,
+    mut state: std::sync::Arc<State>,
+    sender: mpsc::Sender<LogLine>,
+) {
+    let (mut feed, mut read) = (api.feed.clone(), BTreeSet::new());
+    let mut query = query;
+    let mut readers = tokio::task::JoinSet::new();
+    loop {
+        let there: BTreeSet<ServoId> = state.servos_of(&app).map(|servo| servo.id).collect();
+        for servo in state.servos_of(&app).filter(|servo| !read.contains(&servo.id)) {
+            readers.spawn(read_one(api.clone(), Servo::clone(servo), query, sender.clone()));
+        }
+        read = there;
+        if !query.follow {
+            break;
+        }
+        state = feed.changed().await;
+        // Who comes later is read from its beginning.
+        query.tail = None;
+        if state.app(&app).is_none() {
+            break;
+        }
+        while readers.try_join_next().is_some() {}
+    }
+    readers.join_all().await;
+}
+
+async fn read_one(api: Api, servo: Servo, query: LogQuery, sender: mpsc::Sender<LogLine>) {
+    let name = source_name(&servo);
+    let opened = api.logs.open(query.request(servo.host.clone(), LogSource::Servo(servo.id))).await;
+    let mut log = match opened {
+        Ok(log) => log,
+        Err(error) => {
+            // Gone with the reader: nobody is left to tell.
+            let _ = sender.send(note(&name, error.to_string())).await;
+            return;
+        }
+    };
+    while let Some(chunk) = log.next().await {
+        for line in chunk_lines(&name, chunk) {
+            if sender.send(line).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn source_name(servo: &Servo) -> String {
+    match servo.one_off {
+        Some(_) => format!("run.{}", servo.id),
+        None => format!("{}.{}", servo.process, servo.id),
+    }
+}
+
+fn lines(name: &str, chunk: LogChunk) -> impl Stream<Item = LogLine> + use<> {
+    stream::iter(chunk_lines(name, chunk))
+}
+
+fn chunk_lines(name: &str, chunk: LogChunk) -> Vec<LogLine> {
+    let mut lines: Vec<_> = chunk.lines.into_iter().map(|line| log_line(name, line)).collect();
+    lines.extend(chunk.end.filter(|why| !why.is_empty()).map(|why| note(name, format!("log ends: {why}"))));
+    lines
+}
+
+/// A line of ours among the app's.
+fn note(name: &str, text: String) -> LogLine {
+    LogLine { at: None, source: name.to_owned(), stderr: true, text: format!("[pontoon] {text}") }
+}
+
+/// A controller that stops ends its streams.
+fn until_stopped<S: Stream>(api: &Api, lines: S) -> impl Stream<Item = S::Item> + use<S> {
+    lines.take_until(api.shutdown.clone().cancelled_owned())
+}
+
+fn ndjson(lines: impl Stream<Item = LogLine> + Send + 'static) -> Response {
+    let encoded = lines.map(|line| {
+        let mut bytes = serde_json::to_vec(&line)?;
+        bytes.push(b'\n');
+        Ok::<_, serde_json::Error>(Bytes::from(bytes))
+    });
+    ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(encoded)).into_response()
+}

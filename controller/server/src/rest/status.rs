@@ -1,0 +1,81 @@
+//! The cluster at a glance.
+
+use axum::extract::State as Context;
+use pontoon_api::Status;
+use pontoon_core::State;
+use pontoon_model::{ControllerId, HostState, ProcessName, ServoStatus};
+
+use super::Api;
+use super::convert::wanted;
+use super::extract::{Json, Snapshot};
+use crate::raft::{Leadership, MemberStatus};
+
+pub(super) async fn show(Context(api): Context<Api>, Snapshot(state): Snapshot) -> Json<Status> {
+    let (members, leadership) = (api.consensus.members(), *api.leadership.borrow());
+    let leader = leadership.leader.map(|id| name_of(id, &members));
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let mut problems = cluster_problems(&state, &leadership, &members);
+    let waiting = api.waiting.sentences(&state);
+    problems.extend(app_problems(&state));
+    problems
+        .extend(waiting.iter().flat_map(|(app, sentences)| sentences.iter().map(move |why| format!("{app}: {why}"))));
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        controller: api.name.to_string(),
+        leader,
+        index: state.index(),
+        controllers: count(members.len()),
+        hosts_up: count(state.hosts().filter(|host| host.state == HostState::Up).count()),
+        hosts: count(state.hosts().count()),
+        balancers: count(state.balancers().count()),
+        apps: count(state.apps().count()),
+        servos_ready: count(state.servos().filter(|servo| servo.status == ServoStatus::Ready).count()),
+        servos: count(state.servos().count()),
+        base_domain: state.settings().base_domain.clone(),
+        problems,
+    })
+}
+
+fn name_of(id: ControllerId, members: &[MemberStatus]) -> String {
+    members.iter().find(|member| member.id == id).map_or_else(|| id.to_string(), |member| member.name.to_string())
+}
+
+fn cluster_problems(state: &State, leadership: &Leadership, members: &[MemberStatus]) -> Vec<String> {
+    let mut problems = Vec::new();
+    if leadership.leader.is_none() {
+        problems.push(format!(
+            "no controller leads: more than half of the {} controllers must run and reach each other; until then apps \
+             go on serving, and nothing can be changed",
+            members.len()
+        ));
+    }
+    for host in state.hosts() {
+        let what = match host.state {
+            HostState::Up => continue,
+            HostState::Suspect => "has been silent for some seconds; it gets no new servos",
+            HostState::Lost => "is lost: it has not been heard, and its servos are placed elsewhere",
+        };
+        problems.push(format!("host {} in {} {what}", host.name, host.site));
+    }
+    if state.hosts().next().is_none() {
+        problems.push("no host has joined: nothing can run until an agent is started".into());
+    }
+    problems
+}
+
+fn app_problems(state: &State) -> Vec<String> {
+    let web = ProcessName::web();
+    let short = |app: &std::sync::Arc<pontoon_model::App>| {
+        let live = app.live?;
+        state.release(&app.name, live.release)?.processes.contains_key(&web).then_some(())?;
+        let wanted = wanted(app, &web).count.total();
+        let ready = state.servos_of(&app.name).filter(|servo| state.is_routed(servo)).count();
+        (ready < wanted as usize).then(|| {
+            format!(
+                "{}: {ready} of {wanted} web servos are ready; `pontoon ps --app {}` shows them",
+                app.name, app.name
+            )
+        })
+    };
+    state.apps().filter_map(short).collect()
+}

@@ -1,0 +1,282 @@
+//! The API through its router, over the consensus of a single controller.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use pontoon_kit::{Authority, Role};
+use pontoon_model::ControllerId;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::*;
+use crate::config::{Config, MemberConfig};
+use crate::peers::Peers;
+use crate::raft::{ConsensusConfig, Member, Timing};
+use crate::sessions::AgentDirectory;
+
+const TOKEN: &str = "a token for tests only";
+/// An election of one takes half a second; a busy machine several.
+const ELECTED: Duration = Duration::from_secs(20);
+
+struct Fixture {
+    app: Router,
+    folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Authority::create().unwrap().issue(Role::Controller, "a").unwrap();
+        let (id, name): (_, ControllerName) = (ControllerId(1), "a".parse().unwrap());
+        // Alone, it never calls anybody: the address is not listened on.
+        let grpc = SocketAddr::from(([127, 0, 0, 1], 1));
+        let config = Config {
+            name: name.clone(),
+            id,
+            site: "test".parse().unwrap(),
+            data_dir: folder.path().to_owned(),
+            rest: grpc,
+            rest_advertised: None,
+            grpc,
+            tls_dir: folder.path().to_owned(),
+            token_file: folder.path().join("token"),
+            members: vec![MemberConfig { id, name: name.clone(), grpc }],
+            timing: Default::default(),
+            base_domain: "localhost".into(),
+        };
+        let member = Member { id, name: name.clone(), grpc };
+        let started = Consensus::start(ConsensusConfig {
+            id,
+            name: name.clone(),
+            data_dir: folder.path().to_owned(),
+            members: vec![member],
+            identity: identity.clone(),
+            timing: Timing::lan(),
+        });
+        let (consensus, _service) = started.await.unwrap();
+        let mut leadership = consensus.leadership();
+        tokio::time::timeout(ELECTED, leadership.wait_for(|now| now.leading)).await.expect("elected").unwrap();
+        let peers = Peers::new(&config, &identity).unwrap();
+        let store = BlobStore::open(folder.path()).unwrap();
+        let api = Api {
+            name,
+            token: TokenHash::of(TOKEN),
+            feed: consensus.feed(),
+            proposer: consensus.proposer(),
+            leadership: consensus.leadership(),
+            consensus: Arc::new(consensus),
+            fetcher: Fetcher::new(store.clone(), peers.clone()),
+            replicator: Replicator::new(store.clone(), peers.clone()),
+            store,
+            logs: Logs::new(AgentDirectory::default(), peers),
+            heard: Heard::default(),
+            waiting: Waiting::default(),
+            uploads: Api::upload_permits(),
+            shutdown: CancellationToken::new(),
+        };
+        Self { app: router(api), folder }
+    }
+
+    async fn send(&self, request: Request<Body>) -> (StatusCode, Bytes) {
+        let answer = self.app.clone().oneshot(request).await.unwrap();
+        let status = answer.status();
+        (status, answer.into_body().collect().await.unwrap().to_bytes())
+    }
+
+    async fn call(&self, method: Method, path: &str, body: impl Into<Option<Value>>) -> (u16, Value) {
+        let mut request = Request::builder().method(method).uri(path).header(AUTHORIZATION, format!("Bearer {TOKEN}"));
+        let body = match body.into() {
+            Some(body) => {
+                request = request.header(CONTENT_TYPE, "application/json");
+                Body::from(body.to_string())
+            }
+            None => Body::empty(),
+        };
+        let (status, bytes) = self.send(request.body(body).unwrap()).await;
+        (status.as_u16(), serde_json::from_slice(&bytes).unwrap_or_else(|_| panic!("{path}: not JSON: {bytes:?}")))
+    }
+
+    async fn upload(&self, app: &str, bytes: Vec<u8>) -> (u16, Value) {
+        let request = Request::post(format!("/v1/apps/{app}/source")).header(AUTHORIZATION, format!("Bearer {TOKEN}"));
+        let (status, body) = self.send(request.body(Body::from(bytes)).unwrap()).await;
+        (status.as_u16(), serde_json::from_slice(&body).unwrap())
+    }
+
+    /// Files below `blobs`, whole or partial.
+    fn stored(&self) -> usize {
+        fn files(folder: &std::path::Path) -> usize {
+            std::fs::read_dir(folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .fold(0, |sum, path| if path.is_dir() { sum + files(&path) } else { sum + 1 })
+        }
+        files(&self.folder.path().join("blobs"))
+    }
+}
+
+fn code(answer: &(u16, Value)) -> (u16, &str) {
+    (answer.0, answer.1["error"]["code"].as_str().unwrap_or("no error"))
+}
+
+fn archive(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    for (path, text) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, path, text.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
+#[tokio::test]
+async fn refusals_are_json_with_a_code() {
+    let api = Fixture::start().await;
+    let no_token = Request::get("/v1/status").body(Body::empty()).unwrap();
+    let wrong = Request::get("/v1/status").header(AUTHORIZATION, "Bearer wrong").body(Body::empty()).unwrap();
+    for request in [no_token, wrong] {
+        let (status, body) = api.send(request).await;
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((status.as_u16(), body["error"]["code"].as_str()), (401, Some("unauthorized")));
+    }
+    let json = |value: Value| Some(value);
+    let cases = [
+        (Method::GET, "/nowhere", None, 404, "not_found"),
+        (Method::GET, "/v1/nowhere", None, 404, "not_found"),
+        (Method::DELETE, "/v1/status", None, 405, "invalid"),
+        (Method::GET, "/v1/apps/nope", None, 404, "not_found"),
+        (Method::GET, "/v1/apps/Not%20A%20Name", None, 400, "invalid"),
+        (Method::GET, "/v1/apps/nope/servos/s1", None, 404, "not_found"),
+        (Method::POST, "/v1/apps", None, 400, "invalid"),
+        (Method::POST, "/v1/apps", json(json!({"name": "Bad Name"})), 400, "invalid"),
+        (Method::POST, "/v1/apps", json(json!({"name": "a", "colour": 1})), 400, "invalid"),
+        (Method::PUT, "/v1/apps/nope/scale", json(json!({})), 400, "invalid"),
+        (Method::PUT, "/v1/apps/nope/scale", json(json!({"count": 2})), 404, "not_found"),
+        (Method::PUT, "/v1/apps/nope/scale", json(json!({"count": -2})), 400, "invalid"),
+        (Method::PATCH, "/v1/apps/nope/env", json(json!({})), 400, "invalid"),
+        (Method::POST, "/v1/apps/nope/restart", None, 404, "not_found"),
+        (Method::GET, "/v1/status?at_index=x", None, 400, "invalid"),
+    ];
+    for (method, path, body, status, word) in cases {
+        let answer = api.call(method.clone(), path, body).await;
+        assert_eq!(code(&answer), (status, word), "{method} {path}: {}", answer.1);
+        assert!(answer.1["error"]["message"].as_str().is_some_and(|text| text.len() > 10), "{path}: {}", answer.1);
+    }
+}
+
+#[tokio::test]
+async fn an_app_is_made_changed_and_removed() {
+    let api = Fixture::start().await;
+    let created = api.call(Method::POST, "/v1/apps", json!({"name": "guestbook"})).await;
+    assert_eq!((created.0, &created.1["domains"]), (200, &json!(["guestbook.localhost"])), "{created:?}");
+    assert_eq!(code(&api.call(Method::POST, "/v1/apps", json!({"name": "guestbook"})).await), (409, "conflict"));
+
+    let scaled = api.call(Method::PUT, "/v1/apps/guestbook/scale", json!({"count": 3, "memory": 64 << 20})).await;
+    let at = scaled.1["index"].as_u64().expect("an index");
+    let shown = api.call(Method::GET, &format!("/v1/apps/guestbook?at_index={at}"), None).await.1;
+    assert_eq!(shown["scale"]["web"]["count"], 3);
+
+    let body = json!({"set": {"GREETING": "hello"}, "unset": []});
+    assert_eq!(api.call(Method::PATCH, "/v1/apps/guestbook/env", body).await.0, 200);
+    assert_eq!(api.call(Method::GET, "/v1/apps/guestbook/env", None).await.1, json!({"GREETING": "hello"}));
+
+    assert_eq!(code(&api.call(Method::POST, "/v1/apps/guestbook/rollback", None).await), (409, "conflict"));
+    assert_eq!(
+        code(&api.call(Method::POST, "/v1/apps/guestbook/run", json!({"command": "ls"})).await),
+        (409, "conflict")
+    );
+
+    let status = api.call(Method::GET, "/v1/status", None).await.1;
+    assert_eq!((&status["leader"], &status["apps"]), (&json!("a"), &json!(1)), "{status}");
+    assert_eq!(api.call(Method::DELETE, "/v1/apps/guestbook", None).await.0, 200);
+    assert_eq!(api.call(Method::GET, "/v1/apps", None).await.1, json!([]));
+}
+
+#[tokio::test]
+async fn a_retry_with_the_same_key_is_applied_once() {
+    let api = Fixture::start().await;
+    let request = |key: &str| {
+        Request::post("/v1/apps")
+            .header(AUTHORIZATION, format!("Bearer {TOKEN}"))
+            .header(CONTENT_TYPE, "application/json")
+            .header("Idempotency-Key", key)
+            .body(Body::from(r#"{"name": "once"}"#))
+            .unwrap()
+    };
+    let key = "0189d6a4-3f00-7000-8000-0123456789ab";
+    for _ in 0..2 {
+        assert_eq!(api.send(request(key)).await.0, StatusCode::OK);
+    }
+    assert_eq!(api.send(request("0189d6a4-3f00-7000-8000-0123456789ac")).await.0, StatusCode::CONFLICT);
+    assert_eq!(api.send(request("not a key")).await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_source_is_inspected_stored_and_built() {
+    let api = Fixture::start().await;
+    api.call(Method::POST, "/v1/apps", json!({"name": "site"})).await;
+    let bytes = archive(&[("index.html", "<h1>hi</h1>"), ("pontoon.toml", "[scale]\nweb = 2")]);
+    let (status, source) = api.upload("site", bytes).await;
+    assert_eq!((status, &source["language"], &source["files"]), (200, &json!("static"), &json!(2)), "{source}");
+    assert_eq!(api.stored(), 1);
+
+    let (status, build) = api.call(Method::POST, "/v1/apps/site/builds", json!({"source": source["digest"]})).await;
+    assert_eq!((status, &build["state"]), (200, &json!("queued")), "{build}");
+    let path = format!("/v1/apps/site/builds/{}", build["id"]);
+    assert_eq!(api.call(Method::GET, &path, None).await.1["language"], "static");
+    let app = api.call(Method::GET, "/v1/apps/site", None).await.1;
+    assert_eq!(app["scale"]["web"]["count"], 2, "the first deployment takes [scale]");
+
+    let unknown = json!({"source": "00".repeat(32)});
+    assert_eq!(code(&api.call(Method::POST, "/v1/apps/site/builds", unknown).await), (404, "not_found"));
+}
+
+#[tokio::test]
+async fn a_refused_upload_leaves_nothing() {
+    let api = Fixture::start().await;
+    assert_eq!(code(&api.upload("nope", archive(&[("index.html", "")])).await), (404, "not_found"));
+    api.call(Method::POST, "/v1/apps", json!({"name": "site"})).await;
+    let mut zeros = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut header = tar::Header::new_ustar();
+    header.set_path("zeros").unwrap();
+    header.set_size(40 << 20);
+    header.set_cksum();
+    zeros.write_all(header.as_bytes()).unwrap();
+    zeros.write_all(&vec![0; 40 << 20]).unwrap();
+    let cases = [
+        ("no archive", b"hello".to_vec(), (422, "bad_source")),
+        ("nothing that runs", archive(&[("README", "")]), (422, "bad_source")),
+        ("a bomb", zeros.finish().unwrap(), (413, "too_large")),
+    ];
+    for (name, bytes, expected) in cases {
+        let answer = api.upload("site", bytes).await;
+        assert_eq!(code(&answer), expected, "{name}: {}", answer.1);
+    }
+    let announced = Request::post("/v1/apps/site/source")
+        .header(AUTHORIZATION, format!("Bearer {TOKEN}"))
+        .header(http::header::CONTENT_LENGTH, u64::MAX)
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(api.send(announced).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(api.stored(), 0);
+}
+
+#[tokio::test]
+async fn an_app_without_servos_has_an_empty_log() {
+    let api = Fixture::start().await;
+    api.call(Method::POST, "/v1/apps", json!({"name": "site"})).await;
+    let (status, body) = api
+        .send(
+            Request::get("/v1/apps/site/logs")
+                .header(AUTHORIZATION, format!("Bearer {TOKEN}"))
+                .body(Body::empty())
+                .unwrap(),
+        )
+        .await;
+    assert_eq!((status, body.len()), (StatusCode::OK, 0));
+}

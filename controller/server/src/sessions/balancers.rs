@@ -1,0 +1,155 @@
+//! A balancer's session: who it is, the routes it shall follow, how far it is.
+
+use std::sync::Arc;
+
+use pontoon_core::{command, view};
+use pontoon_kit::{CancellationToken, Peer, Role, rpc};
+use pontoon_model::{BalancerName, RouteTable};
+use pontoon_proto::services::balancers_server::Balancers;
+use pontoon_proto::{BalancerDirective, BalancerHello, BalancerMessage, RouteDelta};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{HELLO, Heard, LEAVE, OUTBOX, RouteFeed, leaderless};
+use crate::raft::{Leadership, Proposer, StateFeed};
+
+type Outbox = mpsc::Sender<Result<BalancerDirective, Status>>;
+
+/// What controllers offer balancers.
+#[derive(Clone)]
+pub struct BalancersService {
+    /// Tells when a balancer is registered.
+    pub feed: StateFeed,
+    /// The routes.
+    pub routes: RouteFeed,
+    /// Where registrations go.
+    pub proposer: Proposer,
+    /// Whether there is a leader.
+    pub leadership: watch::Receiver<Leadership>,
+    /// Where acknowledgements go.
+    pub heard: Heard,
+    /// Ends all sessions.
+    pub shutdown: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl Balancers for BalancersService {
+    type SessionStream = ReceiverStream<Result<BalancerDirective, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<BalancerMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let peer = rpc::caller(&request, Role::Balancer)?;
+        let (outbox, receiver) = mpsc::channel(OUTBOX);
+        let service = self.clone();
+        tokio::spawn(async move {
+            let ended = tokio::select! {
+                ended = service.serve(&peer, request.into_inner(), &outbox) => ended,
+                () = service.shutdown.cancelled() => Err(Status::unavailable("this controller is stopping")),
+            };
+            if let Err(status) = ended {
+                tracing::info!(balancer = %peer.id, reason = status.message(), "the session ends");
+                // Full or closed: then nobody reads why.
+                let _ = outbox.try_send(Err(status));
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+impl BalancersService {
+    async fn serve(&self, peer: &Peer, mut inbound: Streaming<BalancerMessage>, outbox: &Outbox) -> Result<(), Status> {
+        let hello = hello(peer, &mut inbound).await?;
+        let index = self.register(&hello).await?;
+        tracing::info!(balancer = %hello.name, site = %hello.site, have = %hello.have, "a balancer is connected");
+        let ended = tokio::select! {
+            ended = self.listen(&hello.name, &mut inbound) => ended,
+            ended = self.push_routes(&hello, index, outbox) => ended,
+            () = leaderless(self.leadership.clone()) => {
+                // A full outbox is as good as a closed one: the session ends either way.
+                let _ = outbox.try_send(Ok(BalancerDirective::GoElsewhere));
+                tokio::time::sleep(LEAVE).await;
+                Err(Status::unavailable("this controller has lost the others"))
+            }
+        };
+        self.heard.balancer_left(&hello.name);
+        ended
+    }
+
+    async fn register(&self, hello: &BalancerHello) -> Result<u64, Status> {
+        let command =
+            command::RegisterBalancer { name: hello.name.clone(), site: hello.site.clone(), listen: hello.listen };
+        match timeout(HELLO, self.proposer.propose(command.into())).await {
+            Ok(Ok((_, index))) => Ok(index),
+            Ok(Err(error)) => Err(Status::unavailable(format!("the balancer cannot be registered: {error}"))),
+            Err(_) => Err(Status::unavailable("the balancer cannot be registered: no leader answered in time")),
+        }
+    }
+
+    async fn listen(&self, name: &BalancerName, inbound: &mut Streaming<BalancerMessage>) -> Result<(), Status> {
+        while let Some(message) = inbound.message().await? {
+            match message {
+                BalancerMessage::Ack(ack) => self.heard.balancer(name, ack),
+                BalancerMessage::Hello(_) => return Err(Status::invalid_argument("a second Hello in one session")),
+            }
+        }
+        tracing::info!(balancer = %name, "the balancer has gone");
+        Ok(())
+    }
+
+    /// Sends the table, unless the balancer has it, and then what changes.
+    async fn push_routes(&self, hello: &BalancerHello, index: u64, outbox: &Outbox) -> Result<(), Status> {
+        let (mut feed, mut routes) = (self.feed.clone(), self.routes.clone());
+        let mut state = feed.snapshot();
+        // The balancer's version may come from another controller: first be at least as far as the registration.
+        while state.index() < index {
+            state = feed.changed().await;
+        }
+        let stopping = |_| Status::unavailable("this controller is stopping");
+        let known = state.route_version();
+        let mut current = routes.wait_for(|table| table.version >= known).await.map_err(stopping)?.clone();
+        if hello.have != current.version {
+            send(outbox, BalancerDirective::Table(RouteTable::clone(&current))).await?;
+        }
+        loop {
+            routes.changed().await.map_err(stopping)?;
+            let next = routes.borrow_and_update().clone();
+            if let Some(delta) = delta(&current, &next) {
+                send(outbox, BalancerDirective::Delta(delta)).await?;
+            }
+            current = next;
+        }
+    }
+}
+
+fn delta(from: &Arc<RouteTable>, to: &Arc<RouteTable>) -> Option<RouteDelta> {
+    if from.version == to.version {
+        return None;
+    }
+    let (changed, removed) = view::route_delta(from, to);
+    Some(RouteDelta { from: from.version, to: to.version, changed, removed })
+}
+
+async fn send(outbox: &Outbox, directive: BalancerDirective) -> Result<(), Status> {
+    outbox
+        .send_timeout(Ok(directive), HELLO)
+        .await
+        .map_err(|_| Status::deadline_exceeded("the balancer does not read its routes"))
+}
+
+async fn hello(peer: &Peer, inbound: &mut Streaming<BalancerMessage>) -> Result<BalancerHello, Status> {
+    let first = timeout(HELLO, inbound.message()).await.map_err(|_| Status::deadline_exceeded("no Hello in time"))?;
+    let Some(BalancerMessage::Hello(hello)) = first? else {
+        return Err(Status::invalid_argument("the first message of a session is Hello"));
+    };
+    if peer.id != hello.name.as_str() {
+        return Err(Status::permission_denied(format!(
+            "the certificate is that of {}, not of {}: a balancer speaks for itself only",
+            peer.id, hello.name
+        )));
+    }
+    Ok(hello)
+}

@@ -1,0 +1,49 @@
+//! Agents and balancers that are connected to this controller, whether it leads or not: they get their part of the
+//! state from this controller's own copy, and what they say goes to the leader.
+
+mod agent_blobs;
+mod agents;
+mod balancers;
+mod directory;
+mod logs;
+mod relay;
+mod reports;
+mod routes;
+
+pub use agents::AgentsService;
+pub use balancers::BalancersService;
+pub use directory::AgentDirectory;
+pub use logs::{LogError, LogStream, Logs};
+pub use relay::{Heard, Relay};
+pub use routes::{RouteFeed, publish_routes};
+
+use std::time::Duration;
+
+use crate::raft::Leadership;
+use tokio::sync::watch;
+
+/// The first message must come within this time, and its machine be registered: an election may lie between.
+const HELLO: Duration = Duration::from_secs(5);
+/// Without a leader for this long, a controller sends its agents and balancers to another one.
+const LEADERLESS: Duration = Duration::from_secs(1);
+/// Who was sent elsewhere gets this long to go, then its session ends.
+const LEAVE: Duration = Duration::from_secs(1);
+/// Directives on their way to one machine: state is sent whole, so more than a few means that it does not read.
+const OUTBOX: usize = 16;
+
+/// Returns when there has been no leader for [`LEADERLESS`].
+async fn leaderless(mut leadership: watch::Receiver<Leadership>) {
+    loop {
+        if leadership.wait_for(|now| now.leader.is_none()).await.is_err() {
+            break;
+        }
+        let led = async { leadership.wait_for(|now| now.leader.is_some()).await.map(drop) };
+        match tokio::time::timeout(LEADERLESS, led).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => break,
+            Err(_) => return,
+        }
+    }
+    // The node is stopping; sessions end with it.
+    std::future::pending().await
+}
