@@ -157,7 +157,11 @@ impl Session {
         match directive {
             BalancerDirective::Table(table) => match self.table.apply_table(&table) {
                 // It will catch up, and then sends a delta that does not fit, which leads to a new Hello.
-                Err(error @ ApplyError::Older { .. }) => tracing::warn!("ignored: {error}"),
+                Err(error @ ApplyError::Older { .. }) => {
+                    tracing::warn!(
+                        "ignored: {error}; if the cluster was made anew, remove this balancer's data folder"
+                    );
+                }
                 applied => applied?,
             },
             BalancerDirective::Delta(delta) => self.table.apply_delta(&delta)?,

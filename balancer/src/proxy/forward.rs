@@ -20,7 +20,7 @@ use super::response_body::{Lease, ResponseBody};
 use super::tunnel::{self, Wish};
 use super::upstream::{self, Sender};
 use super::worker::Worker;
-use crate::table::{InFlight, Picked, Route, Servo, Statistics};
+use crate::table::{Counted, InFlight, Picked, Route, Servo, Statistics};
 
 /// A servo that has the whole request must begin to answer within this time; while it takes the body, the time
 /// counts from the last piece it took.
@@ -52,11 +52,10 @@ pub(super) async fn answer(
     if status.is_server_error() {
         route.statistics.error();
     }
-    let response = match answered {
+    match answered {
         Ok(answer) => exchange.pass_on(worker, answer, counted, serving, host),
         Err(page) => page.into_response().map(|text| ResponseBody::page(text, Some(counted), serving)),
-    };
-    response
+    }
 }
 
 fn page(page: Page, serving: Serving) -> Response<ResponseBody> {
@@ -218,7 +217,7 @@ impl Exchange {
         self,
         worker: &Worker,
         answer: Answer,
-        counted: crate::table::Counted,
+        counted: Counted,
         serving: Serving,
         host: String,
     ) -> Response<ResponseBody> {

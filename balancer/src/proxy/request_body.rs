@@ -182,6 +182,6 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         // hyper asks once, before the first piece.
-        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.0.borrow().size.clone())
+        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.0.borrow().size)
     }
 }

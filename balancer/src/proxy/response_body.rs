@@ -56,14 +56,16 @@ impl ResponseBody {
         if let Kind::Servo { incoming, lease } = &mut self.kind
             && incoming.is_end_stream()
         {
-            lease.take().map(Lease::end);
+            Lease::end(lease.take());
         }
     }
 }
 
 impl Lease {
-    fn end(self) {
-        upstream::give_back(&self.pool, self.address, self.sender);
+    fn end(lease: Option<Self>) {
+        if let Some(lease) = lease {
+            upstream::give_back(&lease.pool, lease.address, lease.sender);
+        }
     }
 }
 
@@ -78,9 +80,7 @@ impl Body for ResponseBody {
             Kind::Servo { incoming, lease } => {
                 let frame = ready!(Pin::new(incoming).poll_frame(cx));
                 match &frame {
-                    None => {
-                        lease.take().map(Lease::end);
-                    }
+                    None => Lease::end(lease.take()),
                     Some(Ok(_)) => this.end_if_read(),
                     Some(Err(_)) => drop(lease.take()),
                 }

@@ -1,0 +1,197 @@
+use std::sync::Arc;
+
+use super::support::http::{Client, ask, get, with_body};
+use super::support::servo::{Servo, answer_all};
+use super::support::{Fixture, route, until, within};
+
+/// A balancer with one app whose first servo is `bad`, and its second one, which answers.
+async fn bad_then_good(bad: std::net::SocketAddr) -> (Fixture, Servo) {
+    let (fixture, good) = (Fixture::start().await, Servo::answering("good").await);
+    fixture.route(1, vec![route("a.example", &[bad, good.address])]);
+    (fixture, good)
+}
+
+#[tokio::test]
+async fn the_next_servo_answers_when_one_refuses() {
+    let (fixture, _good) = bad_then_good(Servo::refusing().await).await;
+    assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "good");
+}
+
+#[tokio::test]
+async fn the_next_servo_answers_when_one_closes_without_a_byte() {
+    let bad = Servo::closing().await;
+    let (fixture, _good) = bad_then_good(bad.address).await;
+    assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "good");
+    assert_eq!(bad.seen.connections(), 1);
+}
+
+#[tokio::test]
+async fn the_next_servo_answers_when_one_resets() {
+    let bad = Servo::resetting().await;
+    let (fixture, _good) = bad_then_good(bad.address).await;
+    assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "good");
+    assert_eq!(bad.seen.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn every_servo_is_tried() {
+    let fixture = Fixture::start().await;
+    let (closing, good) = (Servo::closing().await, Servo::answering("good").await);
+    fixture.route(1, vec![route("a.example", &[Servo::refusing().await, closing.address, good.address])]);
+    assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "good");
+}
+
+#[tokio::test]
+async fn a_servo_that_failed_is_tried_last_for_a_while() {
+    let bad = Servo::closing().await;
+    let (fixture, _good) = bad_then_good(bad.address).await;
+    for _ in 0..20 {
+        assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "good");
+    }
+    // The second is possible if this machine stalls for 2 s.
+    assert!(bad.seen.connections() <= 2, "{}", bad.seen.connections());
+}
+
+#[tokio::test]
+async fn a_small_put_is_sent_again_whole() {
+    let bad = Servo::reading_and_closing().await;
+    let (fixture, good) = bad_then_good(bad.address).await;
+    assert_eq!(ask(fixture.address(), &with_body("PUT", "a.example", "the body")).await.text(), "good");
+    assert_eq!(bad.seen.requests()[0].text(), "the body");
+    assert_eq!(good.seen.requests()[0].text(), "the body");
+    let chunked =
+        "PUT / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+    let (fixture, good) = bad_then_good(bad.address).await;
+    assert_eq!(ask(fixture.address(), chunked).await.text(), "good");
+    assert_eq!(good.seen.requests()[0].text(), "abcde");
+}
+
+#[tokio::test]
+async fn a_put_too_large_to_keep_is_not_sent_again() {
+    let bad = Servo::reading_and_closing().await;
+    let (fixture, good) = bad_then_good(bad.address).await;
+    let answer = ask(fixture.address(), &with_body("PUT", "a.example", &"x".repeat(100_000))).await;
+    assert_eq!(answer.status(), 502);
+    assert!(good.seen.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_post_that_was_sent_is_never_sent_again() {
+    for bad in [Servo::reading_and_closing().await, Servo::resetting().await] {
+        let (fixture, good) = bad_then_good(bad.address).await;
+        let answer = ask(fixture.address(), &with_body("POST", "a.example", "pay")).await;
+        assert_eq!(answer.status(), 502);
+        assert!(answer.text().contains("may have been processed"), "{}", answer.text());
+        assert_eq!(bad.seen.requests().len(), 1);
+        assert!(good.seen.requests().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_was_not_sent_reaches_the_next_servo_whole() {
+    let (fixture, good) = bad_then_good(Servo::refusing().await).await;
+    assert_eq!(ask(fixture.address(), &with_body("POST", "a.example", "pay")).await.text(), "good");
+    assert_eq!(good.seen.requests()[0].text(), "pay");
+}
+
+#[tokio::test]
+async fn when_no_servo_can_be_reached_the_last_one_is_still_asked_each_time() {
+    let fixture = Fixture::start().await;
+    let address = Servo::refusing().await;
+    fixture.route(1, vec![route("a.example", &[address])]);
+    let answer = ask(fixture.address(), &with_body("POST", "a.example", "x")).await;
+    assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("2")));
+    assert!(answer.text().contains("1 servo(s) tried"), "{}", answer.text());
+    let _back = Servo::start_at(address, |stream, seen| answer_all(stream, seen, "back")).await;
+    assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "back");
+}
+
+#[tokio::test]
+async fn a_restarted_servo_costs_no_request() {
+    let fixture = Fixture::start().await;
+    let mut servo = Servo::answering("up").await;
+    let address = servo.address;
+    fixture.route(1, vec![route("a.example", &[address])]);
+    let mut client = Client::connect(fixture.address()).await;
+    for _ in 0..20 {
+        assert_eq!(client.ask(&get("a.example")).await.text(), "up");
+        assert_eq!(client.ask(&with_body("POST", "a.example", "x")).await.text(), "up");
+        drop(servo);
+        // The address is free once the old listener's task has ended.
+        servo = loop {
+            match std::net::TcpListener::bind(address) {
+                Ok(probe) => {
+                    drop(probe);
+                    break Servo::start_at(address, |stream, seen| answer_all(stream, seen, "up")).await;
+                }
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+    }
+}
+
+/// A kept connection dies with the request already on it: the same servo is asked again over a new one.
+#[tokio::test]
+async fn a_kept_connection_that_dies_under_a_get_is_replaced() {
+    let fixture = Fixture::start().await;
+    let servo = Servo::start(|mut stream, seen| async move {
+        use super::support::http::{ok, read_message};
+        use tokio::io::AsyncWriteExt;
+        // Answers one request, reads the second and closes.
+        let first = read_message(&mut stream).await;
+        seen.requests.lock().unwrap().extend(first);
+        stream.write_all(ok("first").as_bytes()).await.unwrap();
+        let second = read_message(&mut stream).await;
+        seen.requests.lock().unwrap().extend(second);
+    })
+    .await;
+    fixture.route(1, vec![route("a.example", &[servo.address])]);
+    let mut client = Client::connect(fixture.address()).await;
+    assert_eq!(client.ask(&get("a.example")).await.text(), "first");
+    assert_eq!(client.ask(&get("a.example")).await.text(), "first");
+    assert_eq!((servo.seen.connections(), servo.seen.requests().len()), (2, 3));
+    // The third connection has answered nobody yet; a POST on it that dies is not repeated.
+    let answer = client.ask(&with_body("POST", "a.example", "x")).await;
+    assert_eq!(answer.status(), 502);
+    assert_eq!(servo.seen.requests().iter().filter(|seen| seen.head.starts_with("POST")).count(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_is_not_held_against_the_servo() {
+    let fixture = Fixture::start().await;
+    let servo = Servo::silent().await;
+    fixture.route(1, vec![route("a.example", &[servo.address])]);
+    let table = Arc::clone(fixture.balancer.table());
+    let in_flight = || table.route("a.example").unwrap().statistics.in_flight();
+    // While it waits for the answer, and in the middle of its body.
+    let cut = "PUT / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100\r\n\r\nonly this";
+    for request in [&get("a.example"), cut] {
+        let mut client = Client::connect(fixture.address()).await;
+        client.send(request.as_bytes()).await;
+        until(|| if servo.seen.connections() == 1 { Ok(()) } else { Err("the servo has no connection".into()) }).await;
+        assert_eq!(in_flight(), 1);
+        drop(client);
+        until(|| if servo.seen.connections() == 0 { Ok(()) } else { Err("the servo's connection is open".into()) })
+            .await;
+        until(|| if in_flight() == 0 { Ok(()) } else { Err("still in flight".into()) }).await;
+        let picked = table.pick(&mut table.route("a.example").unwrap(), &[]);
+        let pontoon_balancer::table::Picked::Servo(picked) = picked else { panic!("{picked:?}") };
+        assert!(!picked.servo().is_avoided());
+        assert_eq!(picked.servo().in_flight(), 1, "ours alone");
+    }
+}
+
+#[tokio::test]
+async fn a_body_cut_short_is_the_clients_fault() {
+    let fixture = Fixture::start().await;
+    let servo = Servo::silent().await;
+    fixture.route(1, vec![route("a.example", &[servo.address])]);
+    let mut client = Client::connect(fixture.address()).await;
+    client
+        .send(b"POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nnonsense\r\n")
+        .await;
+    let answer = within("the answer", client.answer()).await;
+    assert_eq!(answer.status(), 400);
+    let route = fixture.balancer.table().route("a.example").unwrap();
+    assert_eq!(route.statistics.errors(), 0);
+}

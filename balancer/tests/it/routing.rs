@@ -1,0 +1,115 @@
+use super::support::http::{Client, ask, get, with_body};
+use super::support::servo::Servo;
+use super::support::{Fixture, empty_route, route};
+
+#[tokio::test]
+async fn requests_go_where_their_host_name_leads() {
+    let fixture = Fixture::start().await;
+    let (one, two) = (Servo::answering("one").await, Servo::answering("two").await);
+    fixture.route(1, vec![route("one.example", &[one.address]), route("two.example", &[two.address])]);
+    assert_eq!(ask(fixture.address(), &get("one.example")).await.text(), "one");
+    assert_eq!(ask(fixture.address(), &get("TWO.example:8000")).await.text(), "two");
+    let absolute = "GET http://one.example/x?y=1 HTTP/1.1\r\nHost: one.example\r\n\r\n";
+    assert_eq!(ask(fixture.address(), absolute).await.text(), "one");
+    assert_eq!(one.seen.requests()[1].first_line(), "GET /x?y=1 HTTP/1.1");
+    // One connection of a client may ask for several apps.
+    let mut client = Client::connect(fixture.address()).await;
+    assert_eq!(client.ask(&get("one.example")).await.text(), "one");
+    assert_eq!(client.ask(&get("two.example")).await.text(), "two");
+}
+
+#[tokio::test]
+async fn an_unknown_host_name_and_an_app_without_servos_are_explained() {
+    let fixture = Fixture::start().await;
+    fixture.route(1, vec![empty_route("new.example", "no release was deployed yet")]);
+    let unknown = ask(fixture.address(), &get("nobody.example")).await;
+    assert_eq!(unknown.status(), 404);
+    assert!(unknown.text().contains("nobody.example") && unknown.text().contains("pontoon routes"), "{unknown:?}");
+    let empty = ask(fixture.address(), &with_body("POST", "new.example", "x")).await;
+    assert_eq!((empty.status(), empty.header("retry-after")), (503, Some("2")));
+    assert!(empty.text().contains("no release was deployed yet"), "{empty:?}");
+    let statistics = &fixture.balancer.table().route("new.example").unwrap().statistics;
+    assert_eq!((statistics.requests(), statistics.errors()), (1, 1));
+}
+
+#[tokio::test]
+async fn headers_of_one_connection_stay_on_it_and_the_client_is_named() {
+    let fixture = Fixture::start().await;
+    let servo = Servo::start(|mut stream, seen| async move {
+        use super::support::http::read_message;
+        use tokio::io::AsyncWriteExt;
+        while let Some(request) = read_message(&mut stream).await {
+            seen.requests.lock().unwrap().push(request);
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive, x-inner\r\nX-Inner: 1\r\nKeep-Alive: timeout=5\r\nX-Outer: 2\r\n\r\nhi";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    fixture.route(1, vec![route("a.example", &[servo.address])]);
+    let request = "GET /p HTTP/1.1\r\nHost: a.example:8000\r\nConnection: x-mine\r\nX-Mine: 1\r\nTE: trailers\r\n\
+                   X-Forwarded-For: 9.9.9.9\r\nX-Forwarded-Proto: https\r\nCookie: c=1\r\n\r\n";
+    let answer = ask(fixture.address(), request).await;
+    assert_eq!((answer.text(), answer.header("x-outer"), answer.header("x-inner")), ("hi", Some("2"), None));
+    assert_eq!(answer.header("keep-alive"), None);
+    let seen = servo.seen.requests().remove(0);
+    assert_eq!(seen.all("host"), ["a.example:8000"]);
+    assert_eq!(seen.header("x-forwarded-for"), Some("9.9.9.9, 127.0.0.1"));
+    assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
+    assert_eq!(seen.header("x-forwarded-host"), Some("a.example:8000"));
+    assert_eq!(seen.header("x-request-id").map(str::len), Some(32));
+    assert_eq!(seen.header("cookie"), Some("c=1"));
+    for gone in ["x-mine", "te", "connection"] {
+        assert_eq!(seen.header(gone), None, "{gone}");
+    }
+}
+
+#[tokio::test]
+async fn connections_to_a_servo_are_used_again() {
+    let fixture = Fixture::start().await;
+    let servo = Servo::answering("hi").await;
+    fixture.route(1, vec![route("a.example", &[servo.address])]);
+    // One connection, thus one worker.
+    let mut client = Client::connect(fixture.address()).await;
+    for method in ["GET", "POST", "DELETE", "GET"] {
+        assert_eq!(client.ask(&with_body(method, "a.example", "x")).await.text(), "hi");
+    }
+    assert_eq!(servo.seen.connections(), 1);
+}
+
+#[tokio::test]
+async fn head_and_empty_answers_keep_the_connections_usable() {
+    let fixture = Fixture::start().await;
+    let servo = Servo::start(|mut stream, _| async move {
+        use super::support::http::read_message;
+        use tokio::io::AsyncWriteExt;
+        while let Some(request) = read_message(&mut stream).await {
+            let head = if request.head.starts_with("HEAD") { "200 OK\r\nContent-Length: 5" } else { "204 No Content" };
+            stream.write_all(format!("HTTP/1.1 {head}\r\n\r\n").as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    fixture.route(1, vec![route("a.example", &[servo.address])]);
+    let mut client = Client::connect(fixture.address()).await;
+    client.send(b"HEAD / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    let head = super::support::http::read_head(&mut client.stream).await.unwrap();
+    assert!(head.to_ascii_lowercase().contains("content-length: 5"), "{head}");
+    assert_eq!(client.ask(&get("a.example")).await.status(), 204);
+    assert_eq!(servo.seen.connections(), 1);
+}
+
+#[tokio::test]
+async fn health_and_figures_are_told_on_their_own_address_only() {
+    let fixture = Fixture::start().await;
+    let servo = Servo::answering("app").await;
+    fixture.route(7, vec![route("a.example", &[servo.address])]);
+    ask(fixture.address(), &get("a.example")).await;
+    let admin = fixture.balancer.admin_address().unwrap();
+    let health = ask(admin, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let expected = r#"{"version":7,"drained":7,"controller":null,"routes":1,"stale":true}"#;
+    assert_eq!(health.text().trim(), expected);
+    let metrics = ask(admin, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let line = r#"pontoon_balancer_requests_total{app="guestbook",host="a.example"} 1"#;
+    assert!(metrics.text().contains(line), "{}", metrics.text());
+    let public = ask(fixture.address(), "GET /healthz HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    assert_eq!(public.text(), "app");
+}

@@ -1,0 +1,165 @@
+use std::time::{Duration, Instant};
+
+use pontoon_balancer::Balancer;
+use pontoon_kit::{Authority, Role};
+use pontoon_model::{RouteTable, RouteVersion};
+use pontoon_proto::{BalancerAck, BalancerDirective, RouteDelta};
+
+use super::support::controller::Controller;
+use super::support::http::{Client, ask, get};
+use super::support::servo::Servo;
+use super::support::{Fixture, config, route, until, within};
+
+fn table(version: u64, servo: &Servo) -> BalancerDirective {
+    let routes = vec![route("a.example", &[servo.address])];
+    BalancerDirective::Table(RouteTable { version: RouteVersion(version), routes })
+}
+
+fn delta(from: u64, to: u64, servo: &Servo) -> BalancerDirective {
+    let changed = vec![route("a.example", &[servo.address])];
+    BalancerDirective::Delta(RouteDelta { from: RouteVersion(from), to: RouteVersion(to), changed, removed: vec![] })
+}
+
+fn ack(applied: u64, drained: u64) -> BalancerAck {
+    BalancerAck { applied: RouteVersion(applied), drained: RouteVersion(drained) }
+}
+
+async fn fixture() -> (Fixture, Controller) {
+    let authority = Authority::create().unwrap();
+    let controller = Controller::start(&authority).await;
+    let fixture = Fixture::with_controllers(authority, vec![controller.address]).await;
+    (fixture, controller)
+}
+
+#[tokio::test]
+async fn tables_and_deltas_are_applied_and_acknowledged() {
+    let (fixture, mut controller) = fixture().await;
+    let (old, new) = (Servo::answering("old").await, Servo::answering("new").await);
+    let mut session = controller.session().await;
+    assert_eq!((session.hello.have, session.hello.listen), (RouteVersion(0), fixture.address()));
+    session.send(table(3, &old)).await;
+    assert_eq!(session.ack(|ack| ack.applied.0 >= 3).await, ack(3, 3));
+    assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "old");
+    session.send(delta(3, 9, &new)).await;
+    session.ack(|now| now == ack(9, 9)).await;
+    assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "new");
+    // Signs of life go on without any change.
+    for _ in 0..2 {
+        session.ack(|_| true).await;
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_the_last_request_is_acknowledged_at_once() {
+    let (fixture, mut controller) = fixture().await;
+    let (old, new) = (Servo::silent().await, Servo::answering("new").await);
+    let mut session = controller.session().await;
+    session.send(table(1, &old)).await;
+    session.ack(|now| now == ack(1, 1)).await;
+    let mut client = Client::connect(fixture.address()).await;
+    client.send(get("a.example").as_bytes()).await;
+    until(|| if old.seen.requests().len() == 1 { Ok(()) } else { Err("the servo has no request".into()) }).await;
+    session.send(delta(1, 2, &new)).await;
+    session.ack(|now| now == ack(2, 1)).await;
+    drop(client);
+    let begun = Instant::now();
+    session.ack(|now| now == ack(2, 2)).await;
+    // The next sign of life may come within a second, so this is only a sanity bound.
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_gap_leads_to_a_new_hello_and_loses_no_route() {
+    let (fixture, mut controller) = fixture().await;
+    let servo = Servo::answering("app").await;
+    let mut session = controller.session().await;
+    session.send(table(3, &servo)).await;
+    session.ack(|now| now == ack(3, 3)).await;
+    session.send(delta(5, 6, &servo)).await;
+    session.ended().await;
+    assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "app");
+    let mut session = controller.session().await;
+    assert_eq!(session.hello.have, RouteVersion(3));
+    session.send(delta(3, 6, &servo)).await;
+    session.ack(|now| now == ack(6, 6)).await;
+    // A controller that is behind does not take the table back.
+    session.send(table(4, &Servo::answering("ancient").await)).await;
+    session.send(delta(6, 7, &servo)).await;
+    session.ack(|now| now == ack(7, 7)).await;
+    assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "app");
+}
+
+#[tokio::test]
+async fn a_controller_that_sends_away_or_dies_is_left_for_another() {
+    let authority = Authority::create().unwrap();
+    let (mut first, mut second) = (Controller::start(&authority).await, Controller::start(&authority).await);
+    let dead = Servo::refusing().await;
+    let fixture = Fixture::with_controllers(authority, vec![dead, first.address, second.address]).await;
+    let servo = Servo::answering("app").await;
+    let mut session = first.session().await;
+    session.send(table(3, &servo)).await;
+    session.ack(|now| now == ack(3, 3)).await;
+    session.send(BalancerDirective::GoElsewhere).await;
+    let away = second.session().await;
+    assert_eq!(away.hello.have, RouteVersion(3));
+    assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "app");
+    drop(away);
+    drop(second);
+    let mut back = first.session().await;
+    assert_eq!(back.hello.have, RouteVersion(3));
+    back.send(delta(3, 4, &servo)).await;
+    back.ack(|now| now == ack(4, 4)).await;
+    drop(first);
+    drop(back);
+    // Nobody is left: the table stays.
+    let admin = fixture.balancer.admin_address().unwrap();
+    within("staleness", async {
+        while !ask(admin, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.text().contains("\"stale\":true") {}
+    })
+    .await;
+    assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "app");
+}
+
+#[tokio::test]
+async fn a_balancer_restarted_without_controllers_serves_by_its_last_table() {
+    let (fixture, mut controller) = fixture().await;
+    let servo = Servo::answering("app").await;
+    let mut session = controller.session().await;
+    session.send(table(3, &servo)).await;
+    session.ack(|now| now == ack(3, 3)).await;
+    drop(controller);
+    drop(session);
+    fixture.balancer.stop().await.unwrap();
+    let again = Balancer::start(config(fixture.folder.path(), vec![Servo::refusing().await])).await.unwrap();
+    assert_eq!(again.table().version(), RouteVersion(3));
+    assert_eq!(ask(again.address(), &get("a.example")).await.text(), "app");
+}
+
+#[tokio::test]
+async fn a_killed_balancer_has_written_its_table() {
+    let (fixture, mut controller) = fixture().await;
+    let servo = Servo::answering("app").await;
+    let mut session = controller.session().await;
+    session.send(table(3, &servo)).await;
+    session.ack(|now| now == ack(3, 3)).await;
+    // No stop: the file must be there by itself.
+    let file = fixture.folder.path().join("data/routes");
+    until(|| if file.exists() { Ok(()) } else { Err("the table is not on disk".into()) }).await;
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(copy.path().join("data")).unwrap();
+    std::fs::copy(&file, copy.path().join("data/routes")).unwrap();
+    fixture.authority.issue(Role::Balancer, "b1").unwrap().save(&copy.path().join("tls")).unwrap();
+    let again = Balancer::start(config(copy.path(), vec![Servo::refusing().await])).await.unwrap();
+    assert_eq!(again.table().version(), RouteVersion(3));
+}
+
+#[tokio::test]
+async fn a_controller_of_another_cluster_is_not_believed() {
+    let mut stranger = Controller::start(&Authority::create().unwrap()).await;
+    let authority = Authority::create().unwrap();
+    let mut ours = Controller::start(&authority).await;
+    let _fixture = Fixture::with_controllers(authority, vec![stranger.address, ours.address]).await;
+    let _session = ours.session().await;
+    let visited = tokio::time::timeout(Duration::from_millis(1), stranger.session());
+    assert!(visited.await.is_err());
+}

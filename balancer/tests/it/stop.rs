@@ -1,0 +1,69 @@
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use pontoon_balancer::{Balancer, BalancerError};
+
+use super::support::http::{Client, get, ok, read_message};
+use super::support::servo::Servo;
+use super::support::{Fixture, config, route, until, within};
+
+#[tokio::test]
+async fn a_stop_lets_requests_end_and_closes_the_rest_at_once() {
+    let fixture = Fixture::start().await;
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let servo = Servo::start(move |mut stream, seen| {
+        let mut wait = wait.clone();
+        async move {
+            while let Some(request) = read_message(&mut stream).await {
+                let slow = request.head.contains("/slow");
+                seen.requests.lock().unwrap().push(request);
+                if slow {
+                    wait.wait_for(|go| *go).await.unwrap();
+                }
+                stream.write_all(ok("done").as_bytes()).await.unwrap();
+            }
+        }
+    })
+    .await;
+    fixture.route(1, vec![route("a.example", &[servo.address])]);
+    let address = fixture.address();
+    let mut fresh = Client::connect(address).await;
+    let mut idle = Client::connect(address).await;
+    assert_eq!(idle.ask(&get("a.example")).await.text(), "done");
+    let mut busy = Client::connect(address).await;
+    busy.send(b"GET /slow HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    until(|| if servo.seen.requests().len() == 2 { Ok(()) } else { Err("the slow request has not arrived".into()) })
+        .await;
+    let begun = Instant::now();
+    let stopping = tokio::spawn(fixture.balancer.stop());
+    assert!(idle.rest().await.is_empty());
+    assert!(fresh.rest().await.is_empty());
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    go.send(true).unwrap();
+    let answer = busy.answer().await;
+    assert_eq!((answer.text(), answer.header("connection")), ("done", Some("close")));
+    within("the stop", stopping).await.unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(15), "the grace of 30 s was not needed");
+}
+
+#[tokio::test]
+async fn a_second_balancer_on_the_same_address_is_refused() {
+    let fixture = Fixture::start().await;
+    let mut second = config(fixture.folder.path(), vec!["127.0.0.1:1".parse().unwrap()]);
+    second.listen = fixture.address();
+    assert!(matches!(Balancer::start(second).await, Err(BalancerError::Listen { .. })));
+}
+
+#[tokio::test]
+async fn run_ends_well_when_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = pontoon_kit::Authority::create().unwrap();
+    authority.issue(pontoon_kit::Role::Balancer, "b1").unwrap().save(&folder.path().join("tls")).unwrap();
+    let shutdown = pontoon_kit::CancellationToken::new();
+    let config = config(folder.path(), vec!["127.0.0.1:1".parse().unwrap()]);
+    let running = tokio::spawn(pontoon_balancer::run(config, shutdown.clone()));
+    shutdown.cancel();
+    within("the end", running).await.unwrap().unwrap();
+}

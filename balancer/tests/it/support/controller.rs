@@ -1,0 +1,102 @@
+//! A controller's side of the session, led by the test.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+
+use pontoon_kit::{Authority, Role, rpc};
+use pontoon_proto::services::balancers_server::{Balancers, BalancersServer};
+use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::within;
+
+/// A listening controller; dropping it cuts its sessions.
+pub struct Controller {
+    pub address: SocketAddr,
+    sessions: mpsc::Receiver<Session>,
+    task: JoinHandle<()>,
+}
+
+/// One session with a balancer.
+pub struct Session {
+    pub hello: BalancerHello,
+    incoming: Streaming<BalancerMessage>,
+    outgoing: mpsc::Sender<Result<BalancerDirective, Status>>,
+}
+
+struct Service(mpsc::Sender<Session>);
+
+#[tonic::async_trait]
+impl Balancers for Service {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<BalancerDirective, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<BalancerMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let peer = rpc::caller(&request, Role::Balancer)?;
+        let mut incoming = request.into_inner();
+        let Some(BalancerMessage::Hello(hello)) = incoming.message().await? else {
+            return Err(Status::invalid_argument("Hello comes first"));
+        };
+        assert_eq!(peer.id, hello.name.as_str());
+        let (outgoing, directives) = mpsc::channel(8);
+        let session = Session { hello, incoming, outgoing };
+        self.0.send(session).await.map_err(|_| Status::unavailable("the test is over"))?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(directives))))
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Controller {
+    pub async fn start(authority: &Authority) -> Self {
+        let identity = authority.issue(Role::Controller, "c1").unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, sessions) = mpsc::channel(8);
+        let server = rpc::server(&identity).unwrap().add_service(BalancersServer::new(Service(sender)));
+        let task = tokio::spawn(async move {
+            server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+        });
+        Self { address, sessions, task }
+    }
+
+    /// The next session a balancer opens.
+    pub async fn session(&mut self) -> Session {
+        within("a balancer's Hello", self.sessions.recv()).await.unwrap()
+    }
+}
+
+impl Session {
+    pub async fn send(&self, directive: BalancerDirective) {
+        self.outgoing.send(Ok(directive)).await.unwrap();
+    }
+
+    /// The first acknowledgement that `wanted` accepts.
+    pub async fn ack(&mut self, wanted: impl Fn(BalancerAck) -> bool) -> BalancerAck {
+        within("the acknowledgement", async {
+            loop {
+                match self.incoming.next().await.expect("the session goes on").unwrap() {
+                    BalancerMessage::Ack(ack) if wanted(ack) => return ack,
+                    BalancerMessage::Ack(_) => {}
+                    BalancerMessage::Hello(_) => panic!("Hello comes once"),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Waits for the balancer to end it.
+    pub async fn ended(mut self) {
+        within("the session's end", async { while let Some(Ok(_)) = self.incoming.next().await {} }).await;
+    }
+}

@@ -1,0 +1,131 @@
+//! Servos, well-behaved and not.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::http::{Message, ok, read_message};
+
+/// A listening servo. Dropping it closes its listener and all its connections.
+pub struct Servo {
+    pub address: SocketAddr,
+    pub seen: Seen,
+    task: JoinHandle<()>,
+}
+
+/// What came to a servo.
+#[derive(Clone, Default)]
+pub struct Seen {
+    pub connections: Arc<AtomicUsize>,
+    pub requests: Arc<Mutex<Vec<Message>>>,
+}
+
+impl Seen {
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    pub fn requests(&self) -> Vec<Message> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Servo {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+pub type Stream = BufReader<TcpStream>;
+
+impl Servo {
+    /// Each connection is given to `serve`.
+    pub async fn start<F>(serve: impl Fn(Stream, Seen) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), serve).await
+    }
+
+    pub async fn start_at<F>(address: SocketAddr, serve: impl Fn(Stream, Seen) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let (address, seen) = (listener.local_addr().unwrap(), Seen::default());
+        let task = tokio::spawn({
+            let seen = seen.clone();
+            async move {
+                // Aborted with this task.
+                let mut connections = JoinSet::new();
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    stream.set_nodelay(true).unwrap();
+                    seen.connections.fetch_add(1, Ordering::SeqCst);
+                    connections.spawn(serve(BufReader::new(stream), seen.clone()));
+                }
+            }
+        });
+        Self { address, seen, task }
+    }
+
+    /// Answers every request with `text`, keeping connections open.
+    pub async fn answering(text: &'static str) -> Self {
+        Self::start(move |stream, seen| answer_all(stream, seen, text)).await
+    }
+
+    /// Accepts and closes at once: a dead app behind docker-proxy.
+    pub async fn closing() -> Self {
+        Self::start(|stream, _| async move { drop(stream) }).await
+    }
+
+    /// Reads a whole request, then closes.
+    pub async fn reading_and_closing() -> Self {
+        Self::start(|mut stream, seen| async move {
+            let request = read_message(&mut stream).await;
+            seen.requests.lock().unwrap().extend(request);
+        })
+        .await
+    }
+
+    /// Reads a whole request, then resets the connection.
+    pub async fn resetting() -> Self {
+        Self::start(|mut stream, seen| async move {
+            let request = read_message(&mut stream).await;
+            seen.requests.lock().unwrap().extend(request);
+            socket2::SockRef::from(stream.get_ref()).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        })
+        .await
+    }
+
+    /// Reads a request and never answers.
+    pub async fn silent() -> Self {
+        Self::start(|mut stream, seen| async move {
+            let request = read_message(&mut stream).await;
+            seen.requests.lock().unwrap().extend(request);
+            let mut byte = [0];
+            let _ = stream.read(&mut byte).await;
+            // The balancer has closed the connection.
+            seen.connections.fetch_sub(1, Ordering::SeqCst);
+        })
+        .await
+    }
+
+    /// An address where nobody listens.
+    pub async fn refusing() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    }
+}
+
+pub async fn answer_all(mut stream: Stream, seen: Seen, text: &'static str) {
+    while let Some(request) = read_message(&mut stream).await {
+        seen.requests.lock().unwrap().push(request);
+        if stream.write_all(ok(text).as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
