@@ -1,0 +1,175 @@
+//! The controllers an agent knows: one session with one of them, blobs from any of them.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use pontoon_kit::{Identity, Role, rpc};
+use pontoon_model::BlobRef;
+use pontoon_proto::blobs::PART_BYTES;
+use pontoon_proto::services::agents_client::AgentsClient;
+use pontoon_proto::{BlobPart, BlobRequest, BlobStored, MAX_MESSAGE_BYTES};
+use tokio::io::AsyncReadExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::Channel;
+
+/// A controller that sends nothing for this long during a transfer is given up.
+const PART_TIMEOUT: Duration = Duration::from_secs(15);
+/// A majority of the controllers must have the whole blob within this time after its last byte was sent.
+const STORE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A client of one controller.
+pub(crate) type Client = AgentsClient<Channel>;
+
+/// Why a blob did not come or go.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// No controller had it, or none answered; what the last one said.
+    #[error("no controller gave blob {blob:?}: {why}")]
+    Get {
+        /// Which.
+        blob: BlobRef,
+        /// What the last one said.
+        why: String,
+    },
+    /// What came is not what was asked for.
+    #[error("blob {blob:?} arrived damaged from {from}")]
+    Damaged {
+        /// Which.
+        blob: BlobRef,
+        /// From which controller.
+        from: SocketAddr,
+    },
+    /// It could not be written or read here.
+    #[error("cannot use {path} for blob {blob:?}: {source}")]
+    Disk {
+        /// Which.
+        blob: BlobRef,
+        /// Where.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// No controller stored it; what the last one said.
+    #[error("no controller stored blob {blob:?}: {why}")]
+    Put {
+        /// Which.
+        blob: BlobRef,
+        /// What the last one said.
+        why: String,
+    },
+}
+
+/// The controllers, nearest first, and the one that answered last.
+#[derive(Debug)]
+pub(crate) struct Controllers {
+    known: Vec<(SocketAddr, Channel)>,
+    current: AtomicUsize,
+}
+
+impl Controllers {
+    pub(crate) fn new(addresses: &[SocketAddr], identity: &Identity) -> Result<Self, tonic::transport::Error> {
+        let known = addresses
+            .iter()
+            .map(|address| Ok((*address, rpc::channel(*address, Role::Controller, identity)?)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { known, current: AtomicUsize::new(0) })
+    }
+
+    /// The one to talk to.
+    pub(crate) fn current(&self) -> (SocketAddr, Client) {
+        self.at(self.current.load(Ordering::Relaxed))
+    }
+
+    /// The current one failed: take the next.
+    pub(crate) fn advance(&self) {
+        self.current.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn at(&self, index: usize) -> (SocketAddr, Client) {
+        let (address, channel) = &self.known[index % self.known.len()];
+        let client = AgentsClient::new(channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        (*address, client)
+    }
+
+    /// All of them, the current one first: a blob that one lacks, another has.
+    fn all(&self) -> impl Iterator<Item = (SocketAddr, Client)> + '_ {
+        let first = self.current.load(Ordering::Relaxed);
+        (0..self.known.len()).map(move |step| self.at(first.wrapping_add(step)))
+    }
+
+    /// Fetches `blob` into `file`, unchecked.
+    pub(crate) async fn get_blob<F, Fut>(&self, blob: BlobRef, mut sink: F) -> Result<(), TransferError>
+    where
+        F: FnMut(SocketAddr, tonic::Streaming<BlobPart>) -> Fut,
+        Fut: Future<Output = Result<(), TransferError>>,
+    {
+        let mut last = TransferError::Get { blob, why: "no controller is configured".into() };
+        for (address, mut client) in self.all() {
+            let request = client.get_blob(BlobRequest { digest: blob.digest });
+            last = match tokio::time::timeout(PART_TIMEOUT, request).await {
+                Ok(Ok(parts)) => match sink(address, parts.into_inner()).await {
+                    Ok(()) => return Ok(()),
+                    Err(error @ TransferError::Disk { .. }) => return Err(error),
+                    Err(error) => error,
+                },
+                Ok(Err(status)) => TransferError::Get { blob, why: said(address, &status) },
+                Err(_) => TransferError::Get { blob, why: format!("{address} does not answer") },
+            };
+        }
+        Err(last)
+    }
+
+    /// Stores the file at `path` as `blob` on a majority of the controllers.
+    pub(crate) async fn put_blob(&self, blob: BlobRef, path: &Path) -> Result<BlobStored, TransferError> {
+        let mut last = TransferError::Put { blob, why: "no controller is configured".into() };
+        for (address, mut client) in self.all() {
+            let disk = |source| TransferError::Disk { blob, path: path.display().to_string(), source };
+            let mut file = tokio::fs::File::open(path).await.map_err(disk)?;
+            // Two parts in flight: one on the wire, one being read.
+            let (sender, receiver) = tokio::sync::mpsc::channel(2);
+            let reading = tokio::spawn(async move {
+                if sender.send(BlobPart::Begin(blob)).await.is_err() {
+                    return;
+                }
+                let mut buffer = bytes::BytesMut::new();
+                loop {
+                    buffer.reserve(PART_BYTES);
+                    match (&mut file).take(PART_BYTES as u64).read_buf(&mut buffer).await {
+                        Ok(count) if count > 0 => {}
+                        // A file that cannot be read ends the stream early, and the receiver finds it short.
+                        _ => return,
+                    }
+                    if sender.send(BlobPart::Data(buffer.split().freeze())).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            let answer = tokio::time::timeout(STORE_TIMEOUT, client.put_blob(ReceiverStream::new(receiver))).await;
+            reading.abort();
+            last = match answer {
+                Ok(Ok(stored)) => return Ok(stored.into_inner()),
+                Ok(Err(status)) => TransferError::Put { blob, why: said(address, &status) },
+                Err(_) => TransferError::Put { blob, why: format!("{address} does not answer") },
+            };
+        }
+        Err(last)
+    }
+}
+
+fn said(address: SocketAddr, status: &Status) -> String {
+    format!("{address} says: {}", status.message())
+}
+
+/// The next part, or an error when none comes in time.
+pub(crate) async fn next_part(parts: &mut tonic::Streaming<BlobPart>) -> Result<Option<BlobPart>, String> {
+    match tokio::time::timeout(PART_TIMEOUT, parts.message()).await {
+        Ok(Ok(part)) => Ok(part),
+        Ok(Err(status)) => Err(status.message().to_owned()),
+        Err(_) => Err(format!("nothing came for {} s", PART_TIMEOUT.as_secs())),
+    }
+}

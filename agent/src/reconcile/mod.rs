@@ -1,0 +1,599 @@
+//! The one task that owns what this host runs: what shall run against what runs, again and again.
+
+mod track;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pontoon_kit::clock;
+use pontoon_model::{
+    Assignment, BuildId, BuildOutcome, BuildSpec, Digest, Exit, ServoId, ServoSpec, ServoStatus, Timestamp,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::blobs::Blobs;
+use crate::board::Board;
+use crate::config::PortRange;
+use crate::diff::{self, Action, Container};
+use crate::journal::{Journal, Memory};
+use crate::ready::Check;
+use crate::runtime::{Found, FoundState, Runtime, RuntimeError};
+use track::{Phase, Track};
+use work::{StartFailure, Workshop};
+
+/// Notes on their way to the reconciler; senders wait when it is behind.
+const NOTES: usize = 256;
+/// Events may be lost; looking this often finds what they would have said.
+const AUDIT: Duration = Duration::from_secs(10);
+/// A servo that was found running is asked this long before it is reported: it should not leave the routes for a moment.
+const ADOPT_TIMEOUT: Duration = Duration::from_millis(500);
+/// A servo that never became ready has no requests to end.
+const UNREADY_GRACE: Duration = Duration::from_secs(5);
+/// When the agent ends servos at its own end, they get this long: a person waits.
+const EXIT_GRACE: Duration = Duration::from_secs(5);
+
+/// What comes to the reconciler from its tasks.
+pub(crate) enum Note {
+    Listed { epoch: u64, found: Result<Vec<Found>, RuntimeError> },
+    Started { servo: ServoId, again: bool, result: Result<Found, StartFailure> },
+    Stopped { servo: ServoId, removed: bool, result: Result<(), RuntimeError> },
+    Probed { servo: ServoId, attempt: u64, result: Result<(), Exit> },
+    Told { servo: ServoId, attempt: u64, exit: Exit },
+}
+
+/// Where servos are published.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) listen_ip: IpAddr,
+    pub(crate) ports: PortRange,
+}
+
+/// What the reconciler gives to the others.
+pub(crate) struct Outlets {
+    pub(crate) board: watch::Sender<Arc<Board>>,
+    pub(crate) builds: watch::Sender<Arc<BTreeMap<BuildId, BuildSpec>>>,
+    /// Blobs that are needed here.
+    pub(crate) needed: watch::Sender<Arc<BTreeSet<Digest>>>,
+}
+
+/// Owns the journal and all tracks.
+pub(crate) struct Reconciler {
+    journal: Journal,
+    place: Place,
+    tracks: BTreeMap<ServoId, Track>,
+    work: Workshop,
+    notes: mpsc::Receiver<Note>,
+    outlets: Outlets,
+    epoch: u64,
+    listing: bool,
+    list_again: bool,
+}
+
+impl Reconciler {
+    pub(crate) fn new(
+        journal: Journal,
+        place: Place,
+        runtime: Arc<dyn Runtime>,
+        blobs: Arc<Blobs>,
+        outlets: Outlets,
+    ) -> Self {
+        let (sender, notes) = mpsc::channel(NOTES);
+        let work = Workshop::new(runtime, blobs, sender);
+        let tracks = BTreeMap::new();
+        Self { journal, place, tracks, work, notes, outlets, epoch: 0, listing: false, list_again: false }
+    }
+
+    /// Adopts what runs; before any controller is told anything.
+    pub(crate) async fn recover(&mut self) -> Result<(), RuntimeError> {
+        let found = self.work.runtime.list().await?;
+        for found in &found {
+            self.adopt(found);
+        }
+        // Those that serve are reported as ready at once, all others when they are.
+        let checks: Vec<_> = self
+            .tracks
+            .values()
+            .filter(|track| track.phase == Phase::Running)
+            .filter_map(|track| Some((track.servo, track.attempt, self.check(track.servo, &found)?)))
+            .collect();
+        let asking = checks.into_iter().map(|(servo, attempt, check)| async move {
+            let answer = tokio::time::timeout(ADOPT_TIMEOUT, check.once()).await;
+            (servo, attempt, matches!(answer, Ok(Ok(()))))
+        });
+        for (servo, attempt, ready) in futures_util::future::join_all(asking).await {
+            if ready {
+                self.probed(servo, attempt, Ok(()));
+            }
+        }
+        if !found.is_empty() {
+            tracing::info!(servos = found.len(), "adopted what runs");
+        }
+        self.pass();
+        Ok(())
+    }
+
+    /// Works until `shutdown`, or until a sender of what it needs has gone.
+    pub(crate) async fn run(
+        &mut self,
+        mut assignments: mpsc::Receiver<Assignment>,
+        mut ended_builds: mpsc::Receiver<(BuildId, BuildOutcome)>,
+        shutdown: CancellationToken,
+    ) {
+        let mut events = self.work.runtime.events();
+        let mut audit = tokio::time::interval(AUDIT);
+        loop {
+            let wake = self.until_next_wake();
+            tokio::select! {
+                Some(note) = self.notes.recv() => self.take(note),
+                Some(assignment) = assignments.recv() => self.assign(assignment),
+                Some((build, outcome)) = ended_builds.recv() => self.build_ended(build, outcome),
+                Some(_) = events.recv() => self.look(),
+                _ = audit.tick() => self.look(),
+                () = tokio::time::sleep(wake) => {}
+                () = shutdown.cancelled() => return,
+            }
+            // What came together is worked on together: one write of the journal, one report.
+            while let Ok(note) = self.notes.try_recv() {
+                self.take(note);
+            }
+            self.pass();
+        }
+    }
+
+    /// Stops and removes everything.
+    pub(crate) async fn stop_all(&mut self) {
+        let stopping = self.tracks.values().filter(|track| track.phase != Phase::Absent).map(|track| {
+            let runtime = Arc::clone(&self.work.runtime);
+            let servo = track.servo;
+            async move {
+                let mut result = runtime.stop(servo, EXIT_GRACE).await;
+                if result.is_ok() {
+                    result = runtime.remove(servo).await;
+                }
+                if let Err(error) = result {
+                    tracing::warn!(%error, "a servo is left behind");
+                }
+            }
+        });
+        futures_util::future::join_all(stopping).await;
+    }
+
+    fn until_next_wake(&self) -> Duration {
+        let at = self.tracks.values().filter_map(Track::wake_at).filter(|at| *at > now()).min();
+        at.map_or(AUDIT, |at| at.since(now()) + Duration::from_millis(1))
+    }
+
+    fn spec(&self, servo: ServoId) -> Option<&ServoSpec> {
+        let assignment = self.journal.memory().assignment.as_ref()?;
+        assignment.servos.iter().find(|spec| spec.id == servo)
+    }
+
+    fn settle(&mut self, servo: ServoId) -> Option<&mut Track> {
+        self.epoch += 1;
+        let track = self.tracks.get_mut(&servo)?;
+        track.settled = self.epoch;
+        Some(track)
+    }
+
+    fn journal(&mut self, change: impl FnOnce(&mut Memory)) -> bool {
+        match self.journal.change(change) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "nothing new is started until this is repaired"
+                );
+                false
+            }
+        }
+    }
+
+    fn assign(&mut self, assignment: Assignment) {
+        let known = self.journal.memory().assignment.as_ref();
+        if known.is_some_and(|known| assignment.generation < known.generation || *known == assignment) {
+            return;
+        }
+        tracing::info!(
+            generation = assignment.generation,
+            servos = assignment.servos.len(),
+            builds = assignment.builds.len(),
+            "new assignment"
+        );
+        let tracked: BTreeSet<ServoId> =
+            self.tracks.values().filter(|track| track.phase != Phase::Absent).map(|track| track.servo).collect();
+        self.journal(|memory| {
+            let wanted: BTreeSet<ServoId> = assignment.servos.iter().map(|spec| spec.id).collect();
+            let idle: Vec<ServoId> = memory
+                .ports
+                .leases()
+                .map(|(servo, _)| servo)
+                .filter(|id| !wanted.contains(id) && !tracked.contains(id))
+                .collect();
+            for servo in idle {
+                memory.ports.release(servo, now());
+            }
+            memory.begun.retain(|servo| wanted.contains(servo));
+            memory.ended_builds.retain(|build, _| assignment.builds.iter().any(|spec| spec.id == *build));
+            memory.assignment = Some(assignment);
+        });
+    }
+
+    fn build_ended(&mut self, build: BuildId, outcome: BuildOutcome) {
+        self.journal(|memory| {
+            memory.ended_builds.insert(build, outcome);
+        });
+    }
+
+    /// Looks at the runtime, once at a time.
+    fn look(&mut self) {
+        if self.listing {
+            self.list_again = true;
+        } else {
+            self.listing = true;
+            self.work.list(self.epoch);
+        }
+    }
+
+    fn take(&mut self, note: Note) {
+        match note {
+            Note::Listed { epoch, found } => {
+                self.listing = false;
+                if std::mem::take(&mut self.list_again) {
+                    self.look();
+                }
+                match found {
+                    Ok(found) => self.seen(epoch, &found),
+                    // Not a word about the servos: they may well run.
+                    Err(error) => tracing::warn!(%error, "cannot look at what runs; trying again"),
+                }
+            }
+            Note::Started { servo, again, result } => self.started(servo, again, result),
+            Note::Stopped { servo, removed, result } => self.stopped(servo, removed, result),
+            Note::Probed { servo, attempt, result } => self.probed(servo, attempt, result),
+            Note::Told { servo, attempt, exit } => {
+                if let Some(track) = self.tracks.get_mut(&servo)
+                    && track.attempt == attempt
+                    && track.phase != Phase::Running
+                {
+                    tracing::info!(%servo, reason = exit.reason, "servo ended");
+                    track.report.status = ServoStatus::Exited(exit);
+                }
+            }
+        }
+    }
+
+    /// Compares what the runtime has with what is known; what was settled after the look began is known better.
+    fn seen(&mut self, epoch: u64, found: &[Found]) {
+        for found in found {
+            let known = self.tracks.get(&found.servo);
+            match known.map(|track| (track.phase, track.settled)) {
+                Some((Phase::Busy, _)) => {}
+                Some((_, settled)) if settled > epoch => {}
+                Some((Phase::Running, _)) if found.state == FoundState::Running => {}
+                Some((Phase::Ended { .. }, _)) if found.state != FoundState::Running => {}
+                Some((Phase::Running, _)) => self.ended(found.servo, found.state),
+                _ => self.adopt(found),
+            }
+        }
+        let there: BTreeSet<ServoId> = found.iter().map(|found| found.servo).collect();
+        let missing: Vec<ServoId> = self
+            .tracks
+            .values()
+            .filter(|track| matches!(track.phase, Phase::Running | Phase::Ended { .. }) && track.settled <= epoch)
+            .map(|track| track.servo)
+            .filter(|servo| !there.contains(servo))
+            .collect();
+        for servo in missing {
+            self.vanished(servo);
+        }
+    }
+
+    /// Takes over what runs, or ended, without this life of the agent having started it.
+    fn adopt(&mut self, found: &Found) {
+        let servo = found.servo;
+        if let Some(port) = found.port.filter(|_| self.journal.memory().ports.of(servo).is_none()) {
+            self.journal(|memory| memory.ports.adopt(servo, port));
+        }
+        let track = self.tracks.entry(servo).or_insert_with(|| Track::new(servo));
+        track.runs(found, now());
+        match found.state {
+            FoundState::Running => self.wait_until_ready(found),
+            FoundState::Ended { .. } => {
+                track.running_since = Timestamp(0);
+                self.ended(servo, found.state);
+            }
+        }
+    }
+
+    /// Where and how a running servo is asked.
+    fn check(&self, servo: ServoId, found: &[Found]) -> Option<Check> {
+        let found = found.iter().find(|found| found.servo == servo)?;
+        let spec = self.spec(servo);
+        let listens = spec.map_or(found.port.is_some(), |spec| spec.listens);
+        let address = found.probe.filter(|_| listens)?;
+        Some(Check { address, path: spec.and_then(|spec| spec.health.path.clone()) })
+    }
+
+    fn wait_until_ready(&mut self, found: &Found) {
+        let servo = found.servo;
+        let check = self.check(servo, std::slice::from_ref(found));
+        let timeout = self.spec(servo).map(|spec| spec.health.timeout).unwrap_or_default();
+        let listens = self.spec(servo).map_or(found.port.is_some(), |spec| spec.listens);
+        let Some(track) = self.tracks.get_mut(&servo) else { return };
+        match check {
+            Some(check) => {
+                let token = track.begin_probe();
+                self.work.probe(servo, track.attempt, check, timeout, token);
+            }
+            None if listens => {
+                let reason = "it has no address on its network".to_owned();
+                let exit = Exit { code: -1, reason, last_lines: Vec::new() };
+                let attempt = track.attempt;
+                self.probed(servo, attempt, Err(exit));
+            }
+            None => track.report.status = ServoStatus::Ready,
+        }
+    }
+
+    fn started(&mut self, servo: ServoId, again: bool, result: Result<Found, StartFailure>) {
+        let Some(track) = self.settle(servo) else { return };
+        match result {
+            Ok(found) => {
+                track.runs(&found, now());
+                track.report.restarts += u32::from(again);
+                self.wait_until_ready(&found);
+            }
+            Err(failure) => {
+                let retry_at = track.crashed(now());
+                track.phase = Phase::Failed { retry_at };
+                let (StartFailure::PortTaken(reason) | StartFailure::Other(reason)) = &failure;
+                tracing::warn!(%servo, reason, "servo could not be started");
+                let exit = Exit { code: -1, reason: reason.clone(), last_lines: Vec::new() };
+                track.report.status = ServoStatus::Exited(exit);
+                if matches!(failure, StartFailure::PortTaken(_)) {
+                    // Another program was quicker: it gets another port at the next try.
+                    self.journal(|memory| {
+                        memory.ports.release(servo, now());
+                    });
+                }
+            }
+        }
+        // It may have ended since, and that event was taken for our own doing.
+        self.look();
+    }
+
+    fn stopped(&mut self, servo: ServoId, removed: bool, result: Result<(), RuntimeError>) {
+        let wanted = self.spec(servo).is_some_and(|spec| spec.desired.is_run());
+        let Some(track) = self.settle(servo) else { return };
+        match result {
+            Err(error) => {
+                tracing::warn!(%error, "trying again");
+                let retry_at = track.crashed(now());
+                track.phase = Phase::Ended { retry_at };
+                // What it really does is found by looking.
+                track.settled = 0;
+            }
+            Ok(()) if removed => {
+                track.phase = Phase::Absent;
+                track.origin = None;
+                track.probe = None;
+                track.report.address = None;
+                track.report.status = if wanted { ServoStatus::Starting } else { ServoStatus::Gone };
+                if !wanted {
+                    self.journal(|memory| {
+                        memory.ports.release(servo, now());
+                    });
+                }
+            }
+            Ok(()) => {
+                let retry_at = track.crashed(now());
+                track.phase = Phase::Ended { retry_at };
+            }
+        }
+        self.look();
+    }
+
+    fn probed(&mut self, servo: ServoId, attempt: u64, result: Result<(), Exit>) {
+        let address = self.journal.memory().ports.of(servo).map(|port| SocketAddr::new(self.place.listen_ip, port));
+        let grace = self.spec(servo).map_or(UNREADY_GRACE, |spec| spec.grace.min(UNREADY_GRACE));
+        let Some(track) = self.tracks.get_mut(&servo) else { return };
+        if track.attempt != attempt || track.phase != Phase::Running {
+            return;
+        }
+        track.probe = None;
+        match result {
+            Ok(()) => {
+                track.report.status = ServoStatus::Ready;
+                track.report.address = address;
+            }
+            Err(exit) => {
+                tracing::info!(%servo, reason = exit.reason, "servo is stopped");
+                track.report.status = ServoStatus::Exited(exit);
+                track.phase = Phase::Busy;
+                self.work.stop(servo, grace, false);
+            }
+        }
+    }
+
+    /// Its process ended by itself.
+    fn ended(&mut self, servo: ServoId, state: FoundState) {
+        let spec = self.spec(servo).cloned();
+        let Some(track) = self.tracks.get_mut(&servo) else { return };
+        let ran = Some(now().since(track.running_since)).filter(|_| track.running_since != Timestamp(0));
+        let retry_at = track.crashed(now());
+        track.phase = Phase::Ended { retry_at };
+        let exit = track::exit(state, ran, spec.as_ref());
+        self.work.tell(servo, track.attempt, exit);
+    }
+
+    /// Its container was removed, not by us.
+    fn vanished(&mut self, servo: ServoId) {
+        let spent = self.journal.memory().begun.contains(&servo);
+        let Some(track) = self.tracks.get_mut(&servo) else { return };
+        tracing::warn!(%servo, "its container was removed by somebody else");
+        track.probe = None;
+        track.report.address = None;
+        track.attempt += 1;
+        if spent {
+            track.phase = Phase::Spent;
+            if !matches!(track.report.status, ServoStatus::Exited(_)) {
+                track.report.status = ServoStatus::Exited(spent_exit());
+            }
+        } else {
+            track.phase = Phase::Absent;
+            track.report.restarts += 1;
+            track.report.status = ServoStatus::Starting;
+        }
+    }
+
+    /// Brings what runs nearer to what shall run, and says how things are.
+    fn pass(&mut self) {
+        if let Some(assignment) = self.journal.memory().assignment.clone() {
+            self.know_spent(&assignment);
+            let have: Vec<Container> = self.tracks.values().filter_map(Track::container).collect();
+            let actions = diff::diff(&assignment, &have, now());
+            self.act(&assignment, actions);
+            let wanted: BTreeSet<ServoId> = assignment.servos.iter().map(|spec| spec.id).collect();
+            self.tracks.retain(|servo, track| track.phase != Phase::Absent || wanted.contains(servo));
+        }
+        self.publish();
+    }
+
+    /// One-offs that were begun and of which nothing is here have run.
+    fn know_spent(&mut self, assignment: &Assignment) {
+        for spec in &assignment.servos {
+            if spec.one_off && !self.tracks.contains_key(&spec.id) && self.journal.memory().begun.contains(&spec.id) {
+                let mut track = Track::new(spec.id);
+                track.phase = Phase::Spent;
+                track.report.status = ServoStatus::Exited(spent_exit());
+                self.tracks.insert(spec.id, track);
+            }
+        }
+    }
+
+    fn act(&mut self, assignment: &Assignment, actions: Vec<Action>) {
+        let specs: BTreeMap<ServoId, &ServoSpec> = assignment.servos.iter().map(|spec| (spec.id, spec)).collect();
+        let ready = self.lease_ports(&specs, &actions);
+        for action in actions {
+            match action {
+                Action::Start(servo) | Action::Restart(servo) => {
+                    let (Some(spec), true) = (specs.get(&servo), ready) else { continue };
+                    let port = self.journal.memory().ports.of(servo).filter(|_| spec.listens);
+                    let track = self.tracks.entry(servo).or_insert_with(|| Track::new(servo));
+                    let again = matches!(action, Action::Restart(_));
+                    if spec.listens && port.is_none() {
+                        continue;
+                    }
+                    track.phase = Phase::Busy;
+                    track.report.status = ServoStatus::Starting;
+                    self.work.start((*spec).clone(), port, again);
+                }
+                Action::Stop { servo, grace } => {
+                    if let Some(track) = self.tracks.get_mut(&servo) {
+                        track.phase = Phase::Busy;
+                        track.probe = None;
+                        self.work.stop(servo, grace, true);
+                    }
+                }
+                Action::Gone(servo) => {
+                    let track = self.tracks.entry(servo).or_insert_with(|| Track::new(servo));
+                    track.report.status = ServoStatus::Gone;
+                }
+            }
+        }
+    }
+
+    /// Ports of all that is about to start, journalled before any of it is made. Whether that worked.
+    fn lease_ports(&mut self, specs: &BTreeMap<ServoId, &ServoSpec>, actions: &[Action]) -> bool {
+        let starting: Vec<&ServoSpec> = actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Start(servo) | Action::Restart(servo) => specs.get(servo).copied(),
+                _ => None,
+            })
+            .collect();
+        if starting.is_empty() {
+            return true;
+        }
+        let place = self.place.clone();
+        let mut failures = Vec::new();
+        let written = self.journal(|memory| {
+            for spec in starting {
+                if spec.one_off {
+                    memory.begun.insert(spec.id);
+                }
+                if spec.listens {
+                    let pick = |count| rand::random_range(0..count);
+                    let free = |port| TcpListener::bind((place.listen_ip, port)).is_ok();
+                    if let Err(error) = memory.ports.lease(spec.id, &place.ports.0, now(), pick, free) {
+                        failures.push((spec.id, error.to_string()));
+                    }
+                }
+            }
+        });
+        for (servo, reason) in failures {
+            let track = self.tracks.entry(servo).or_insert_with(|| Track::new(servo));
+            let retry_at = track.crashed(now());
+            track.phase = Phase::Failed { retry_at };
+            track.report.status = ServoStatus::Exited(Exit { code: -1, reason, last_lines: Vec::new() });
+        }
+        written
+    }
+
+    fn publish(&mut self) {
+        let memory = self.journal.memory();
+        let assignment = memory.assignment.as_ref();
+        let board = Board {
+            generation: assignment.map_or(0, |assignment| assignment.generation),
+            servos: self.tracks.values().map(|track| (track.servo, Arc::new(track.report.clone()))).collect(),
+            one_offs: assignment
+                .iter()
+                .flat_map(|assignment| &assignment.servos)
+                .filter(|spec| spec.one_off)
+                .map(|spec| spec.id)
+                .collect(),
+            builds: assignment
+                .iter()
+                .flat_map(|assignment| &assignment.builds)
+                .map(|spec| (spec.id, memory.ended_builds.get(&spec.id).cloned()))
+                .collect(),
+        };
+        let wanted: BTreeMap<BuildId, BuildSpec> = assignment
+            .iter()
+            .flat_map(|assignment| &assignment.builds)
+            .filter(|spec| !memory.ended_builds.contains_key(&spec.id))
+            .map(|spec| (spec.id, spec.clone()))
+            .collect();
+        let needed = assignment.map(needed).unwrap_or_default();
+        replace_if_new(&self.outlets.needed, needed);
+        replace_if_new(&self.outlets.board, board);
+        replace_if_new(&self.outlets.builds, wanted);
+    }
+}
+
+fn replace_if_new<T: PartialEq>(sender: &watch::Sender<Arc<T>>, new: T) {
+    sender.send_if_modified(|old| {
+        let changed = **old != new;
+        if changed {
+            *old = Arc::new(new);
+        }
+        changed
+    });
+}
+
+fn needed(assignment: &Assignment) -> BTreeSet<Digest> {
+    let bundles = assignment.servos.iter().map(|spec| spec.bundle.digest);
+    bundles.chain(assignment.builds.iter().map(|spec| spec.source.digest)).collect()
+}
+
+fn spent_exit() -> Exit {
+    Exit { code: -1, reason: "it was started before, and nothing of it is left".into(), last_lines: Vec::new() }
+}
+
+fn now() -> Timestamp {
+    Timestamp(clock::unix_millis())
+}

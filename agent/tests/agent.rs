@@ -1,0 +1,304 @@
+//! The agent against a scripted controller, with a pretended engine.
+
+mod support;
+
+use std::sync::Arc;
+
+use pontoon_agent::config::RuntimeChoice;
+use pontoon_agent::runtime::fake::FakeRuntime;
+use pontoon_kit::Authority;
+use pontoon_model::*;
+use pontoon_proto::{AgentDirective, LogSource};
+use support::{Controller, Host, bundle, servo, until};
+
+struct Scene {
+    authority: Authority,
+    controller: Controller,
+    host: Host,
+    engine: FakeRuntime,
+    bundle: BlobRef,
+}
+
+impl Scene {
+    async fn new(ports: &str) -> Self {
+        let authority = Authority::create().unwrap();
+        let controller = Controller::start(&authority).await;
+        let bundle = controller.put(bundle::server());
+        let mut host = Host::new(&authority, &[controller.address], RuntimeChoice::Process, ports);
+        let engine = FakeRuntime::new([127, 0, 0, 1].into());
+        host.start_with(Arc::new(engine.clone()));
+        Self { authority, controller, host, engine, bundle }
+    }
+
+    fn servo(&self, id: u64) -> ServoSpec {
+        servo(id, self.bundle, "serve")
+    }
+
+    fn start_agent(&mut self) {
+        self.host.start_with(Arc::new(self.engine.clone()));
+    }
+}
+
+#[tokio::test]
+async fn an_agent_says_who_it_is_and_that_it_lives() {
+    let scene = Scene::new("21000-21009").await;
+    scene
+        .controller
+        .until("two heartbeats came", |heard| match heard.heartbeats {
+            0 | 1 => Err(format!("{} so far", heard.heartbeats)),
+            _ => Ok(()),
+        })
+        .await;
+    scene.controller.heard(|heard| {
+        let hello = &heard.hellos[0];
+        assert_eq!((hello.incarnation, hello.generation), (Incarnation(1), 0));
+        assert_eq!(hello.capacity.memory, MemoryBytes::mib(2048));
+    });
+}
+
+#[tokio::test]
+async fn a_servo_is_started_reported_and_stopped() {
+    let scene = Scene::new("21010-21019").await;
+    scene.controller.assign(vec![scene.servo(1)], vec![]);
+    let report = scene.controller.until_servo(1, "ready").await;
+    let address = report.address.unwrap();
+    assert!((21_010..=21_019).contains(&address.port()), "{address}");
+    tokio::net::TcpStream::connect(address).await.unwrap();
+
+    scene.controller.assign(vec![ServoSpec { desired: Desired::Stop, ..scene.servo(1) }], vec![]);
+    scene.controller.until_servo(1, "gone").await;
+    assert_eq!(scene.engine.calls(), ["start s1", "stop s1", "remove s1"]);
+}
+
+#[tokio::test]
+async fn a_drained_servo_keeps_running_and_what_is_not_assigned_goes() {
+    let scene = Scene::new("21020-21029").await;
+    scene.controller.assign(vec![scene.servo(1), scene.servo(2)], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    scene.controller.until_servo(2, "ready").await;
+    let desired = Desired::Drain { since_version: 1, since: Timestamp(0) };
+    scene.controller.assign(vec![ServoSpec { desired, ..scene.servo(1) }], vec![]);
+    until("only s1 runs", || match scene.engine.running()[..] {
+        [ServoId(1)] => Ok(()),
+        ref other => Err(format!("{other:?} run")),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_crashed_servo_is_reported_and_started_again() {
+    let scene = Scene::new("21030-21039").await;
+    scene.controller.assign(vec![scene.servo(1)], vec![]);
+    let before = scene.controller.until_servo(1, "ready").await;
+    scene.engine.crash(ServoId(1), 3);
+    let report = scene.controller.until_servo(1, "exited").await;
+    let ServoStatus::Exited(exit) = report.status else { unreachable!() };
+    assert!(exit.code == 3 && exit.reason.starts_with("exited with code 3 after"), "{exit:?}");
+    assert_eq!(exit.last_lines, ["output of s1"]);
+    assert_eq!(report.address, None);
+    let after = scene.controller.until_servo(1, "ready").await;
+    assert_eq!((after.restarts, after.address), (1, before.address));
+}
+
+#[tokio::test]
+async fn a_servo_that_never_listens_is_ended_with_the_reason() {
+    let scene = Scene::new("21040-21049").await;
+    let health = HealthCheck { path: None, timeout: std::time::Duration::from_millis(300) };
+    scene.controller.assign(vec![ServoSpec { command: "silent".into(), health, ..scene.servo(1) }], vec![]);
+    let report = scene.controller.until_servo(1, "exited").await;
+    let ServoStatus::Exited(exit) = report.status else { unreachable!() };
+    assert!(exit.code == -1 && exit.reason.contains("nothing listens on port"), "{exit:?}");
+    assert_eq!(exit.last_lines, ["output of s1"]);
+    until("its process was ended", || match scene.engine.running().is_empty() {
+        true => Ok(()),
+        false => Err("it runs".into()),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_one_off_runs_once_even_if_its_container_is_taken_away() {
+    let mut scene = Scene::new("21050-21059").await;
+    let one_off = ServoSpec { one_off: true, listens: false, ..scene.servo(1) };
+    scene.controller.assign(vec![one_off.clone()], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    scene.engine.crash(ServoId(1), 0);
+    scene.controller.until_servo(1, "exited").await;
+    scene.host.stop().await;
+    scene.engine.vanish(ServoId(1));
+    scene.start_agent();
+    scene
+        .controller
+        .until("the agent is back", |heard| match heard.hellos.len() {
+            2 => Ok(()),
+            count => Err(format!("{count} hellos")),
+        })
+        .await;
+    // Another servo shows that the assignment was worked on.
+    scene.controller.assign(vec![one_off, scene.servo(2)], vec![]);
+    scene.controller.until_servo(2, "ready").await;
+    scene.controller.until_servo(1, "exited").await;
+    assert_eq!(scene.engine.calls(), ["start s1", "start s2"]);
+}
+
+#[tokio::test]
+async fn a_restarted_agent_adopts_what_runs_and_never_calls_it_unready() {
+    let mut scene = Scene::new("21060-21069").await;
+    scene.controller.assign(vec![scene.servo(1)], vec![]);
+    let before = scene.controller.until_servo(1, "ready").await;
+    scene.host.kill().await;
+    let reports = scene.controller.heard(|heard| heard.reports.len());
+    scene.start_agent();
+    scene
+        .controller
+        .until("the agent is back", |heard| match &heard.reports[reports..] {
+            [] => Err("no report".into()),
+            [first, ..] if *first == before => Ok(()),
+            other => panic!("reported {other:?}"),
+        })
+        .await;
+    scene.controller.heard(|heard| assert_eq!(heard.hellos.last().unwrap().incarnation, Incarnation(2)));
+    assert_eq!(scene.engine.calls(), ["start s1"]);
+}
+
+#[tokio::test]
+async fn a_damaged_journal_costs_no_servo_its_life_or_port() {
+    let mut scene = Scene::new("21070-21079").await;
+    scene.controller.assign(vec![scene.servo(1)], vec![]);
+    let before = scene.controller.until_servo(1, "ready").await;
+    scene.host.stop().await;
+    std::fs::write(scene.host.config.data_dir.join("journal"), b"nonsense").unwrap();
+    let reports = scene.controller.heard(|heard| heard.reports.len());
+    scene.start_agent();
+    scene
+        .controller
+        .until("it is reported again", |heard| match heard.reports[reports..].last() {
+            Some(report) if *report == before => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    assert_eq!(scene.engine.calls(), ["start s1"]);
+}
+
+#[tokio::test]
+async fn without_any_controller_servos_run_on_and_crashed_ones_return() {
+    let mut scene = Scene::new("21080-21089").await;
+    scene.controller.assign(vec![scene.servo(1), scene.servo(2)], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    scene.controller.until_servo(2, "ready").await;
+    scene.controller.stop().await;
+    scene.engine.crash(ServoId(1), 1);
+    until("s1 runs again", || match scene.engine.calls().last().map(String::as_str) {
+        Some("restart s1") => Ok(()),
+        _ => Err(format!("{:?}", scene.engine.calls())),
+    })
+    .await;
+    assert_eq!(scene.engine.running(), [ServoId(1), ServoId(2)]);
+    scene.controller.start_again().await;
+    let report = scene.controller.until_servo(1, "ready").await;
+    assert_eq!(report.restarts, 1);
+}
+
+#[tokio::test]
+async fn a_restarted_agent_that_reaches_nobody_starts_what_is_missing() {
+    let mut scene = Scene::new("21090-21099").await;
+    scene.controller.assign(vec![scene.servo(1)], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    scene.host.stop().await;
+    scene.controller.stop().await;
+    scene.engine.vanish(ServoId(1));
+    scene.start_agent();
+    until("s1 runs", || match scene.engine.running()[..] {
+        [ServoId(1)] => Ok(()),
+        _ => Err(format!("{:?}", scene.engine.calls())),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_agent_that_never_heard_a_controller_removes_nothing() {
+    let mut scene = Scene::new("21100-21109").await;
+    scene.controller.assign(vec![scene.servo(1)], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    scene.host.stop().await;
+    // The same engine, an agent without a memory, a controller that has not decided yet.
+    let fresh = Controller::start(&scene.authority).await;
+    let mut other = Host::new(&scene.authority, &[fresh.address], RuntimeChoice::Process, "21100-21109");
+    other.start_with(Arc::new(scene.engine.clone()));
+    fresh.until_servo(1, "ready").await;
+    assert_eq!(scene.engine.running(), [ServoId(1)]);
+    fresh.assign(vec![], vec![]);
+    until("now it is removed", || match scene.engine.running().is_empty() {
+        true => Ok(()),
+        false => Err("it runs".into()),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_older_assignment_is_ignored() {
+    let scene = Scene::new("21110-21119").await;
+    scene.controller.assign(vec![], vec![]);
+    scene.controller.assign(vec![scene.servo(1)], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    let old = Assignment { host: HostName::new("h1").unwrap(), generation: 1, servos: vec![], builds: vec![] };
+    scene.controller.send(AgentDirective::Assignment(old));
+    scene.controller.assign(vec![scene.servo(1), scene.servo(2)], vec![]);
+    scene.controller.until_servo(2, "ready").await;
+    assert_eq!(scene.engine.calls(), ["start s1", "start s2"]);
+}
+
+#[tokio::test]
+async fn an_agent_that_is_sent_away_goes_to_another_controller() {
+    let authority = Authority::create().unwrap();
+    let (first, second) = (Controller::start(&authority).await, Controller::start(&authority).await);
+    let mut host = Host::new(&authority, &[first.address, second.address], RuntimeChoice::Process, "21120-21129");
+    host.start_with(Arc::new(FakeRuntime::new([127, 0, 0, 1].into())));
+    let said_hello = |controller: &Controller| controller.heard(|heard| heard.hellos.len());
+    until("the nearest is taken", || match said_hello(&first) {
+        1 => Ok(()),
+        _ => Err("no hello".into()),
+    })
+    .await;
+    assert_eq!(said_hello(&second), 0);
+    first.send(AgentDirective::GoElsewhere);
+    until("the other is taken", || match said_hello(&second) {
+        1 => Ok(()),
+        _ => Err("no hello".into()),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bundle_that_no_controller_has_is_a_clear_failure() {
+    let scene = Scene::new("21130-21139").await;
+    let missing = BlobRef { digest: Digest::of(b"missing"), size: MemoryBytes(7) };
+    scene.controller.assign(vec![servo(1, missing, "serve")], vec![]);
+    let report = scene.controller.until_servo(1, "exited").await;
+    let ServoStatus::Exited(exit) = report.status else { unreachable!() };
+    assert!(exit.reason.contains("no controller gave blob"), "{exit:?}");
+    scene.controller.put(b"missing".to_vec());
+    scene.controller.until_servo(1, "ready").await;
+}
+
+#[tokio::test]
+async fn without_a_free_port_a_servo_fails_with_the_reason() {
+    let scene = Scene::new("21140-21140").await;
+    scene.controller.assign(vec![scene.servo(1), scene.servo(2)], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    let report = scene.controller.until_servo(2, "exited").await;
+    let ServoStatus::Exited(exit) = report.status else { unreachable!() };
+    assert!(exit.reason.contains("no free port in 21140-21140"), "{exit:?}");
+}
+
+#[tokio::test]
+async fn logs_of_what_is_unknown_end_with_the_reason() {
+    let scene = Scene::new("21150-21159").await;
+    scene.controller.assign(vec![scene.servo(1)], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    scene.controller.want_log(1, LogSource::Servo(ServoId(1)), false, None);
+    assert_eq!(scene.controller.until_log_end(1).await, (vec!["output of s1".to_owned()], String::new()));
+    scene.controller.want_log(2, LogSource::Servo(ServoId(9)), false, None);
+    let (lines, end) = scene.controller.until_log_end(2).await;
+    assert!(lines.is_empty() && end.contains("s9 is not on this host"), "{end}");
+}
