@@ -43,10 +43,10 @@ impl State {
     }
 
     /// Reads what [`State::to_records`] gave, each item one envelope.
-    pub fn from_records<'a>(records: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, WireError> {
+    pub fn from_records(records: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<Self, WireError> {
         let mut state = State::default();
         for record in records {
-            state.insert_record(record)?;
+            state.insert_record(record.as_ref())?;
         }
         state.rebuild_indexes();
         Ok(state)

@@ -1,0 +1,442 @@
+//! Three controllers in this process: real gRPC with mTLS on loopback, real logs on disk.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::Stream;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::network::{NetVote, RPCOption};
+use openraft::raft::VoteRequest;
+use openraft::vote::{RaftLeaderId, RaftVote};
+use pontoon_core::command::CreateApp;
+use pontoon_core::{Command, RejectedKind, Reply, Stamped};
+use pontoon_kit::{Authority, Identity, Role, rpc};
+use pontoon_model::{AppName, ControllerId, IdempotencyKey};
+use pontoon_proto::services::peers_server::{self, PeersServer};
+use pontoon_proto::services::raft_client::RaftClient;
+use pontoon_proto::{
+    BlobPart, BlobPresence, BlobRequest, BlobStored, LogChunk, LogRequest, ProposeReply, ProposeRequest, RaftMessage,
+    RelayBatch, Relayed,
+};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::network::Network;
+use super::types::Vote;
+use super::*;
+
+/// An election and a commit take a second; a busy machine takes longer.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// The `Peers` service as far as proposals need it; the rest of it is the controller's.
+struct Forwarded(Proposer);
+
+type Stub<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn not_here<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("not part of these tests"))
+}
+
+#[tonic::async_trait]
+impl peers_server::Peers for Forwarded {
+    type GetBlobStream = Stub<BlobPart>;
+    type OpenLogStream = Stub<LogChunk>;
+
+    async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
+        rpc::caller(&request, Role::Controller)?;
+        let reply = self.0.answer(request.into_inner()).await;
+        reply.map(Response::new).map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+    async fn relay(&self, _: Request<RelayBatch>) -> Result<Response<Relayed>, Status> {
+        not_here()
+    }
+    async fn has_blob(&self, _: Request<BlobRequest>) -> Result<Response<BlobPresence>, Status> {
+        not_here()
+    }
+    async fn get_blob(&self, _: Request<BlobRequest>) -> Result<Response<Self::GetBlobStream>, Status> {
+        not_here()
+    }
+    async fn put_blob(&self, _: Request<Streaming<BlobPart>>) -> Result<Response<BlobStored>, Status> {
+        not_here()
+    }
+    async fn open_log(&self, _: Request<LogRequest>) -> Result<Response<Self::OpenLogStream>, Status> {
+        not_here()
+    }
+}
+
+/// One running controller's consensus and its gRPC server.
+struct Node {
+    consensus: Consensus,
+    serving: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Node {
+    async fn start(config: ConsensusConfig, listener: TcpListener) -> Self {
+        let identity = config.identity.clone();
+        let (consensus, service) = Consensus::start(config).await.unwrap();
+        let peers = PeersServer::new(Forwarded(consensus.proposer()));
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let router = rpc::server(&identity).unwrap().add_service(service).add_service(peers);
+        let serving = tokio::spawn(async move {
+            // Not waiting for open streams: the others' streams never end by themselves.
+            tokio::select! {
+                served = router.serve_with_incoming(TcpListenerStream::new(listener)) => served.unwrap(),
+                () = stopped => {}
+            }
+        });
+        Self { consensus, serving, stop }
+    }
+
+    /// As on SIGTERM.
+    async fn shut_down(self) {
+        self.consensus.shutdown().await;
+        self.cut_off().await;
+    }
+
+    /// Without a word to the others.
+    async fn vanish(self) {
+        let (raft, log) = (self.consensus.raft.clone(), self.consensus.log.clone());
+        self.cut_off().await;
+        raft.shutdown().await.unwrap();
+        log.close().await;
+    }
+
+    async fn cut_off(self) {
+        self.stop.cancel();
+        self.serving.await.unwrap();
+    }
+}
+
+struct Cluster {
+    folder: tempfile::TempDir,
+    authority: Authority,
+    members: Vec<Member>,
+    nodes: Vec<Option<Node>>,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(std::io::stderr).try_init();
+        let mut listeners = Vec::new();
+        let mut members = Vec::new();
+        for id in 1..=3 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let name = format!("controller-{id}").parse().unwrap();
+            members.push(Member { id: ControllerId(id * 1_000), name, grpc: listener.local_addr().unwrap() });
+            listeners.push(listener);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::create().unwrap();
+        let mut cluster = Self { folder, authority, members, nodes: Vec::new() };
+        for (at, listener) in listeners.into_iter().enumerate() {
+            let node = Node::start(cluster.config(at), listener).await;
+            cluster.nodes.push(Some(node));
+        }
+        cluster
+    }
+
+    fn identity(&self, at: usize) -> Identity {
+        self.authority.issue(Role::Controller, self.members[at].name.as_str()).unwrap()
+    }
+
+    fn data_dir(&self, at: usize) -> PathBuf {
+        self.folder.path().join(at.to_string())
+    }
+
+    fn config(&self, at: usize) -> ConsensusConfig {
+        ConsensusConfig {
+            id: self.members[at].id,
+            name: self.members[at].name.clone(),
+            data_dir: self.data_dir(at),
+            members: self.members.clone(),
+            identity: self.identity(at),
+            timing: Timing::lan(),
+        }
+    }
+
+    async fn restart(&mut self, at: usize) {
+        let address: SocketAddr = self.members[at].grpc;
+        let listener = wait_for_port(address).await;
+        self.nodes[at] = Some(Node::start(self.config(at), listener).await);
+    }
+
+    fn consensus(&self, at: usize) -> &Consensus {
+        &self.nodes[at].as_ref().expect("this node is stopped").consensus
+    }
+
+    fn running(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|at| self.nodes[*at].is_some()).collect()
+    }
+
+    /// Waits until all running nodes name the same leader, and it leads.
+    async fn leader(&self) -> usize {
+        let agreed = || {
+            let named = self.running().into_iter().map(|at| self.consensus(at).leadership().borrow().leader);
+            let named: Vec<_> = named.collect();
+            let first = named.first().copied().flatten()?;
+            let at = self.members.iter().position(|member| member.id == first)?;
+            let leads = self.nodes[at].is_some() && self.consensus(at).leadership().borrow().leading;
+            (leads && named.iter().all(|leader| *leader == Some(first))).then_some(at)
+        };
+        wait_for("a leader all agree on", agreed).await
+    }
+
+    /// Waits until the copies of all running nodes hold `apps`.
+    async fn all_have(&self, apps: &[&str]) {
+        for at in self.running() {
+            let mut feed = self.consensus(at).feed();
+            let has = async {
+                while apps.iter().any(|app| feed.snapshot().app(&name(app)).is_none()) {
+                    feed.changed().await;
+                }
+            };
+            timeout(BOUND, has).await.unwrap_or_else(|_| panic!("node {at} never saw {apps:?}"));
+        }
+    }
+
+    async fn shut_down(mut self) {
+        for node in self.nodes.drain(..).flatten() {
+            node.shut_down().await;
+        }
+    }
+}
+
+/// The old server's socket may take a moment to go.
+async fn wait_for_port(address: SocketAddr) -> TcpListener {
+    let deadline = Instant::now() + BOUND;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) => assert!(Instant::now() < deadline, "{address} is not free: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + BOUND;
+    loop {
+        if let Some(value) = found() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {BOUND:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn name(app: &str) -> AppName {
+    app.parse().unwrap()
+}
+
+fn create(app: &str) -> Command {
+    CreateApp { name: name(app) }.into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_controller_takes_commands_and_all_see_them() {
+    let cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    for (at, app) in ["a", "b", "c"].into_iter().enumerate() {
+        let (reply, index) = cluster.consensus(at).proposer().propose(create(app)).await.unwrap();
+        assert_eq!(reply, Reply::Done);
+        assert!(index > 0);
+    }
+    cluster.all_have(&["a", "b", "c"]).await;
+    let refused = cluster.consensus((leader + 1) % 3).proposer().propose(create("a")).await.unwrap_err();
+    assert!(matches!(&refused, ProposeError::Rejected(rejected) if rejected.kind == RejectedKind::Conflict), "{refused}");
+
+    // Who was told "done" finds it in that controller's copy, if it is the leader.
+    let (_, index) = cluster.consensus(leader).proposer().propose(create("d")).await.unwrap();
+    assert!(cluster.consensus(leader).feed().snapshot().index() >= index);
+
+    let members = cluster.consensus(leader).members();
+    let leaders: Vec<_> = members.iter().filter(|member| member.role == "leader").map(|member| member.id).collect();
+    assert_eq!(leaders, [cluster.members[leader].id]);
+    assert!(members.iter().all(|member| member.matched.is_some()), "{members:?}");
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stops_or_vanishes_is_replaced_and_nothing_is_lost() {
+    let mut cluster = Cluster::start().await;
+    let first = cluster.leader().await;
+    cluster.consensus(first).proposer().propose(create("before")).await.unwrap();
+    let follower = (first + 1) % 3;
+    let proposer = cluster.consensus(follower).proposer();
+
+    cluster.nodes[first].take().unwrap().shut_down().await;
+    // At once: the proposer finds the new leader by itself.
+    proposer.propose(create("after-a-stop")).await.unwrap();
+    cluster.restart(first).await;
+    cluster.all_have(&["before", "after-a-stop"]).await;
+
+    let second = cluster.leader().await;
+    let proposer = cluster.consensus((second + 1) % 3).proposer();
+    let term = cluster.consensus(second).leadership().borrow().term;
+    cluster.nodes[second].take().unwrap().vanish().await;
+    proposer.propose(create("after-a-crash")).await.unwrap();
+    let third = cluster.leader().await;
+    assert!(cluster.consensus(third).leadership().borrow().term > term);
+    cluster.restart(second).await;
+    cluster.all_have(&["before", "after-a-stop", "after-a-crash"]).await;
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_with_the_same_key_is_applied_once() {
+    let cluster = Cluster::start().await;
+    let command = Stamped { key: IdempotencyKey(42), command: create("once") };
+    let first = cluster.consensus(0).proposer().propose_stamped(vec![command.clone()]).await.unwrap();
+    let second = cluster.consensus(1).proposer().propose_stamped(vec![command]).await.unwrap();
+    assert_eq!(first.0, second.0);
+    assert!(first.0[0].is_ok() && second.1 > first.1);
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_commands_share_entries() {
+    const COMMANDS: u64 = 600;
+    let cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let (_, before) = cluster.consensus(leader).proposer().propose(create("first")).await.unwrap();
+    let asked = (0..COMMANDS).map(|at| {
+        let proposer = cluster.consensus(leader).proposer();
+        async move { proposer.propose(create(&format!("app-{at}"))).await.unwrap().1 }
+    });
+    let last = futures_util::future::join_all(asked).await.into_iter().max().unwrap();
+    assert!(last - before < COMMANDS / 10, "{COMMANDS} commands took {} entries", last - before);
+    assert_eq!(cluster.consensus(leader).feed().snapshot().apps().count() as u64, COMMANDS + 1);
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_much_for_an_entry_is_refused_with_its_size() {
+    let cluster = Cluster::start().await;
+    let commands = (0..=MAX_COMMANDS as u128).map(|key| Stamped { key: IdempotencyKey(key), command: create("a") });
+    let refused = cluster.consensus(0).proposer().propose_stamped(commands.collect()).await.unwrap_err();
+    assert!(matches!(refused, ProposeError::TooLarge { commands: 1_025, .. }), "{refused}");
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_stopped_and_started_again_know_everything() {
+    let mut cluster = Cluster::start().await;
+    for app in ["a", "b", "c"] {
+        cluster.consensus(0).proposer().propose(create(app)).await.unwrap();
+    }
+    cluster.all_have(&["a", "b", "c"]).await;
+    let term = cluster.consensus(0).leadership().borrow().term;
+    for at in 0..3 {
+        cluster.nodes[at].take().unwrap().shut_down().await;
+    }
+    for at in 0..3 {
+        cluster.restart(at).await;
+    }
+    cluster.all_have(&["a", "b", "c"]).await;
+    let leader = cluster.leader().await;
+    assert!(cluster.consensus(leader).leadership().borrow().term > term);
+    cluster.consensus(leader).proposer().propose(create("d")).await.unwrap();
+    cluster.all_have(&["d"]).await;
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_that_was_away_too_long_gets_a_snapshot() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let away = (leader + 1) % 3;
+    cluster.nodes[away].take().unwrap().shut_down().await;
+    for at in 0..40 {
+        cluster.consensus(leader).proposer().propose(create(&format!("app-{at}"))).await.unwrap();
+    }
+    let raft = cluster.consensus(leader).raft.clone();
+    let applied = raft.metrics().borrow_watched().last_applied.map(|id| id.index());
+    raft.trigger().snapshot().await.unwrap();
+    wait_for("a snapshot", || raft.metrics().borrow_watched().snapshot.filter(|id| Some(id.index()) >= applied)).await;
+    raft.trigger().purge_log(applied.unwrap()).await.unwrap();
+    wait_for("a purge", || raft.metrics().borrow_watched().purged.filter(|id| Some(id.index()) >= applied)).await;
+
+    cluster.restart(away).await;
+    cluster.all_have(&["app-0", "app-39"]).await;
+    let current = cluster.data_dir(away).join("raft/snapshots/current.snapshot");
+    assert!(current.exists(), "it caught up without a snapshot");
+    let left: Vec<_> = std::fs::read_dir(current.parent().unwrap()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+
+    // And starts from it.
+    cluster.nodes[away].take().unwrap().shut_down().await;
+    cluster.restart(away).await;
+    assert!(cluster.consensus(away).feed().snapshot().app(&name("app-39")).is_some());
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pre_vote_against_a_living_leader_is_refused_and_changes_no_term() {
+    let cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let (asked, asker) = ((leader + 1) % 3, (leader + 2) % 3);
+    let term = cluster.consensus(asked).leadership().borrow().term;
+    let network = Network::new(cluster.members[asker].id.0, cluster.identity(asker), Default::default());
+    let peer = types::Peer { name: cluster.members[asked].name.clone(), grpc: cluster.members[asked].grpc };
+    let mut network_of = network.clone();
+    let mut connection =
+        openraft::RaftNetworkFactory::new_client(&mut network_of, cluster.members[asked].id.0, &peer).await;
+    let last = cluster.consensus(asker).raft.metrics().borrow_watched().last_applied;
+    let ballot = || {
+        let leader_id = RaftLeaderId::new(term + 5, cluster.members[asker].id.0);
+        VoteRequest::new(Vote::from_leader_id(leader_id, false), last)
+    };
+    let voted = connection.pre_vote(ballot(), RPCOption::new(BOUND)).await.unwrap();
+    assert!(!voted.vote_granted);
+    assert_eq!(cluster.consensus(asked).raft.metrics().borrow_watched().current_term, term);
+
+    // Who cannot be asked has not granted.
+    let nobody = types::Peer { name: "nobody".parse().unwrap(), grpc: ([127, 0, 0, 1], 1).into() };
+    let mut connection = openraft::RaftNetworkFactory::new_client(&mut network_of, 77, &nobody).await;
+    assert!(connection.pre_vote(ballot(), RPCOption::new(BOUND)).await.is_err());
+
+    // A message for another controller is not taken: addresses change hands.
+    let mut connection = openraft::RaftNetworkFactory::new_client(&mut network_of, 77, &peer).await;
+    let error = connection.vote(ballot(), RPCOption::new(BOUND)).await.unwrap_err();
+    assert!(error.to_string().contains("the message is for c77"), "{error}");
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_controllers_may_speak_raft() {
+    let cluster = Cluster::start().await;
+    let agent = cluster.authority.issue(Role::Agent, "host-1").unwrap();
+    let channel = rpc::channel(cluster.members[0].grpc, Role::Controller, &agent).unwrap();
+    let mut client = RaftClient::new(channel);
+    let message = || RaftMessage { body: Default::default() };
+    let refusals = [
+        client.vote(message()).await.unwrap_err(),
+        client.pre_vote(message()).await.unwrap_err(),
+        client.transfer_leader(message()).await.unwrap_err(),
+        client.append(tokio_stream::iter([message()])).await.unwrap_err(),
+        client.snapshot(tokio_stream::iter([message()])).await.unwrap_err(),
+    ];
+    assert!(refusals.iter().all(|status| status.code() == Code::PermissionDenied), "{refusals:?}");
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_majority_nobody_leads() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    for at in [(leader + 1) % 3, (leader + 2) % 3] {
+        cluster.nodes[at].take().unwrap().vanish().await;
+    }
+    let leadership = cluster.consensus(leader).leadership();
+    wait_for("the leader notices", || leadership.borrow().leader.is_none().then_some(())).await;
+    assert!(!leadership.borrow().leading);
+    cluster.shut_down().await;
+}

@@ -1,0 +1,274 @@
+//! The consensus of one controller, put together.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{InitializeError, RaftError};
+use pontoon_model::{ControllerId, ControllerName};
+use pontoon_proto::services::raft_server::RaftServer;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::batcher::Batcher;
+use super::config::{ConsensusConfig, Member};
+use super::leadership::{self, Leadership};
+use super::log_store::{LogError, LogStore};
+use super::network::{Heard, Network, RaftService};
+use super::proposer::{Peers, Proposer};
+use super::snapshot::{SnapshotError, SnapshotStore};
+use super::state_machine::{StateFeed, StateMachine};
+use super::types::{Peer, Raft};
+
+/// Bytes of log after which a snapshot is made: replaying as much takes a few seconds.
+const SNAPSHOT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Bytes of log kept behind a snapshot at most, however few entries that is.
+const KEPT_BYTES: u64 = 256 * 1024 * 1024;
+
+/// How often the log's size is looked at.
+const LOOK_AT_SIZE: Duration = Duration::from_secs(5);
+
+/// A planned stop waits this long for another leader, in election timeouts.
+const HANDOVER_ELECTIONS: u32 = 4;
+
+/// Why the consensus does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsensusError {
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The timeouts make no sense.
+    #[error("the timing of the controllers cannot be used")]
+    Timing(#[source] Box<openraft::ConfigError>),
+    /// This controller is not among the members it was given.
+    #[error("{id} is not among the members; add it to `members` in the configuration")]
+    NotAMember {
+        /// This controller.
+        id: ControllerId,
+    },
+    /// openraft refused to start.
+    #[error("the consensus of {id} does not start: {why}")]
+    Start {
+        /// This controller.
+        id: ControllerId,
+        /// Why.
+        why: String,
+    },
+}
+
+/// One member, as `GET /v1/controllers` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its Raft id.
+    pub id: ControllerId,
+    /// Its name.
+    pub name: ControllerName,
+    /// Its gRPC address.
+    pub grpc: SocketAddr,
+    /// `leader`, `voter` or `learner`.
+    pub role: &'static str,
+    /// Last entry known to be on its disk; only known to the leader.
+    pub matched: Option<u64>,
+}
+
+/// The running consensus of this controller.
+pub struct Consensus {
+    id: ControllerId,
+    pub(super) raft: Raft,
+    pub(super) log: LogStore,
+    proposer: Proposer,
+    feed: StateFeed,
+    leadership: watch::Receiver<Leadership>,
+    handover: Duration,
+    configured: BTreeMap<u64, SocketAddr>,
+    _compacting: DropGuard,
+}
+
+impl Consensus {
+    /// Opens the log and the snapshot, applies what was committed, joins the others. The service must be
+    /// served under the address in `members`.
+    pub async fn start(config: ConsensusConfig) -> Result<(Self, RaftServer<RaftService>), ConsensusError> {
+        let id = config.id;
+        if !config.members.iter().any(|member| member.id == id) {
+            return Err(ConsensusError::NotAMember { id });
+        }
+        let openraft = config.openraft().map_err(|error| ConsensusError::Timing(Box::new(error)))?;
+        let (log, snapshots) = open_stores(&config).await?;
+        let (state_machine, feed) = StateMachine::new(snapshots.clone());
+        let configured: BTreeMap<u64, SocketAddr> =
+            config.members.iter().map(|member| (member.id.0, member.grpc)).collect();
+        let network = Network::new(id.0, config.identity.clone(), configured.clone());
+        let started = Raft::new(id.0, Arc::new(openraft), network, log.clone(), state_machine).await;
+        let raft = match started {
+            Ok(raft) => raft,
+            Err(error) => {
+                log.close().await;
+                return Err(ConsensusError::Start { id, why: error.to_string() });
+            }
+        };
+        initialize(&raft, &log, &config).await?;
+
+        let heard = Heard::default();
+        let leadership = leadership::watch_leadership(&raft, heard.clone(), config.timing);
+        let batcher = Batcher::start(raft.clone(), feed.clone());
+        let peers = Peers::new(raft.clone(), config.identity.clone(), configured.clone());
+        let proposer = Proposer::new(id, batcher, leadership.clone(), peers);
+        let compacting = CancellationToken::new();
+        tokio::spawn(compacting.clone().run_until_cancelled_owned(compact(raft.clone(), log.clone())));
+
+        let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard))
+            .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES);
+        let handover = config.timing.election_max * HANDOVER_ELECTIONS;
+        let _compacting = compacting.drop_guard();
+        Ok((Self { id, raft, log, proposer, feed, leadership, handover, configured, _compacting }, service))
+    }
+
+    /// The way in.
+    pub fn proposer(&self) -> Proposer {
+        self.proposer.clone()
+    }
+
+    /// The way out.
+    pub fn feed(&self) -> StateFeed {
+        self.feed.clone()
+    }
+
+    /// Who leads.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    /// All members as this controller knows them.
+    pub fn members(&self) -> Vec<MemberStatus> {
+        let leader = self.leadership.borrow().leader;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = &metrics.membership_config;
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let status = |(&id, peer): (&u64, &Peer)| {
+            let matched = match &metrics.replication {
+                Some(_) if id == self.id.0 => metrics.last_log_index,
+                Some(replication) => replication.get(&id).and_then(|matched| matched.as_ref()).map(|log| log.index()),
+                None => None,
+            };
+            let role = match () {
+                () if leader == Some(ControllerId(id)) => "leader",
+                () if voters.contains(&id) => "voter",
+                () => "learner",
+            };
+            let grpc = self.configured.get(&id).copied().unwrap_or(peer.grpc);
+            MemberStatus { id: ControllerId(id), name: peer.name.clone(), grpc, role, matched }
+        };
+        membership.nodes().map(status).collect()
+    }
+
+    /// Waits until the consensus has failed by itself (its disk, an entry of a newer version) and says why.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_and_update().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Hands leadership over if this controller leads, stops, and closes the log.
+    pub async fn shutdown(&self) {
+        self.hand_over().await;
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "the consensus did not end cleanly");
+        }
+        self.log.close().await;
+    }
+
+    /// Transfers leadership to the follower that has most of the log, so that nobody waits for an election.
+    async fn hand_over(&self) {
+        let target = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+            let followers = metrics.replication.iter().flatten();
+            followers
+                .filter(|(id, _)| **id != self.id.0 && voters.contains(id))
+                .max_by_key(|(_, matched)| matched.as_ref().map(|log| log.index()))
+                .filter(|_| metrics.state == ServerState::Leader)
+                .map(|(id, _)| *id)
+        };
+        let Some(target) = target else { return };
+        if self.raft.trigger().transfer_leader(target).await.is_err() {
+            return;
+        }
+        let mut leadership = self.leadership.clone();
+        let handed_over = leadership::until(&mut leadership, |now| now.leader.filter(|leader| *leader != self.id));
+        if timeout(self.handover, handed_over).await.is_err() {
+            tracing::warn!(target = %ControllerId(target), "leadership could not be handed over; the others will elect");
+        }
+    }
+}
+
+async fn open_stores(config: &ConsensusConfig) -> Result<(LogStore, Arc<SnapshotStore>), ConsensusError> {
+    let folder = config.data_dir.join("raft");
+    let id = config.id;
+    let opened = tokio::task::spawn_blocking(move || {
+        let log = LogStore::open(&folder, id)?;
+        let snapshots = SnapshotStore::open(&folder.join("snapshots"))?;
+        Ok((log, Arc::new(snapshots)))
+    });
+    opened.await.unwrap_or_else(|error| Err(ConsensusError::Start { id, why: error.to_string() }))
+}
+
+/// Makes the cluster, once in the life of this store. Every first member does it with the same members, which
+/// gives the same first entry; whoever was part of a cluster never does it again.
+async fn initialize(raft: &Raft, log: &LogStore, config: &ConsensusConfig) -> Result<(), ConsensusError> {
+    if log.is_initialized() {
+        return Ok(());
+    }
+    let start = |why: String| ConsensusError::Start { id: config.id, why };
+    let peer = |member: &Member| (member.id.0, Peer { name: member.name.clone(), grpc: member.grpc });
+    let members: BTreeMap<u64, Peer> = config.members.iter().map(peer).collect();
+    match raft.initialize(members).await {
+        // Not allowed: a log from before, whose marker a crash left out, or another member was faster.
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+        Err(error) => return Err(start(error.to_string())),
+    }
+    let log = log.clone();
+    let marked = tokio::task::spawn_blocking(move || log.mark_initialized()).await;
+    Ok(marked.map_err(|error| start(error.to_string()))??)
+}
+
+/// Makes snapshots by the log's bytes (openraft counts entries), and keeps the log behind them bounded.
+async fn compact(raft: Raft, log: LogStore) {
+    let mut asked_at = None;
+    loop {
+        tokio::time::sleep(LOOK_AT_SIZE).await;
+        let (snapshot, applied) = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.snapshot.map(|id| id.index()), metrics.last_applied.map(|id| id.index()))
+        };
+        let since = snapshot.max(asked_at);
+        let result = if log.bytes_after(since) > SNAPSHOT_BYTES && applied > since {
+            asked_at = applied;
+            raft.trigger().snapshot().await
+        } else if let Some(snapshot) = snapshot.filter(|_| log.bytes_after(None) > KEPT_BYTES) {
+            raft.trigger().purge_log(snapshot).await
+        } else {
+            Ok(())
+        };
+        if result.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Who leads, as far as this controller knows, and since when.
+
+use std::time::{Duration, Instant};
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Instant as _, RaftMetrics, ServerState};
+use pontoon_model::ControllerId;
+use tokio::sync::watch;
+
+use super::config::Timing;
+use super::network::Heard;
+use super::types::{Raft, TypeConfig};
+
+/// Who leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader, if it was heard within two election timeouts.
+    pub leader: Option<ControllerId>,
+    /// Whether it is this controller, and it has applied everything its predecessors committed.
+    pub leading: bool,
+    /// Raft's term: each has at most one leader.
+    pub term: u64,
+    /// Since when the above holds. Monotonic.
+    pub since: Instant,
+}
+
+impl Leadership {
+    fn unknown() -> Self {
+        Self { leader: None, leading: false, term: 0, since: Instant::now() }
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        (self.leader, self.leading, self.term) == (other.leader, other.leading, other.term)
+    }
+}
+
+/// Follows `raft` and publishes who leads, until the consensus ends.
+pub(super) fn watch_leadership(raft: &Raft, heard: Heard, timing: Timing) -> watch::Receiver<Leadership> {
+    let (sender, receiver) = watch::channel(Leadership::unknown());
+    let mut metrics = raft.metrics();
+    tokio::spawn(async move {
+        // A leader's silence changes no metric, so there is also a clock.
+        let mut clock = tokio::time::interval(timing.heartbeat);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let ended = tokio::select! {
+                changed = metrics.changed() => changed.is_err(),
+                _ = clock.tick() => false,
+                () = sender.closed() => return,
+            };
+            let now = if ended { Leadership::unknown() } else { judge(&metrics.borrow_and_update(), &heard, timing) };
+            sender.send_if_modified(|before| {
+                let changed = !before.same(&now);
+                if changed {
+                    tracing::info!(leader = ?now.leader, leading = now.leading, term = now.term, "leadership changed");
+                    *before = now;
+                }
+                changed
+            });
+            if ended {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Reads the metrics: openraft names the leader it last voted for, however long ago that one was heard.
+fn judge(metrics: &RaftMetrics<TypeConfig>, heard: &Heard, timing: Timing) -> Leadership {
+    let recent: Duration = timing.election_max * 2;
+    let mut leadership = Leadership { term: metrics.current_term, ..Leadership::unknown() };
+    if metrics.running_state.is_err() {
+        return leadership;
+    }
+    let leads = metrics.state == ServerState::Leader && metrics.current_leader == Some(metrics.id);
+    let alive = if leads {
+        metrics.last_quorum_acked.is_none_or(|acked| acked.elapsed() < recent)
+    } else {
+        heard.last().is_some_and(|last| last.elapsed() < recent)
+    };
+    if alive {
+        leadership.leader = metrics.current_leader.map(ControllerId);
+        // A new leader's first entry is blank; with it, all entries of its predecessors are applied.
+        let applied_term = metrics.last_applied.as_ref().map(|id| **id.committed_leader_id());
+        leadership.leading = leads && applied_term == Some(metrics.current_term);
+    }
+    leadership
+}
+
+/// Waits until `found` answers, looking at each change of leadership; none when the consensus ends.
+pub(super) async fn until<T>(
+    leadership: &mut watch::Receiver<Leadership>,
+    mut found: impl FnMut(&Leadership) -> Option<T>,
+) -> Option<T> {
+    loop {
+        if let Some(value) = found(&leadership.borrow_and_update()) {
+            return Some(value);
+        }
+        leadership.changed().await.ok()?;
+    }
+}
+

@@ -1,0 +1,60 @@
+//! Whose store this is, in a small file beside the database, so that a lost database is not taken for a new one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use pontoon_kit::file;
+use pontoon_model::ControllerId;
+use pontoon_model::wire::{self, WireError};
+use serde::{Deserialize, Serialize};
+
+/// One life of this store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct IdentityRecord {
+    pub(super) id: u64,
+    /// Whether the cluster was made: `initialize` is called once in its life.
+    pub(super) initialized: bool,
+}
+
+pontoon_model::wire! {
+    600, 1 => IdentityRecord;
+}
+
+/// Why the identity file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum IdentityError {
+    #[error("{}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: {source}", path.display())]
+    Wire { path: PathBuf, source: WireError },
+}
+
+fn path_in(folder: &Path) -> PathBuf {
+    folder.join("identity")
+}
+
+impl IdentityRecord {
+    /// The identity in `folder`, if there is one.
+    pub(super) fn load(folder: &Path) -> Result<Option<Self>, IdentityError> {
+        let path = path_in(folder);
+        match file::read_if_there(&path) {
+            Ok(Some(bytes)) => wire::decode(&bytes).map(Some).map_err(|source| IdentityError::Wire { path, source }),
+            Ok(None) => Ok(None),
+            Err(source) => Err(IdentityError::Io { path, source }),
+        }
+    }
+
+    /// Writes it durably.
+    pub(super) fn save(self, folder: &Path) -> Result<(), IdentityError> {
+        let path = path_in(folder);
+        let bytes = match wire::encode(&self) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(IdentityError::Wire { path, source }),
+        };
+        file::replace(&path, &bytes, 0o600).map_err(|source| IdentityError::Io { path, source })
+    }
+
+    pub(super) fn id(self) -> ControllerId {
+        ControllerId(self.id)
+    }
+}

@@ -1,0 +1,34 @@
+//! Consensus between the controllers: openraft on sled, over gRPC.
+//!
+//! ```text
+//!  Proposer ──► batcher ──► openraft ──► log_store (sled)      StateFeed ◄── state_machine ◄── openraft
+//!      └── leader elsewhere: Peers.Propose      └──► network (Raft service of the others)
+//! ```
+//!
+//! [`Consensus`] is all that the rest of the controller uses: [`Proposer`] is the only way in, [`StateFeed`]
+//! the only way out. Only `log_store/database.rs` names sled.
+
+mod batcher;
+mod config;
+mod consensus;
+mod layout;
+mod leadership;
+mod log_store;
+mod network;
+mod proposer;
+mod snapshot;
+mod state_machine;
+mod types;
+
+#[cfg(test)]
+mod cluster_tests;
+
+pub use self::batcher::{MAX_BYTES, MAX_COMMANDS};
+pub use self::config::{ConsensusConfig, Member, Timing};
+pub use self::consensus::{Consensus, ConsensusError, MemberStatus};
+pub use self::leadership::Leadership;
+pub use self::log_store::LogError;
+pub use self::network::RaftService;
+pub use self::proposer::{ProposeError, ProposeHereError, Proposer};
+pub use self::snapshot::SnapshotError;
+pub use self::state_machine::StateFeed;

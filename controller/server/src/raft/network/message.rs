@@ -1,0 +1,266 @@
+//! What controllers say to each other about Raft, in frozen layouts. Every message names its sender and
+//! its receiver: an address can come to belong to another controller, an id cannot.
+
+use bytes::Bytes;
+use openraft::raft::{
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use pontoon_model::wire::{self, Envelope, Wire, WireError};
+use pontoon_proto::RaftMessage;
+use serde::{Deserialize, Serialize};
+
+use super::super::layout::{LogIdRecord, SnapshotMetaRecord, VoteRecord, decode_entry, encode_entry};
+use super::super::types::{LogId, TypeConfig, Vote};
+
+/// Entries for a follower, or none for a sign of life.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Append {
+    vote: VoteRecord,
+    previous: Option<LogIdRecord>,
+    committed: Option<LogIdRecord>,
+    entries: Vec<Bytes>,
+}
+
+/// What the follower did with them.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Appended {
+    /// On its disk up to here.
+    Flushed(Option<LogIdRecord>),
+    /// It has another entry here, or none.
+    Conflict(LogIdRecord),
+    /// It follows a later leader.
+    HigherVote(VoteRecord),
+}
+
+/// A request for a vote, or the question whether one would be granted.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ballot {
+    vote: VoteRecord,
+    last: Option<LogIdRecord>,
+    transfer: bool,
+}
+
+/// Its answer.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Voted {
+    vote: VoteRecord,
+    granted: bool,
+    last: Option<LogIdRecord>,
+}
+
+/// Before the parts of a snapshot.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SnapshotBegin {
+    pub(super) vote: VoteRecord,
+    pub(super) meta: SnapshotMetaRecord,
+    pub(super) len: u64,
+}
+
+/// Part of a snapshot's file.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SnapshotPart {
+    pub(super) offset: u64,
+    pub(super) bytes: Bytes,
+}
+
+/// The snapshot is installed, or a later leader is known.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SnapshotTaken {
+    pub(super) vote: VoteRecord,
+}
+
+/// A leader hands its leadership over.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Transfer {
+    from: VoteRecord,
+    to: u64,
+    last: Option<LogIdRecord>,
+}
+
+/// Whether the receiver takes part in it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Transferred {
+    /// Yes.
+    Accepted,
+    /// Its vote is another by now.
+    VoteChanged { expected: VoteRecord, actual: VoteRecord },
+    /// Its log is behind.
+    NotFlushed { expected: Option<LogIdRecord>, actual: Option<LogIdRecord> },
+}
+
+pontoon_model::wire! {
+    620, 1 => Append;
+    621, 1 => Appended;
+    622, 1 => Ballot;
+    623, 1 => Voted;
+    624, 1 => SnapshotBegin;
+    625, 1 => SnapshotPart;
+    626, 1 => SnapshotTaken;
+    627, 1 => Transfer;
+    628, 1 => Transferred;
+}
+
+#[derive(Serialize, Deserialize)]
+struct Addressed<T> {
+    from: u64,
+    to: u64,
+    message: T,
+}
+
+/// Why a message cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MessageError {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("this is controller c{here}, the message is for c{to}: does an address belong to another controller now?")]
+    Misdirected { here: u64, to: u64 },
+}
+
+/// Puts `message` into a gRPC message.
+pub(super) fn seal<T: Wire>(from: u64, to: u64, message: T) -> Result<RaftMessage, WireError> {
+    let body = wire::seal(T::KIND, T::VERSION, &Addressed { from, to, message })?;
+    Ok(RaftMessage { body: body.into() })
+}
+
+/// Takes a message to `here` out of a gRPC message; with the id of who sent it.
+pub(super) fn open_from<T: Wire>(here: u64, message: &RaftMessage) -> Result<(u64, T), MessageError> {
+    let (envelope, rest) = Envelope::read(&message.body)?;
+    if !rest.is_empty() {
+        return Err(WireError::Malformed("bytes after its end").into());
+    }
+    if envelope.kind != T::KIND {
+        return Err(WireError::WrongKind { expected: T::KIND, found: envelope.kind }.into());
+    }
+    if envelope.version != T::VERSION {
+        return Err(WireError::TooNew { kind: envelope.kind, version: envelope.version }.into());
+    }
+    let addressed: Addressed<T> = envelope.decode()?;
+    if addressed.to == here {
+        Ok((addressed.from, addressed.message))
+    } else {
+        Err(MessageError::Misdirected { here, to: addressed.to })
+    }
+}
+
+/// Takes a message to `here` out of a gRPC message.
+pub(super) fn open<T: Wire>(here: u64, message: &RaftMessage) -> Result<T, MessageError> {
+    open_from(here, message).map(|(_, message)| message)
+}
+
+fn record(id: &Option<LogId>) -> Option<LogIdRecord> {
+    id.as_ref().map(LogIdRecord::from)
+}
+
+impl Append {
+    pub(super) fn from_request(request: &AppendEntriesRequest<TypeConfig>) -> Result<Self, WireError> {
+        let encode = |entry| encode_entry(entry).map(Bytes::from);
+        Ok(Self {
+            vote: (&request.vote).into(),
+            previous: record(&request.prev_log_id),
+            committed: record(&request.leader_commit),
+            entries: request.entries.iter().map(encode).collect::<Result<_, _>>()?,
+        })
+    }
+
+    pub(super) fn into_request(self) -> Result<AppendEntriesRequest<TypeConfig>, WireError> {
+        Ok(AppendEntriesRequest {
+            vote: self.vote.into(),
+            prev_log_id: self.previous.map(LogId::from),
+            leader_commit: self.committed.map(LogId::from),
+            entries: self.entries.iter().map(|bytes| decode_entry(bytes)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<&StreamAppendResult<TypeConfig>> for Appended {
+    fn from(result: &StreamAppendResult<TypeConfig>) -> Self {
+        match result {
+            Ok(flushed) => Appended::Flushed(record(flushed)),
+            Err(StreamAppendError::Conflict(id)) => Appended::Conflict(id.into()),
+            Err(StreamAppendError::HigherVote(vote)) => Appended::HigherVote(vote.into()),
+        }
+    }
+}
+
+impl From<Appended> for StreamAppendResult<TypeConfig> {
+    fn from(appended: Appended) -> Self {
+        match appended {
+            Appended::Flushed(id) => Ok(id.map(LogId::from)),
+            Appended::Conflict(id) => Err(StreamAppendError::Conflict(id.into())),
+            Appended::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote.into())),
+        }
+    }
+}
+
+impl From<&VoteRequest<TypeConfig>> for Ballot {
+    fn from(request: &VoteRequest<TypeConfig>) -> Self {
+        let transfer = request.leadership_transfer;
+        Self { vote: (&request.vote).into(), last: record(&request.last_log_id), transfer }
+    }
+}
+
+impl From<Ballot> for VoteRequest<TypeConfig> {
+    fn from(ballot: Ballot) -> Self {
+        let mut request = VoteRequest::new(ballot.vote.into(), ballot.last.map(LogId::from));
+        request.leadership_transfer = ballot.transfer;
+        request
+    }
+}
+
+impl From<&VoteResponse<TypeConfig>> for Voted {
+    fn from(response: &VoteResponse<TypeConfig>) -> Self {
+        let last = record(&response.last_log_id);
+        Self { vote: (&response.vote).into(), granted: response.vote_granted, last }
+    }
+}
+
+impl From<Voted> for VoteResponse<TypeConfig> {
+    fn from(voted: Voted) -> Self {
+        VoteResponse::new(Vote::from(voted.vote), voted.last.map(LogId::from), voted.granted)
+    }
+}
+
+impl From<&TransferLeaderRequest<TypeConfig>> for Transfer {
+    fn from(request: &TransferLeaderRequest<TypeConfig>) -> Self {
+        let last = request.last_log_id().map(LogIdRecord::from);
+        Self { from: request.from_leader().into(), to: *request.to_node_id(), last }
+    }
+}
+
+impl From<Transfer> for TransferLeaderRequest<TypeConfig> {
+    fn from(transfer: Transfer) -> Self {
+        TransferLeaderRequest::new(transfer.from.into(), transfer.to, transfer.last.map(LogId::from))
+    }
+}
+
+impl From<&TransferLeaderResponse<TypeConfig>> for Transferred {
+    fn from(response: &TransferLeaderResponse<TypeConfig>) -> Self {
+        use openraft::raft::TransferLeaderError as Refused;
+        match response {
+            Ok(()) => Transferred::Accepted,
+            Err(Refused::VoteChanged { expected, actual }) => {
+                Transferred::VoteChanged { expected: expected.into(), actual: actual.into() }
+            }
+            Err(Refused::LogNotFlushed { expected, actual }) => {
+                Transferred::NotFlushed { expected: record(expected), actual: record(actual) }
+            }
+        }
+    }
+}
+
+impl From<Transferred> for TransferLeaderResponse<TypeConfig> {
+    fn from(transferred: Transferred) -> Self {
+        use openraft::raft::TransferLeaderError as Refused;
+        match transferred {
+            Transferred::Accepted => Ok(()),
+            Transferred::VoteChanged { expected, actual } => {
+                Err(Refused::VoteChanged { expected: expected.into(), actual: actual.into() })
+            }
+            Transferred::NotFlushed { expected, actual } => Err(Refused::LogNotFlushed {
+                expected: expected.map(LogId::from),
+                actual: actual.map(LogId::from),
+            }),
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Snapshots of the state on disk: a header, one framed and checked record per row, an end.
+//!
+//! Written to a temporary file, synced, renamed, the folder synced: the file is whole or not there.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pontoon_core::State;
+use pontoon_model::wire::{self, Envelope, HEADER_LEN, MAX_PAYLOAD, WireError};
+use serde::{Deserialize, Serialize};
+
+use super::layout::SnapshotMetaRecord;
+use super::types::SnapshotMeta;
+
+const CURRENT: &str = "current.snapshot";
+
+/// First record: what the snapshot covers.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SnapshotHeader {
+    meta: SnapshotMetaRecord,
+}
+
+/// Last record: a file without it was cut.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SnapshotEnd {
+    rows: u64,
+}
+
+pontoon_model::wire! {
+    610, 1 => SnapshotHeader;
+    611, 1 => SnapshotEnd;
+}
+
+/// Why a snapshot cannot be written, read or put in place.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The disk.
+    #[error("cannot {doing} the snapshot {}", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its contents.
+    #[error("the snapshot {} cannot be read: {source}", path.display())]
+    Contents {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: WireError,
+    },
+}
+
+/// A snapshot file, open for reading; received ones with the state they hold.
+#[derive(Debug)]
+pub struct SnapshotFile {
+    path: PathBuf,
+    file: Arc<File>,
+    // Removed when dropped, unless it was put in place.
+    temporary: bool,
+    state: Option<State>,
+}
+
+impl SnapshotFile {
+    /// Its bytes, from the beginning.
+    pub(super) fn reader(&self) -> SnapshotReader {
+        SnapshotReader { file: self.file.clone(), at: 0 }
+    }
+
+    /// Its length in bytes.
+    pub(super) fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+}
+
+/// Reads a snapshot file at a position of its own: several may read one, and its name may mean another by now.
+#[derive(Debug)]
+pub(super) struct SnapshotReader {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for SnapshotReader {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(bytes, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl Drop for SnapshotFile {
+    fn drop(&mut self) {
+        if self.temporary {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The folder of snapshots.
+#[derive(Debug)]
+pub struct SnapshotStore {
+    folder: PathBuf,
+    // What is in place; held while another is put there, so that an older one never replaces a newer.
+    current: Mutex<Option<SnapshotMeta>>,
+}
+
+impl SnapshotStore {
+    /// Opens or makes the folder, and removes what a crash left half written.
+    pub fn open(folder: &Path) -> Result<Self, SnapshotError> {
+        let wrap = |doing| move |source| SnapshotError::Io { doing, path: folder.to_owned(), source };
+        fs::create_dir_all(folder).map_err(wrap("make the folder of"))?;
+        for entry in fs::read_dir(folder).map_err(wrap("list the folder of"))? {
+            let path = entry.map_err(wrap("list the folder of"))?.path();
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                fs::remove_file(&path).map_err(wrap("remove a half-written file beside"))?;
+            }
+        }
+        let store = Self { folder: folder.to_owned(), current: Mutex::new(None) };
+        let meta = store.current()?.map(|(meta, _)| meta);
+        *store.current.lock().unwrap_or_else(PoisonError::into_inner) = meta;
+        Ok(store)
+    }
+
+    fn current_path(&self) -> PathBuf {
+        self.folder.join(CURRENT)
+    }
+
+    /// A name for a file that is being written or received.
+    pub(super) fn temporary_path(&self) -> PathBuf {
+        self.folder.join(format!("{:016x}.tmp", rand::random::<u64>()))
+    }
+
+    /// The snapshot in place.
+    pub(super) fn current(&self) -> Result<Option<(SnapshotMeta, SnapshotFile)>, SnapshotError> {
+        let path = self.current_path();
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(SnapshotError::Io { doing: "open", path, source }),
+        };
+        let snapshot = SnapshotFile { path, file: Arc::new(file), temporary: false, state: None };
+        let meta = Rows::open(&snapshot)?.meta;
+        Ok(Some((meta, snapshot)))
+    }
+
+    /// Writes `state` and puts it in place.
+    pub(super) fn build(&self, meta: &SnapshotMeta, state: &State) -> Result<SnapshotFile, SnapshotError> {
+        let path = self.temporary_path();
+        write(&path, meta, state).inspect_err(|_| drop(fs::remove_file(&path)))?;
+        let mut snapshot = self.open_temporary(path)?;
+        self.put_in_place(meta, &mut snapshot)?;
+        Ok(snapshot)
+    }
+
+    /// Checks a received file at `path` and reads its state; it is removed unless it is installed.
+    pub(super) fn received(&self, path: PathBuf) -> Result<(SnapshotMeta, SnapshotFile), SnapshotError> {
+        let mut snapshot = self.open_temporary(path)?;
+        let (meta, state) = read(&snapshot)?;
+        snapshot.state = Some(state);
+        Ok((meta, snapshot))
+    }
+
+    /// Puts `snapshot` in place, a copy of it if it is another store's, and returns the state it holds.
+    pub(super) fn install(&self, mut snapshot: SnapshotFile) -> Result<State, SnapshotError> {
+        let (meta, state) = match snapshot.state.take() {
+            Some(state) => (Rows::open(&snapshot)?.meta, state),
+            None => read(&snapshot)?,
+        };
+        if snapshot.temporary {
+            self.put_in_place(&meta, &mut snapshot)?;
+        } else if snapshot.path != self.current_path() {
+            self.build(&meta, &state)?;
+        }
+        Ok(state)
+    }
+
+    fn open_temporary(&self, path: PathBuf) -> Result<SnapshotFile, SnapshotError> {
+        let file = File::open(&path).map_err(|source| SnapshotError::Io { doing: "open", path: path.clone(), source })?;
+        Ok(SnapshotFile { path, file: Arc::new(file), temporary: true, state: None })
+    }
+
+    fn put_in_place(&self, meta: &SnapshotMeta, snapshot: &mut SnapshotFile) -> Result<(), SnapshotError> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|current| current.last_log_id > meta.last_log_id) {
+            return Ok(());
+        }
+        let path = self.current_path();
+        let placed = (|| {
+            snapshot.file.sync_all()?;
+            fs::rename(&snapshot.path, &path)?;
+            File::open(&self.folder)?.sync_all()
+        })();
+        placed.map_err(|source| SnapshotError::Io { doing: "put in place", path: path.clone(), source })?;
+        snapshot.path = path;
+        snapshot.temporary = false;
+        *current = Some(meta.clone());
+        Ok(())
+    }
+}
+
+fn write(path: &Path, meta: &SnapshotMeta, state: &State) -> Result<(), SnapshotError> {
+    let io = |source| SnapshotError::Io { doing: "write", path: path.to_owned(), source };
+    let contents = |source| SnapshotError::Contents { path: path.to_owned(), source };
+    let mut file = BufWriter::new(File::create_new(path).map_err(io)?);
+    let header = wire::encode(&SnapshotHeader { meta: meta.into() }).map_err(contents)?;
+    file.write_all(&header).map_err(io)?;
+    let mut rows = 0;
+    for record in state.to_records() {
+        file.write_all(&record.map_err(contents)?).map_err(io)?;
+        rows += 1;
+    }
+    file.write_all(&wire::encode(&SnapshotEnd { rows }).map_err(contents)?).map_err(io)?;
+    file.into_inner().map_err(|error| io(error.into_error()))?.sync_all().map_err(io)
+}
+
+fn read(snapshot: &SnapshotFile) -> Result<(SnapshotMeta, State), SnapshotError> {
+    let mut rows = Rows::open(snapshot)?;
+    let mut failed = None;
+    let state = State::from_records(std::iter::from_fn(|| rows.next().unwrap_or_else(|error| {
+        failed = Some(error);
+        None
+    })));
+    match failed {
+        Some(error) => Err(error),
+        None => match state {
+            Ok(state) => Ok((rows.meta, state)),
+            Err(source) => Err(SnapshotError::Contents { path: snapshot.path.clone(), source }),
+        },
+    }
+}
+
+/// The rows of a snapshot file, one at a time.
+struct Rows {
+    path: PathBuf,
+    file: BufReader<SnapshotReader>,
+    meta: SnapshotMeta,
+    rows: u64,
+}
+
+impl Rows {
+    fn open(snapshot: &SnapshotFile) -> Result<Self, SnapshotError> {
+        let path = snapshot.path.clone();
+        let contents = |source| SnapshotError::Contents { path: path.clone(), source };
+        let mut file = BufReader::new(snapshot.reader());
+        let header = read_record(&mut file).map_err(|error| error.at(&path))?;
+        let header: SnapshotHeader = wire::decode(&header).map_err(contents)?;
+        let meta = header.meta.try_into().map_err(contents)?;
+        Ok(Self { path, file, meta, rows: 0 })
+    }
+
+    /// The next row; none after the end record, which must agree with what came.
+    fn next(&mut self) -> Result<Option<Vec<u8>>, SnapshotError> {
+        let contents = |source| SnapshotError::Contents { path: self.path.clone(), source };
+        let record = read_record(&mut self.file).map_err(|error| error.at(&self.path))?;
+        let (envelope, _) = Envelope::read(&record).map_err(contents)?;
+        if envelope.kind != <SnapshotEnd as wire::Wire>::KIND {
+            self.rows += 1;
+            return Ok(Some(record));
+        }
+        let end: SnapshotEnd = wire::decode(&record).map_err(contents)?;
+        if end.rows == self.rows { Ok(None) } else { Err(contents(WireError::Malformed("rows are missing"))) }
+    }
+}
+
+enum RecordError {
+    Io(io::Error),
+    Wire(WireError),
+}
+
+impl RecordError {
+    fn at(self, path: &Path) -> SnapshotError {
+        let path = path.to_owned();
+        match self {
+            RecordError::Io(source) => SnapshotError::Io { doing: "read", path, source },
+            RecordError::Wire(source) => SnapshotError::Contents { path, source },
+        }
+    }
+}
+
+/// One envelope; its checksum is checked by whoever decodes it.
+fn read_record(file: &mut impl Read) -> Result<Vec<u8>, RecordError> {
+    let mut record = vec![0; HEADER_LEN];
+    read_exactly(file, &mut record)?;
+    let len = u32::from_le_bytes([record[5], record[6], record[7], record[8]]) as usize;
+    if len > MAX_PAYLOAD {
+        return Err(RecordError::Wire(WireError::TooLarge { len }));
+    }
+    record.resize(HEADER_LEN + len, 0);
+    read_exactly(file, &mut record[HEADER_LEN..])?;
+    Ok(record)
+}
+
+fn read_exactly(file: &mut impl Read, bytes: &mut [u8]) -> Result<(), RecordError> {
+    file.read_exact(bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => RecordError::Wire(WireError::Malformed("cut short")),
+        _ => RecordError::Io(error),
+    })
+}

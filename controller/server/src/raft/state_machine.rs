@@ -1,0 +1,193 @@
+//! Applies committed entries to `core::State` and publishes one snapshot of it per applied batch.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use pontoon_core::State;
+use pontoon_model::wire::WireError;
+use tokio::sync::watch;
+
+use super::snapshot::{SnapshotFile, SnapshotStore};
+use super::types::{Applied, Entry, EntryBytes, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+
+type RaftSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFile>;
+
+/// Why an entry was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A newer Pontoon wrote it. Skipping it would make this controller's state differ from the others'.
+    #[error("entry {index} of the Raft log: {source}; this controller stops applying entries until it is upgraded")]
+    TooNew {
+        /// Of the entry.
+        index: u64,
+        /// What is new.
+        source: WireError,
+    },
+    /// It is damaged.
+    #[error("entry {index} of the Raft log does not decode: {source}; this controller stops applying entries")]
+    Damaged {
+        /// Of the entry.
+        index: u64,
+        /// What is wrong.
+        source: WireError,
+    },
+}
+
+/// Where the newest applied state is to be had. Clones are independent listeners.
+#[derive(Debug, Clone)]
+pub struct StateFeed {
+    newest: watch::Receiver<Arc<State>>,
+}
+
+impl StateFeed {
+    /// The newest applied state, at once.
+    pub fn snapshot(&self) -> Arc<State> {
+        self.newest.borrow().clone()
+    }
+
+    /// Waits until there is a newer state than the last one this call returned; never goes back, and may
+    /// skip states in between. Waits for ever once the consensus has ended.
+    pub async fn changed(&mut self) -> Arc<State> {
+        if self.newest.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.newest.borrow_and_update().clone()
+    }
+}
+
+/// The replicated state of this controller. Durable only through snapshots and the log.
+pub struct StateMachine {
+    store: Arc<SnapshotStore>,
+    state: State,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    newest: watch::Sender<Arc<State>>,
+}
+
+impl StateMachine {
+    /// An empty state; openraft installs the stored snapshot and applies the committed log on top.
+    pub fn new(store: Arc<SnapshotStore>) -> (Self, StateFeed) {
+        let (newest, receiver) = watch::channel(Arc::new(State::default()));
+        let membership = StoredMembership::default();
+        (Self { store, state: State::default(), applied: None, membership, newest }, StateFeed { newest: receiver })
+    }
+
+    fn apply_one(&mut self, entry: Entry) -> Result<Applied, ApplyError> {
+        let index = entry.log_id.index();
+        let applied = match entry.payload {
+            EntryPayload::Blank => Applied::default(),
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                Applied::default()
+            }
+            EntryPayload::Normal(EntryBytes(bytes)) => {
+                let entry = pontoon_core::Entry::decode(&bytes).map_err(|source| match source {
+                    WireError::TooNew { .. } => ApplyError::TooNew { index, source },
+                    _ => ApplyError::Damaged { index, source },
+                })?;
+                Applied { outcomes: self.state.apply(index, &entry) }
+            }
+        };
+        self.applied = Some(entry.log_id);
+        Ok(applied)
+    }
+
+    fn publish(&self) {
+        if self.state.index() > self.newest.borrow().index() {
+            self.newest.send_replace(Arc::new(self.state.clone()));
+        }
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut answers: Vec<(ApplyResponder<TypeConfig>, Applied)> = Vec::new();
+        let mut result = Ok(());
+        while let Some(item) = entries.next().await {
+            let applied = match item {
+                Ok((entry, responder)) => {
+                    self.apply_one(entry).map(|applied| (responder, applied)).map_err(io::Error::other)
+                }
+                Err(error) => Err(error),
+            };
+            match applied {
+                Ok((Some(responder), applied)) => answers.push((responder, applied)),
+                Ok((None, _)) => {}
+                Err(error) => {
+                    tracing::error!(%error, "entries of the Raft log cannot be applied");
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        // Published before it is answered: who was told "done" finds it in the feed.
+        self.publish();
+        for (responder, applied) in answers {
+            responder.send(applied);
+        }
+        result
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder {
+            store: self.store.clone(),
+            meta: SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() },
+            state: self.state.clone(),
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {
+        let store = self.store.clone();
+        let state = tokio::task::spawn_blocking(move || store.install(snapshot))
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
+        self.state = state;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.publish();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
+        let store = self.store.clone();
+        let current = tokio::task::spawn_blocking(move || store.current())
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
+        Ok(current.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+    }
+}
+
+/// Writes one version of the state to disk while newer entries are applied.
+pub struct SnapshotBuilder {
+    store: Arc<SnapshotStore>,
+    meta: SnapshotMeta,
+    state: State,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
+        let (store, meta, state) = (self.store.clone(), self.meta.clone(), self.state.clone());
+        let snapshot = tokio::task::spawn_blocking(move || store.build(&meta, &state))
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
+        Ok(Snapshot { meta: self.meta.clone(), snapshot })
+    }
+}
