@@ -54,9 +54,12 @@ async fn deploy(session: &Session, args: DeployArgs, goes_on: &RefCell<String>) 
     for path in &packed.left_out {
         progress.line(&format!("left out, as it is neither file, folder nor link: {}", path.display()));
     }
-    ensure_app(client, &app, args.app.app.is_some(), &manifest, &progress).await?;
+    let created = ensure_app(client, &app, args.app.app.is_some(), &manifest, &progress).await?;
 
-    let source = upload(client, &app, &packed, &progress).await?;
+    let source = match upload(client, &app, &packed, &progress).await {
+        Ok(source) => source,
+        Err(error) => return Err(undo(client, &app, created, error).await),
+    };
     progress.line(&describe(&source, &packed));
     drop(packed);
 
@@ -86,16 +89,25 @@ async fn pack_apart(path: &Path) -> anyhow::Result<Packed> {
     Ok(packed.context("packing ended without a result")??)
 }
 
+/// An app that was made for a source that is refused goes with it: nothing half done is left.
+async fn undo(client: &Client, app: &AppName, created: bool, error: anyhow::Error) -> anyhow::Error {
+    if created && let Err(left) = client.destroy_app(app).await {
+        return error.context(format!("app {app} was made and is left ({left})"));
+    }
+    error
+}
+
 /// An app that `pontoon.toml` names is made when it is missing; one that was typed may be a typing error.
+/// Whether it was made.
 async fn ensure_app(
     client: &Client,
     app: &AppName,
     typed: bool,
     manifest: &Manifest,
     progress: &Progress,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     match client.app(app).await {
-        Ok(_) => return Ok(()),
+        Ok(_) => return Ok(false),
         Err(error) if !error.is_not_found() => return Err(error.into()),
         Err(_) if typed => bail!("there is no app {app}: check the name, or make it with `pontoon app create {app}`"),
         Err(_) => {}
@@ -103,13 +115,16 @@ async fn ensure_app(
     match client.create_app(app).await {
         Ok(_) => progress.line(&format!("created the app {app}")),
         // Someone else was faster.
-        Err(error) if error.code() == Some(ErrorCode::Conflict) => return Ok(()),
+        Err(error) if error.code() == Some(ErrorCode::Conflict) => return Ok(false),
         Err(error) => return Err(error.into()),
     }
     for scale in &manifest.scale {
-        client.set_scale(app, scale).await.context("cannot apply [scale] of pontoon.toml")?;
+        if let Err(error) = client.set_scale(app, scale).await {
+            let error = anyhow::Error::from(error).context("cannot apply [scale] of pontoon.toml");
+            return Err(undo(client, app, true, error).await);
+        }
     }
-    Ok(())
+    Ok(true)
 }
 
 async fn upload(client: &Client, app: &AppName, packed: &Packed, progress: &Arc<Progress>) -> anyhow::Result<Source> {

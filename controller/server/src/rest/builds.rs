@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State as Context;
 use axum::response::IntoResponse;
 use pontoon_api::{Build, Deployment, StartBuild};
-use pontoon_core::{Command, Reply, State, command};
+use pontoon_core::{Reply, State, command};
 use pontoon_model::{self as model, AppName, BlobRef, BuildId, DeploymentId};
 
 use super::Api;
@@ -31,30 +31,17 @@ pub(super) async fn start(
     Path(app): Path<AppName>,
     Json(body): Json<StartBuild>,
 ) -> ApiResult<impl IntoResponse> {
-    let first = find(&api.feed.snapshot(), &app)?.releases_made == 0;
+    find(&api.feed.snapshot(), &app)?;
     api.fetcher.ensure(&body.source).await?;
     let size = api.store.size(&body.source).await.ok_or(BlobError::Missing { digest: body.source })?;
     let source = BlobRef { digest: body.source, size };
     let detected = examine(api.store.path(&source.digest)).await?.1;
     // Stored when it was uploaded; asked again, so that none of the majority has thrown it away since.
     api.replicator.replicate(source).await?;
-    let mut commands = Vec::new();
-    if first {
-        commands.extend(detected.scale.iter().map(|(process, count)| {
-            Command::from(command::SetScale {
-                app: app.clone(),
-                process: process.clone(),
-                anywhere: Some(*count),
-                in_site: None,
-                memory: None,
-                cpu: None,
-            })
-        }));
-    }
     let (language, processes, health) = (detected.language, detected.processes, detected.health);
-    commands.push(command::StartBuild { app: app.clone(), source, language, processes, health }.into());
-    let (mut replies, index) = api.propose_all(key, commands).await?;
-    let Some(Reply::Build(build)) = replies.pop() else {
+    let command = command::StartBuild { app: app.clone(), source, language, processes, health };
+    let (reply, index) = api.propose(key, command).await?;
+    let Reply::Build(build) = reply else {
         return Err(ApiError::invalid("this Idempotency-Key was used for another request"));
     };
     let state = state_at(&api.feed, index).await?;

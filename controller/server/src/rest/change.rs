@@ -28,23 +28,14 @@ impl<T: Serialize> IntoResponse for Applied<T> {
 }
 
 impl Api {
-    /// Proposes a command and waits until it is applied somewhere.
+    /// Proposes a command and waits until it is applied somewhere; a rejection is the answer.
     pub(super) async fn propose(&self, key: Key, command: impl Into<Command>) -> ApiResult<(Reply, u64)> {
-        let (mut replies, index) = self.propose_all(key, vec![command.into()]).await?;
-        let reply = replies.pop().ok_or_else(|| ApiError::unavailable("the command was not answered; try again"))?;
-        Ok((reply, index))
-    }
-
-    /// Proposes commands in one go. The first rejection is the answer.
-    pub(super) async fn propose_all(&self, key: Key, commands: Vec<Command>) -> ApiResult<(Vec<Reply>, u64)> {
-        let stamped = (0..).zip(commands).map(|(n, command)| Stamped { key: key.nth(n), command }).collect();
-        let (outcomes, index) = self
-            .proposer
-            .propose_stamped(stamped)
-            .await
-            .map_err(|error| ApiError::unavailable(format!("the change was not made: {error}; try again")))?;
-        let replies = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok((replies, index))
+        let stamped = Stamped { key: key.0, command: command.into() };
+        let unavailable = |why: &str| ApiError::unavailable(format!("the change was not made: {why}; try again"));
+        let (mut outcomes, index) =
+            self.proposer.propose_stamped(vec![stamped]).await.map_err(|error| unavailable(&error.to_string()))?;
+        let outcome = outcomes.pop().ok_or_else(|| unavailable("the command was not answered"))?;
+        Ok((outcome?, index))
     }
 
     /// Proposes a command whose answer is [`Changed`].

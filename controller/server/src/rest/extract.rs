@@ -144,10 +144,3 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
             .ok_or_else(|| ApiError::invalid("Idempotency-Key must be a UUID or 32 hexadecimal digits"))
     }
 }
-
-impl Key {
-    /// The key of the n-th command of one request.
-    pub(super) fn nth(self, n: u128) -> IdempotencyKey {
-        IdempotencyKey(self.0.0.wrapping_add(n))
-    }
-}

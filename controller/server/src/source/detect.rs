@@ -19,8 +19,6 @@ pub struct Detected {
     pub health: HealthCheck,
     /// How it was told, e.g. `requirements.txt, Procfile`.
     pub because: String,
-    /// How many servos of each process type the first deployment starts.
-    pub scale: BTreeMap<ProcessName, u32>,
 }
 
 type Commands = BTreeMap<ProcessName, String>;
@@ -48,7 +46,7 @@ pub fn detect(files: &Inspection) -> Result<Detected, SourceError> {
     for (name, command) in procfile {
         commands.entry(name).or_insert(command);
     }
-    if let Some(name) = manifest.scale.keys().find(|name| !commands.contains_key(*name)) {
+    if let Some(name) = manifest.scaled().find(|name| !commands.keys().any(|process| process.as_str() == *name)) {
         return Err(SourceError::Bad(format!(
             "pontoon.toml: [scale] names the process type {name}, which nothing starts"
         )));
@@ -60,7 +58,6 @@ pub fn detect(files: &Inspection) -> Result<Detected, SourceError> {
         processes: commands.into_iter().map(|(name, command)| (name, Process { command })).collect(),
         health: manifest.health_check(),
         because,
-        scale: manifest.scale,
     })
 }
 

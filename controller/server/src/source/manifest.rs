@@ -12,11 +12,9 @@ use super::SourceError;
 
 /// Longest time a new servo may be given: a deployment that waits longer is not coming back.
 const MAX_HEALTH_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// More servos of one process than this is a typing error, not a first deployment.
-const MAX_SCALE: u32 = 1000;
 
 /// The manifest of an app.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Manifest {
     /// The app's name; `--app` overrides it.
@@ -30,8 +28,8 @@ pub struct Manifest {
     /// For static sites.
     #[serde(rename = "static")]
     pub site: StaticSection,
-    /// How many servos of each process type the first deployment starts.
-    pub scale: BTreeMap<ProcessName, u32>,
+    /// Number and size of the first servos: read and applied by the client that creates the app.
+    pub scale: toml::Table,
 }
 
 /// `[health]`
@@ -69,6 +67,11 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The process types that `[scale]` names.
+    pub fn scaled(&self) -> impl Iterator<Item = &str> {
+        self.scale.keys().map(String::as_str).filter(|key| !matches!(*key, "memory" | "cpu"))
+    }
+
     /// The health check it describes.
     pub fn health_check(&self) -> HealthCheck {
         let usual = HealthCheck::default();
@@ -94,9 +97,6 @@ impl Manifest {
                     "[static] root is {root:?}; it is a folder of the source, in letters, digits and . _ - /, as in \"public\""
                 ));
             }
-        }
-        if let Some((name, count)) = self.scale.iter().find(|(_, count)| **count > MAX_SCALE) {
-            return Err(format!("[scale] {name} is {count}; at most {MAX_SCALE} can be asked for here"));
         }
         Ok(())
     }
@@ -154,13 +154,14 @@ mod tests {
             root = "public/site"
             [scale]
             web = 2
+            memory = "128M"
             "#,
         )
         .unwrap();
         assert_eq!(manifest.name.as_ref().map(AppName::as_str), Some("guestbook"));
         assert_eq!(manifest.health_check().timeout, Duration::from_secs(120));
         assert_eq!(manifest.build.runtime, Some(Language::Python));
-        assert_eq!(manifest.scale[&ProcessName::web()], 2);
+        assert_eq!(manifest.scaled().collect::<Vec<_>>(), ["web"]);
     }
 
     #[test]
@@ -186,8 +187,6 @@ mod tests {
             ("[build]\nruntime = \"cobol\"", "cobol"),
             ("[static]\nroot = \"../up\"", "[static] root"),
             ("[static]\nroot = \"a;b\"", "[static] root"),
-            ("[scale]\nweb = -1", "line 2"),
-            ("[scale]\nweb = 100000", "at most 1000"),
         ];
         for (text, part) in cases {
             let message = Manifest::parse(text).expect_err(text).to_string();
