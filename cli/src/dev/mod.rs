@@ -28,8 +28,10 @@ use ports::Ports;
 use provision::{AgentLayout, BalancerLayout, ClusterFiles, ControllerLayout, Layout};
 use roles::Roles;
 
-/// What is logged unless `PONTOON_LOG` says otherwise: what a person in front of it should know.
-const LOG: &str = "warn,openraft=off,sled=error";
+/// What is logged unless `PONTOON_LOG` says otherwise: what a person in front of it should know. In one process, roles
+/// miss each other only while it starts or stops: not worth a warning.
+const LOG: &str = "warn,openraft=off,sled=error,pontoon_agent::session=error,pontoon_balancer::session=error,\
+                   pontoon_controller::raft=error";
 
 /// Arguments of `dev`.
 #[derive(Debug, Args)]
