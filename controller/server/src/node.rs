@@ -25,8 +25,10 @@ use crate::raft::{Consensus, ConsensusConfig, Member, RaftService};
 use crate::rest::{self, Api, TokenHash};
 use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, Logs, RouteFeed};
 
-/// Requests under way get this long when the controller stops.
+/// Requests under way get this long when the controller stops; streams of logs and sessions are ended at once.
 const DRAIN: Duration = Duration::from_secs(3);
+/// Then only Raft's streams of the others are left, which never end by themselves.
+const GRPC_DRAIN: Duration = Duration::from_millis(200);
 /// Handing over leadership and closing the log get this long.
 const CONSENSUS_STOP: Duration = Duration::from_secs(10);
 /// Waiting times while announcing this controller.
@@ -52,7 +54,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
     let (grpc_stop, rest_stop) = (CancellationToken::new(), parts.stopping.clone());
     let stopped = grpc_stop.clone().cancelled_owned();
-    tasks.spawn("the gRPC server", async move { served.serve_with_incoming_shutdown(incoming, stopped).await });
+    let mut grpc = Tasks::default();
+    grpc.spawn("the gRPC server", async move { served.serve_with_incoming_shutdown(incoming, stopped).await });
     let app = rest::router(parts.api());
     tasks.spawn("the REST server", async move {
         axum::serve(rest, app).with_graceful_shutdown(rest_stop.cancelled_owned()).await
@@ -61,9 +64,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         ended = tasks.first_end() => Err(ended),
+        ended = grpc.first_end() => Err(ended),
         why = parts.consensus.failed() => Err(ControllerError::TaskEnded { task: "consensus", why }),
     };
-    parts.stop(tasks, grpc_stop).await;
+    // Requests and sessions end first, then leadership is handed over while the gRPC server still carries it.
+    tracing::info!("the controller is stopping");
+    parts.stopping.cancel();
+    tasks.end(DRAIN).await;
+    if timeout(CONSENSUS_STOP, parts.consensus.shutdown()).await.is_err() {
+        tracing::warn!("consensus did not stop in time");
+    }
+    grpc_stop.cancel();
+    grpc.end(GRPC_DRAIN).await;
     ended
 }
 
@@ -237,19 +249,6 @@ impl Parts {
             shutdown: self.stopping.clone(),
         }
     }
-
-    /// Sessions and requests end first, then leadership is handed over while the gRPC server still carries it.
-    async fn stop(&self, mut tasks: Tasks, grpc_stop: CancellationToken) {
-        tracing::info!(name = %self.config.name, "the controller is stopping");
-        self.stopping.cancel();
-        if timeout(CONSENSUS_STOP, self.consensus.shutdown()).await.is_err() {
-            tracing::warn!("consensus did not stop in time");
-        }
-        grpc_stop.cancel();
-        // What is still open then is cut.
-        let _ = timeout(DRAIN, tasks.all_ended()).await;
-        tasks.0.shutdown().await;
-    }
 }
 
 /// Tasks that must run as long as the controller does.
@@ -277,8 +276,10 @@ impl Tasks {
         }
     }
 
-    async fn all_ended(&mut self) {
-        while self.0.join_next().await.is_some() {}
+    /// Waits for their ends, and cuts what is left after `patience`.
+    async fn end(mut self, patience: Duration) {
+        let _ = timeout(patience, async { while self.0.join_next().await.is_some() {} }).await;
+        self.0.shutdown().await;
     }
 }
 

@@ -95,7 +95,7 @@ impl BlobStore {
     /// The blob's length if it is here.
     pub async fn size(&self, digest: &Digest) -> Option<MemoryBytes> {
         let found = tokio::fs::metadata(self.path(digest)).await.ok()?;
-        found.is_file().then(|| MemoryBytes(found.len()))
+        found.is_file().then_some(MemoryBytes(found.len()))
     }
 
     /// Like [`Self::size`], and makes the blob young again, so that it is not collected before
