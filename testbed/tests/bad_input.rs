@@ -65,7 +65,7 @@ fn bad_uploads_are_refused_by_name_and_leave_nothing() -> Result<()> {
     let cases: Vec<(&str, Vec<u8>, u16, &str)> = vec![
         ("not an archive", b"hello".to_vec(), 422, "archive"),
         ("a gzip that is no tar", gz(&[7; 2000]), 422, "archive"),
-        ("a bomb", bomb, 413, "zeros"),
+        ("a bomb", bomb, 413, "bomb"),
         ("a way out", archive("../../etc/passwd", file, None, b"x"), 422, "../../etc/passwd"),
         ("an absolute path", archive("/etc/passwd", file, None, b"x"), 422, "/etc/passwd"),
         ("a link out", archive("link", tar::EntryType::Symlink, Some("../../etc"), b""), 422, "link"),
@@ -109,7 +109,7 @@ fn wrong_commands_say_what_is_wrong() -> Result<()> {
     fails(&["run", "--app", "web", "--", "ls"], 1, "no live release")?;
     fails(&["env", "set", "PORT=1", "--app", "web"], 1, "PORT")?;
     fails(&["env", "get", "NOPE", "--app", "web"], 1, "NOPE")?;
-    fails(&["ps"], 1, "--app")?;
+    fails(&["ps"], 2, "--app")?;
     fails(&["frobnicate"], 2, "frobnicate")?;
     fails(&["deploy", "--app", "nosuch", folder.path().to_str().unwrap_or("")], 1, "nosuch")?;
     let output = cluster.command(&["status"])?.env("PONTOON_TOKEN", "wrong").output()?;

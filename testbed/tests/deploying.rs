@@ -84,7 +84,15 @@ fn scale_logs_run_and_ps_do_what_they_say() -> Result<()> {
         &docker::containers(cluster.name(), &["status=running"])?[0],
     ])?;
     ensure!(memory.starts_with("67108864 [ALL] ") && memory.contains("10001"), "limits: {memory}");
-    let hello = on(&["run", "--", "sh", "-c", "echo to stdout; echo release $PONTOON_RELEASE; exit 7"])?;
+    let hello = cluster.run(&[
+        "run",
+        "--app",
+        "procfile-hello",
+        "--",
+        "sh",
+        "-c",
+        "echo to stdout; echo release $PONTOON_RELEASE; exit 7",
+    ])?;
     ensure!(hello.code == 7, "{hello:?}");
     ensure!(hello.stdout.contains("to stdout") && hello.stdout.contains("release v1"), "{hello:?}");
     cluster.get(0, "procfile-hello.localhost", "/")?;
