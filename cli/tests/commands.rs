@@ -215,6 +215,18 @@ fn a_failed_deployment_is_exit_code_1_with_its_last_lines() {
 }
 
 #[test]
+fn an_app_made_for_a_source_that_is_refused_goes_with_it() {
+    let mut script = until_the_build();
+    script.insert("POST /v1/apps/guestbook/source", vec![(422, error("bad_source", "a link leaves the tree: data"))]);
+    script.insert("DELETE /v1/apps/guestbook", vec![(200, CHANGED.into())]);
+    let controller = Controller::start(script);
+    let output = controller.pontoon(source("name = \"guestbook\"").path(), &["deploy"]);
+    assert_ended(&output, 1);
+    assert!(text(&output.stderr).contains("error: a link leaves the tree: data\n"), "{}", text(&output.stderr));
+    assert_eq!(controller.asked().last().unwrap(), "DELETE /v1/apps/guestbook");
+}
+
+#[test]
 fn an_app_that_was_typed_is_never_made() {
     let controller = Controller::start(BTreeMap::new());
     let output = controller.pontoon(source("name = \"guestbook\"").path(), &["deploy", "--app", "gestbook"]);
