@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt, stream};
 use http::header::CONTENT_TYPE;
 use pontoon_api::LogLine;
 use pontoon_core::State;
-use pontoon_model::{AppName, BuildState, HostName, Servo, ServoId};
+use pontoon_model::{AppName, BuildId, BuildState, HostName, Servo, ServoId};
 use pontoon_proto::{LogChunk, LogRequest, LogSource};
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -46,21 +46,42 @@ pub(super) async fn build(
     Query(query): Query<LogQuery>,
     Snapshot(state): Snapshot,
 ) -> ApiResult<Response> {
-    let build = id(&build)?;
-    let mut state = state;
-    let mut feed = api.feed.clone();
-    let host = loop {
-        let row = find_build(&state, &app, build)?;
-        match &row.host {
-            Some(host) => break host.clone(),
-            // Nothing yet: who follows waits for it to begin, as long as it may begin.
-            None if query.follow && !matches!(row.state, BuildState::Ended { .. }) => state = feed.changed().await,
-            None => return Ok(ndjson(stream::empty())),
+    let id: BuildId = id(&build)?;
+    let name = format!("build.{id}");
+    let row = find_build(&state, &app, id)?;
+    if let Some(host) = &row.host {
+        let log = api.logs.open(query.request(host.clone(), LogSource::Build(id))).await?;
+        return Ok(ndjson(until_stopped(&api, log.flat_map(move |chunk| lines(&name, chunk)))));
+    }
+    if !query.follow {
+        return Ok(ndjson(stream::empty()));
+    }
+    // Nothing yet: the answer begins now, its lines when the build does.
+    let later = api.clone();
+    let lines = stream::once(async move {
+        let Some(host) = placed(&later, id).await else { return stream::empty().left_stream() };
+        match later.logs.open(query.request(host, LogSource::Build(id))).await {
+            Ok(log) => log.flat_map(move |chunk| lines(&name, chunk)).left_stream().right_stream(),
+            Err(error) => stream::iter([note(&name, error.to_string())]).right_stream().right_stream(),
         }
-    };
-    let log = api.logs.open(query.request(host, LogSource::Build(build))).await?;
-    let name = format!("build.{build}");
-    Ok(ndjson(until_stopped(&api, log.flat_map(move |chunk| lines(&name, chunk)))))
+    });
+    Ok(ndjson(until_stopped(&api, lines.flatten())))
+}
+
+/// Where a build runs, once it does; none if it ends or goes before.
+async fn placed(api: &Api, build: BuildId) -> Option<HostName> {
+    let mut feed = api.feed.clone();
+    let mut state = feed.snapshot();
+    loop {
+        let row = state.build(build)?;
+        if row.host.is_some() {
+            return row.host.clone();
+        }
+        if matches!(row.state, BuildState::Ended { .. }) {
+            return None;
+        }
+        state = feed.changed().await;
+    }
 }
 
 pub(super) async fn servo(

@@ -26,6 +26,7 @@ const ELECTED: Duration = Duration::from_secs(20);
 struct Fixture {
     app: Router,
     folder: tempfile::TempDir,
+    shutdown: CancellationToken,
 }
 
 impl Fixture {
@@ -79,7 +80,8 @@ impl Fixture {
             uploads: Api::upload_permits(),
             shutdown: CancellationToken::new(),
         };
-        Self { app: router(api), folder }
+        let shutdown = api.shutdown.clone();
+        Self { app: router(api), folder, shutdown }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Bytes) {
@@ -262,6 +264,24 @@ async fn a_refused_upload_leaves_nothing() {
         .unwrap();
     assert_eq!(api.send(announced).await.0, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(api.stored(), 0);
+}
+
+#[tokio::test]
+async fn a_build_that_waits_is_followed_at_once_until_the_controller_stops() {
+    let api = Fixture::start().await;
+    api.call(Method::POST, "/v1/apps", json!({"name": "site"})).await;
+    let source = api.upload("site", archive(&[("index.html", "")])).await.1;
+    let build = api.call(Method::POST, "/v1/apps/site/builds", json!({"source": source["digest"]})).await.1;
+    let log = |query: &str| {
+        let path = format!("/v1/apps/site/builds/{}/log{query}", build["id"]);
+        Request::get(path).header(AUTHORIZATION, format!("Bearer {TOKEN}")).body(Body::empty()).unwrap()
+    };
+    let now = api.send(log("")).await;
+    assert_eq!((now.0, now.1.len()), (StatusCode::OK, 0));
+    let followed = api.app.clone().oneshot(log("?follow=true")).await.unwrap();
+    assert_eq!(followed.status(), StatusCode::OK, "before the build begins");
+    api.shutdown.cancel();
+    assert_eq!(followed.into_body().collect().await.unwrap().to_bytes().len(), 0);
 }
 
 #[tokio::test]

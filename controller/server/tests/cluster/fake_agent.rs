@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use pontoon_kit::{CancellationToken, Identity, Role, rpc};
 use pontoon_model::{
-    BlobRef, BuildOutcome, BuildSpec, Capacity, CpuMillis, Desired, Digest, Incarnation, MemoryBytes, RuntimeKind, ServoReport,
-    ServoSpec, ServoStatus,
+    BlobRef, BuildOutcome, BuildSpec, Capacity, CpuMillis, Desired, Digest, Incarnation, MemoryBytes, RuntimeKind,
+    ServoReport, ServoSpec, ServoStatus,
 };
 use pontoon_proto::services::agents_client::AgentsClient;
 use pontoon_proto::{

@@ -55,9 +55,11 @@ async fn a_source_becomes_a_routed_app_and_survives_the_loss_of_the_leader() {
     let leader = cluster.leader().await;
     cluster.stop(leader).await;
     let other = (leader + 1) % 3;
-    until("both servos to be routed by those who are left", async || match balancer.servos_of("site.localhost").len() {
-        2 => Ok(()),
-        count => Err(format!("{count} routed; {}", cluster.get(other, "/v1/status").await["problems"])),
+    until("both servos to be routed by those who are left", async || {
+        match balancer.servos_of("site.localhost").len() {
+            2 => Ok(()),
+            count => Err(format!("{count} routed; {}", cluster.get(other, "/v1/status").await["problems"])),
+        }
     })
     .await;
     cluster.put(other, "/v1/apps/site/scale", json!({"count": 1})).await;
@@ -118,7 +120,8 @@ async fn everything_is_there_again_after_a_restart() {
     for node in 0..3 {
         cluster.launch(node);
     }
-    let names = |apps: &Value| apps.as_array().map(|apps| apps.iter().map(|app| app["name"].clone()).collect::<Vec<_>>());
+    let names =
+        |apps: &Value| apps.as_array().map(|apps| apps.iter().map(|app| app["name"].clone()).collect::<Vec<_>>());
     for node in 0..3 {
         until("the app to be there again", async || {
             let apps = cluster.try_get(node, "/v1/apps").await?;
