@@ -114,7 +114,8 @@ fn ended() -> ProposeHereError {
 /// The bytes of `commands`, if they fit into one entry.
 pub(super) fn size_of(commands: &[Stamped]) -> Result<usize, ProposeHereError> {
     let sizes = commands.iter().map(|command| command.encode().map(|bytes| bytes.len()));
-    let bytes = sizes.sum::<Result<usize, _>>().map_err(|error| ProposeHereError::Encoding { why: error.to_string() })?;
+    let bytes =
+        sizes.sum::<Result<usize, _>>().map_err(|error| ProposeHereError::Encoding { why: error.to_string() })?;
     if commands.len() > MAX_COMMANDS || bytes > MAX_BYTES {
         return Err(ProposeHereError::TooLarge { commands: commands.len(), bytes });
     }

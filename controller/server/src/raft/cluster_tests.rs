@@ -124,7 +124,6 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
-        let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(std::io::stderr).try_init();
         let mut listeners = Vec::new();
         let mut members = Vec::new();
         for id in 1..=3 {
@@ -251,7 +250,10 @@ async fn any_controller_takes_commands_and_all_see_them() {
     }
     cluster.all_have(&["a", "b", "c"]).await;
     let refused = cluster.consensus((leader + 1) % 3).proposer().propose(create("a")).await.unwrap_err();
-    assert!(matches!(&refused, ProposeError::Rejected(rejected) if rejected.kind == RejectedKind::Conflict), "{refused}");
+    assert!(
+        matches!(&refused, ProposeError::Rejected(rejected) if rejected.kind == RejectedKind::Conflict),
+        "{refused}"
+    );
 
     // Who was told "done" finds it in that controller's copy, if it is the leader.
     let (_, index) = cluster.consensus(leader).proposer().propose(create("d")).await.unwrap();
@@ -320,9 +322,13 @@ async fn waiting_commands_share_entries() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_much_for_an_entry_is_refused_with_its_size() {
     let cluster = Cluster::start().await;
-    let commands = (0..=MAX_COMMANDS as u128).map(|key| Stamped { key: IdempotencyKey(key), command: create("a") });
-    let refused = cluster.consensus(0).proposer().propose_stamped(commands.collect()).await.unwrap_err();
+    let stamped = |key| Stamped { key: IdempotencyKey(key), command: create("a") };
+    let most = MAX_COMMANDS as u128;
+    let proposer = cluster.consensus(0).proposer();
+    let refused = proposer.propose_stamped((0..=most).map(stamped).collect()).await.unwrap_err();
     assert!(matches!(refused, ProposeError::TooLarge { commands: 1_025, .. }), "{refused}");
+    let (outcomes, _) = proposer.propose_stamped((0..most).map(stamped).collect()).await.unwrap();
+    assert_eq!(outcomes.len(), MAX_COMMANDS);
     cluster.shut_down().await;
 }
 

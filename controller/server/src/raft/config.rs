@@ -89,6 +89,9 @@ impl ConsensusConfig {
             election_timeout_min: millis(self.timing.election_min),
             election_timeout_max: millis(self.timing.election_max),
             enable_pre_vote: Some(true),
+            // `committed` is stored without a sync, so after a power cut the state may be older than what was
+            // acknowledged. A new election's first entry brings it up to date before anyone leads.
+            enable_leader_restore: Some(false),
             max_payload_entries: MESSAGE_ENTRIES,
             snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
             max_in_snapshot_log_to_keep: KEPT_ENTRIES,

@@ -99,4 +99,3 @@ pub(super) async fn until<T>(
         leadership.changed().await.ok()?;
     }
 }
-

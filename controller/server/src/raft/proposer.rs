@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::Channel;
 
-use super::batcher::{Batcher, size_of};
 pub use super::batcher::ProposeHereError;
+use super::batcher::{Batcher, size_of};
 use super::leadership::{Leadership, until};
 use super::types::Raft;
 

@@ -181,7 +181,8 @@ impl SnapshotStore {
     }
 
     fn open_temporary(&self, path: PathBuf) -> Result<SnapshotFile, SnapshotError> {
-        let file = File::open(&path).map_err(|source| SnapshotError::Io { doing: "open", path: path.clone(), source })?;
+        let file =
+            File::open(&path).map_err(|source| SnapshotError::Io { doing: "open", path: path.clone(), source })?;
         Ok(SnapshotFile { path, file: Arc::new(file), temporary: true, state: None })
     }
 
@@ -222,10 +223,12 @@ fn write(path: &Path, meta: &SnapshotMeta, state: &State) -> Result<(), Snapshot
 fn read(snapshot: &SnapshotFile) -> Result<(SnapshotMeta, State), SnapshotError> {
     let mut rows = Rows::open(snapshot)?;
     let mut failed = None;
-    let state = State::from_records(std::iter::from_fn(|| rows.next().unwrap_or_else(|error| {
-        failed = Some(error);
-        None
-    })));
+    let state = State::from_records(std::iter::from_fn(|| {
+        rows.next().unwrap_or_else(|error| {
+            failed = Some(error);
+            None
+        })
+    }));
     match failed {
         Some(error) => Err(error),
         None => match state {
@@ -301,4 +304,90 @@ fn read_exactly(file: &mut impl Read, bytes: &mut [u8]) -> Result<(), RecordErro
         io::ErrorKind::UnexpectedEof => RecordError::Wire(WireError::Malformed("cut short")),
         _ => RecordError::Io(error),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pontoon_core::command::CreateApp;
+    use pontoon_core::{Entry, Stamped};
+    use pontoon_model::{IdempotencyKey, Timestamp};
+
+    type Committed = openraft::type_config::alias::CommittedLeaderIdOf<super::super::types::TypeConfig>;
+
+    fn meta(index: u64) -> SnapshotMeta {
+        let last = super::super::types::LogId::new(Committed::new(1), index);
+        SnapshotMeta { last_log_id: Some(last), ..SnapshotMeta::default() }
+    }
+
+    fn state(index: u64) -> State {
+        let mut state = State::default();
+        for index in 1..=index {
+            let command = CreateApp { name: format!("app-{index}").parse().unwrap() }.into();
+            let commands = vec![Stamped { key: IdempotencyKey(u128::from(index)), command }];
+            state.apply(index, &Entry { time: Timestamp(index), commands });
+        }
+        state
+    }
+
+    fn files(folder: &Path) -> usize {
+        fs::read_dir(folder).unwrap().count()
+    }
+
+    #[test]
+    fn a_built_snapshot_is_there_after_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(folder.path()).unwrap();
+        assert!(store.current().unwrap().is_none());
+        drop(store.build(&meta(5), &state(5)).unwrap());
+        fs::write(folder.path().join("half.tmp"), b"half").unwrap();
+        let store = SnapshotStore::open(folder.path()).unwrap();
+        let (found, snapshot) = store.current().unwrap().unwrap();
+        assert_eq!((found, store.install(snapshot).unwrap()), (meta(5), state(5)));
+        assert_eq!(files(folder.path()), 1);
+    }
+
+    #[test]
+    fn an_older_snapshot_never_replaces_a_newer() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(folder.path()).unwrap();
+        store.build(&meta(5), &state(5)).unwrap();
+        drop(store.build(&meta(3), &state(3)).unwrap());
+        assert_eq!(store.current().unwrap().unwrap().0, meta(5));
+        assert_eq!(files(folder.path()), 1);
+    }
+
+    #[test]
+    fn every_cut_and_every_flipped_byte_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(folder.path()).unwrap();
+        store.build(&meta(3), &state(3)).unwrap();
+        let good = fs::read(folder.path().join(CURRENT)).unwrap();
+        let received = |bytes: &[u8]| {
+            let path = store.temporary_path();
+            fs::write(&path, bytes).unwrap();
+            store.received(path)
+        };
+        assert_eq!(received(&good).unwrap().1.state, Some(state(3)));
+        for len in 0..good.len() {
+            assert!(received(&good[..len]).is_err(), "cut to {len}");
+        }
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            assert!(received(&bad).is_err(), "byte {at}");
+        }
+        // What was refused is not kept.
+        assert_eq!(files(folder.path()), 1);
+    }
+
+    #[test]
+    fn golden_bytes_of_header_and_end() {
+        let hex = |bytes: Vec<u8>| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+        let header = SnapshotHeader { meta: (&meta(5)).into() };
+        let golden = "b76202010022000000bbc4dc13010100000000000000050000000000000000000000000000000000000000\
+                      00000000";
+        assert_eq!(hex(wire::encode(&header).unwrap()), golden);
+        assert_eq!(hex(wire::encode(&SnapshotEnd { rows: 3 }).unwrap()), "b76302010008000000e96575a10300000000000000");
+    }
 }

@@ -1,12 +1,20 @@
 //! The only file that names sled, and what it takes to trust it (figures in decision 0001 and DESIGN §4).
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// sled's page cache: the newest entries are in our own memory, so sled's is only for catching up.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How long another holder of the database may take to end: the process before this one, or sled's own
+/// threads, which keep its lock for a moment after the last handle is gone.
+const UNLOCKED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Between looks at the lock.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What sled answered, as text: its own errors are not `Send` everywhere and it also panics.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -23,10 +31,7 @@ impl From<DatabaseError> for io::Error {
 }
 
 /// Runs `operation`, in which sled may fail or panic: damaged files make 0.34.7 do both.
-fn guarded<T>(
-    doing: &'static str,
-    operation: impl FnOnce() -> Result<T, sled::Error>,
-) -> Result<T, DatabaseError> {
+fn guarded<T>(doing: &'static str, operation: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, DatabaseError> {
     let fail = |why| Err(DatabaseError { doing, why });
     match panic::catch_unwind(AssertUnwindSafe(operation)) {
         Ok(Ok(value)) => Ok(value),
@@ -69,7 +74,26 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens or makes the database in `folder`.
+    /// Waits until nobody else has the database in `folder` open; `false` if somebody still has.
+    pub(super) fn wait_until_free(folder: &Path) -> io::Result<bool> {
+        let file = match File::open(folder.join("db")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let deadline = Instant::now() + UNLOCKED_WITHIN;
+        loop {
+            // The same lock that sled takes.
+            match file.try_lock() {
+                Ok(()) => return file.unlock().map(|()| true),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOOK),
+                Err(TryLockError::WouldBlock) => return Ok(false),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// Opens or makes the database in `folder`, which must be free.
     pub(super) fn open(folder: &Path) -> Result<Self, DatabaseError> {
         let config = sled::Config::new()
             .path(folder)
@@ -78,10 +102,8 @@ impl Database {
             // We flush, and only we: an acknowledgement must follow the flush of just its records.
             .flush_every_ms(None);
         let db = guarded("opening the log", || config.open())?;
-        let file = File::open(folder.join("db")).map_err(|error| DatabaseError {
-            doing: "opening the log's file",
-            why: error.to_string(),
-        })?;
+        let file = File::open(folder.join("db"))
+            .map_err(|error| DatabaseError { doing: "opening the log's file", why: error.to_string() })?;
         let database = Self { db, file };
         database.sync()?;
         sync_folder(folder)?;

@@ -70,6 +70,12 @@ pub enum LogError {
         /// Who we are.
         expected: ControllerId,
     },
+    /// Another process has it open.
+    #[error("the Raft log in {} is in use: does another controller run on this data folder?", path.display())]
+    InUse {
+        /// Where.
+        path: PathBuf,
+    },
     /// What was acknowledged is gone. Never treated as a new controller.
     #[error(
         "the Raft log in {} is lost or damaged: {why}. This controller must not vote as {id} again: keep the folder, \
@@ -229,6 +235,11 @@ fn open_owned(folder: &Path, id: ControllerId) -> Result<(Database, IdentityReco
     let path = folder.join("log");
     if known.is_some() && !path.join("db").exists() {
         return Err(lost("its identity file is there, its database is not".to_owned()));
+    }
+    match Database::wait_until_free(&path) {
+        Ok(true) => {}
+        Ok(false) => return Err(LogError::InUse { path }),
+        Err(source) => return Err(LogError::Folder { path, source }),
     }
     let database = Database::open(&path).map_err(|error| lost(error.to_string()))?;
     let owner = database.get(OWNER).map_err(|error| lost(error.to_string()))?;
@@ -402,7 +413,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             for entry in &entries {
                 let index = entry.log_id.index();
                 window.push(entry.clone()).map_err(|expected| {
-                    io::Error::other(format!("entry {index} would leave a hole in the log before it: {expected} is next"))
+                    io::Error::other(format!(
+                        "entry {index} would leave a hole in the log before it: {expected} is next"
+                    ))
                 })?;
             }
         }

@@ -101,15 +101,10 @@ pub(super) fn begins_entry(key: &[u8]) -> bool {
 pub(super) fn put_entry(batch: &mut Batch, entry: &Entry) -> Result<(), WireError> {
     let index = entry.log_id.index();
     let bytes = Bytes::from(encode_entry(entry)?);
-    let parts = u16::try_from(bytes.len().div_ceil(PART_BYTES)).map_err(|_| WireError::TooLarge { len: bytes.len() })?;
+    let parts =
+        u16::try_from(bytes.len().div_ceil(PART_BYTES)).map_err(|_| WireError::TooLarge { len: bytes.len() })?;
     let part_of = |part: usize| bytes.slice(part * PART_BYTES..bytes.len().min((part + 1) * PART_BYTES));
-    let first = FirstPart {
-        index,
-        parts,
-        len: bytes.len() as u32,
-        crc: crc32c::crc32c(&bytes),
-        bytes: part_of(0),
-    };
+    let first = FirstPart { index, parts, len: bytes.len() as u32, crc: crc32c::crc32c(&bytes), bytes: part_of(0) };
     batch.put(&key(index, 0), wire::encode(&first)?);
     for part in 1..parts {
         let next = NextPart { index, part, bytes: part_of(usize::from(part)) };

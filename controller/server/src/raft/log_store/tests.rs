@@ -103,6 +103,37 @@ async fn what_was_acknowledged_is_there_after_reopening() {
     store.close().await;
 }
 
+/// Copies the files as they are at this moment: what a killed process leaves behind.
+fn copy_of(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    fs::create_dir(copy.path().join("log")).unwrap();
+    for inner in ["", "log"] {
+        for file in fs::read_dir(folder.join(inner)).unwrap().map(|file| file.unwrap().path()) {
+            if file.is_file() {
+                fs::copy(&file, copy.path().join(inner).join(file.file_name().unwrap())).unwrap();
+            }
+        }
+    }
+    copy
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = LogStore::open(folder.path(), ID).unwrap();
+    for round in 0..20 {
+        let end = (round + 1) * 7;
+        append(&mut store, entries(round * 7..end, 2_000)).await;
+        store.save_vote(&vote(round)).await.unwrap();
+        let copy = copy_of(folder.path());
+        let mut killed = LogStore::open(copy.path(), ID).unwrap();
+        assert_eq!(everything(&mut killed).await, entries(0..end, 2_000));
+        assert_eq!(killed.read_vote().await.unwrap(), Some(vote(round)));
+        killed.close().await;
+    }
+    store.close().await;
+}
+
 #[tokio::test]
 async fn purged_entries_stay_gone_and_the_marker_stays() {
     let folder = tempfile::tempdir().unwrap();
@@ -233,6 +264,16 @@ async fn another_controllers_log_is_refused() {
 }
 
 #[tokio::test]
+async fn a_log_in_use_is_not_called_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LogStore::open(folder.path(), ID).unwrap();
+    let path = folder.path().to_owned();
+    let second = tokio::task::spawn_blocking(move || LogStore::open(&path, ID).err()).await.unwrap().unwrap();
+    assert!(matches!(second, LogError::InUse { .. }), "{second}");
+    store.close().await;
+}
+
+#[tokio::test]
 async fn the_marker_of_a_made_cluster_stays() {
     let folder = tempfile::tempdir().unwrap();
     let store = LogStore::open(folder.path(), ID).unwrap();
@@ -245,6 +286,7 @@ async fn the_marker_of_a_made_cluster_stays() {
 
 /// Opens the database alone and changes it.
 fn tamper(folder: &Path, change: impl FnOnce(&mut Batch)) {
+    assert!(Database::wait_until_free(&folder.join("log")).unwrap());
     let database = Database::open(&folder.join("log")).unwrap();
     let mut batch = Batch::default();
     change(&mut batch);
@@ -306,12 +348,14 @@ async fn a_damaged_file_is_an_error_and_not_a_panic() {
 #[test]
 fn golden_bytes_of_what_is_stored() {
     let hex = |bytes: Vec<u8>| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
-    let identity = IdentityRecord { id: 7, initialized: true };
-    assert_eq!(hex(wire::encode(&identity).unwrap()), "");
-    assert_eq!(hex(wire::encode(&OwnerRecord { id: 7 }).unwrap()), "");
     let first = record::FirstPart { index: 1, parts: 2, len: 3, crc: 4, bytes: Bytes::from_static(b"ab") };
-    assert_eq!(hex(wire::encode(&first).unwrap()), "");
     let next = record::NextPart { index: 1, part: 1, bytes: Bytes::from_static(b"c") };
-    assert_eq!(hex(wire::encode(&next).unwrap()), "");
-    assert_eq!(hex(record::key(258, 3).to_vec()), "");
+    let all = [
+        hex(wire::encode(&IdentityRecord { id: 7, initialized: true }).unwrap()),
+        hex(wire::encode(&OwnerRecord { id: 7 }).unwrap()),
+        hex(wire::encode(&first).unwrap()),
+        hex(wire::encode(&next).unwrap()),
+        hex(record::key(258, 3).to_vec()),
+    ];
+    expect_test::expect_file!["stored.golden"].assert_eq(&(all.join("\n") + "\n"));
 }

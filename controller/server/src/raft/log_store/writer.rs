@@ -27,12 +27,24 @@ type Answer = oneshot::Sender<io::Result<()>>;
 
 /// One write. All are done in the order they came.
 pub(super) enum Operation {
-    Append { entries: Vec<Entry>, done: IOFlushed<TypeConfig> },
-    Vote { vote: Vote, done: Answer },
+    Append {
+        entries: Vec<Entry>,
+        done: IOFlushed<TypeConfig>,
+    },
+    Vote {
+        vote: Vote,
+        done: Answer,
+    },
     /// Removes entries from this index on.
-    Truncate { from: u64, done: Answer },
+    Truncate {
+        from: u64,
+        done: Answer,
+    },
     /// Removes entries up to this one.
-    Purge { upto: LogId, done: Answer },
+    Purge {
+        upto: LogId,
+        done: Answer,
+    },
     /// Written with the next group, without a sync of its own.
     Committed(Option<LogId>),
     Stop,
@@ -210,9 +222,8 @@ impl Writer {
     /// leaves a shorter log and neither a hole nor half an entry.
     fn truncate(&self, from: u64) -> Result<(), DatabaseError> {
         loop {
-            let enough = |keys: &[Vec<u8>]| {
-                keys.len() >= SLICE && keys.last().is_some_and(|key| record::begins_entry(key))
-            };
+            let enough =
+                |keys: &[Vec<u8>]| keys.len() >= SLICE && keys.last().is_some_and(|key| record::begins_entry(key));
             let keys = self.database.keys_from_the_end(&record::from_index(from), AFTER_ENTRIES, enough)?;
             if keys.is_empty() {
                 return Ok(());

@@ -257,10 +257,97 @@ impl From<Transferred> for TransferLeaderResponse<TypeConfig> {
             Transferred::VoteChanged { expected, actual } => {
                 Err(Refused::VoteChanged { expected: expected.into(), actual: actual.into() })
             }
-            Transferred::NotFlushed { expected, actual } => Err(Refused::LogNotFlushed {
-                expected: expected.map(LogId::from),
-                actual: actual.map(LogId::from),
-            }),
+            Transferred::NotFlushed { expected, actual } => {
+                Err(Refused::LogNotFlushed { expected: expected.map(LogId::from), actual: actual.map(LogId::from) })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openraft::EntryPayload;
+    use openraft::vote::{RaftLeaderId, RaftVote};
+
+    use super::super::super::types::{Entry, SnapshotMeta};
+
+    type Committed = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
+    type LeaderId = openraft::type_config::alias::LeaderIdOf<TypeConfig>;
+
+    fn vote() -> Vote {
+        Vote::from_leader_id(LeaderId::new(2, 7), true)
+    }
+
+    fn log_id(index: u64) -> LogId {
+        LogId::new(Committed::new(1), index)
+    }
+
+    /// The bytes of a message from 7 to 9, after what `open` has checked.
+    fn bytes<T: Wire + std::fmt::Debug + PartialEq>(message: T) -> String {
+        let sealed = seal(7, 9, message).unwrap();
+        let again: T = open(9, &sealed).unwrap();
+        assert_eq!(seal(7, 9, again).unwrap(), sealed);
+        sealed.body.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn golden_bytes_of_every_message() {
+        let entry = Entry { log_id: log_id(4), payload: EntryPayload::Blank };
+        let request = AppendEntriesRequest {
+            vote: vote(),
+            prev_log_id: Some(log_id(3)),
+            leader_commit: None,
+            entries: vec![entry],
+        };
+        let mut ballot = VoteRequest::new(vote(), Some(log_id(3)));
+        ballot.leadership_transfer = true;
+        let meta = SnapshotMeta { last_log_id: Some(log_id(3)), ..SnapshotMeta::default() };
+        let all = [
+            bytes(Append::from_request(&request).unwrap()),
+            bytes(Appended::Flushed(Some((&log_id(3)).into()))),
+            bytes(Appended::Conflict((&log_id(3)).into())),
+            bytes(Appended::HigherVote((&vote()).into())),
+            bytes(Ballot::from(&ballot)),
+            bytes(Voted::from(&VoteResponse::new(vote(), None, true))),
+            bytes(SnapshotBegin { vote: (&vote()).into(), meta: (&meta).into(), len: 5 }),
+            bytes(SnapshotPart { offset: 5, bytes: Bytes::from_static(b"abc") }),
+            bytes(SnapshotTaken { vote: (&vote()).into() }),
+            bytes(Transfer::from(&TransferLeaderRequest::new(vote(), 9, None))),
+            bytes(Transferred::Accepted),
+            bytes(Transferred::VoteChanged { expected: (&vote()).into(), actual: (&vote()).into() }),
+            bytes(Transferred::NotFlushed { expected: Some((&log_id(3)).into()), actual: None }),
+        ];
+        expect_test::expect_file!["message.golden"].assert_eq(&(all.join("\n") + "\n"));
+    }
+
+    #[test]
+    fn a_message_for_another_controller_is_refused() {
+        let sealed = seal(7, 9, Voted::from(&VoteResponse::new(vote(), None, true))).unwrap();
+        let error = open::<Voted>(8, &sealed).unwrap_err();
+        assert!(matches!(error, MessageError::Misdirected { here: 8, to: 9 }), "{error}");
+        let error = open::<Ballot>(9, &sealed).unwrap_err();
+        assert!(matches!(error, MessageError::Wire(WireError::WrongKind { .. })), "{error}");
+    }
+
+    #[test]
+    fn requests_and_answers_survive_the_way() {
+        let entries = (4..6).map(|index| Entry { log_id: log_id(index), payload: EntryPayload::Blank });
+        let request = AppendEntriesRequest {
+            vote: vote(),
+            prev_log_id: Some(log_id(3)),
+            leader_commit: Some(log_id(2)),
+            entries: entries.collect(),
+        };
+        let back = Append::from_request(&request).unwrap().into_request().unwrap();
+        assert_eq!(format!("{request:?}"), format!("{back:?}"));
+        for result in [
+            Ok(None),
+            Ok(Some(log_id(3))),
+            Err(StreamAppendError::Conflict(log_id(3))),
+            Err(StreamAppendError::HigherVote(vote())),
+        ] {
+            assert_eq!(StreamAppendResult::<TypeConfig>::from(Appended::from(&result)), result);
         }
     }
 }

@@ -81,10 +81,7 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 impl raft_server::Raft for RaftService {
     type AppendStream = Pin<Box<dyn Stream<Item = Result<RaftMessage, Status>> + Send>>;
 
-    async fn append(
-        &self,
-        request: Request<Streaming<RaftMessage>>,
-    ) -> Result<Response<Self::AppendStream>, Status> {
+    async fn append(&self, request: Request<Streaming<RaftMessage>>) -> Result<Response<Self::AppendStream>, Status> {
         self.admit(&request)?;
         let (id, heard) = (self.id, self.heard.clone());
         let caller = Arc::new(AtomicU64::new(0));
@@ -98,7 +95,8 @@ impl raft_server::Raft for RaftService {
         let requests = requests.map(|request: Result<_, Status>| {
             request.inspect_err(|status| tracing::warn!(%status, "entries of another controller cannot be used")).ok()
         });
-        let requests = requests.take_while(|request| std::future::ready(request.is_some())).filter_map(std::future::ready);
+        let requests =
+            requests.take_while(|request| std::future::ready(request.is_some())).filter_map(std::future::ready);
         let results = self.raft.stream_append(requests).map(move |result| {
             let result = result.map_err(stopped)?;
             if !matches!(result, Err(openraft::raft::StreamAppendError::HigherVote(_))) {
