@@ -21,7 +21,7 @@ use crate::config::PortRange;
 use crate::diff::{self, Action, Container};
 use crate::journal::{Journal, Memory};
 use crate::ready::Check;
-use crate::runtime::{Found, FoundState, Runtime, RuntimeError};
+use crate::runtime::{Found, FoundState, Runtime, RuntimeError, RuntimeEvent};
 use track::{Phase, Track};
 use work::{StartFailure, Workshop};
 
@@ -131,7 +131,7 @@ impl Reconciler {
                 Some(note) = self.notes.recv() => self.take(note),
                 Some(assignment) = assignments.recv() => self.assign(assignment),
                 Some((build, outcome)) = ended_builds.recv() => self.build_ended(build, outcome),
-                Some(_) = events.recv() => self.look(),
+                Some(event) = events.recv() => self.happened(event),
                 _ = audit.tick() => self.look(),
                 () = tokio::time::sleep(wake) => {}
                 () = shutdown.cancelled() => return,
@@ -228,6 +228,17 @@ impl Reconciler {
         });
     }
 
+    fn happened(&mut self, event: RuntimeEvent) {
+        if let RuntimeEvent::Ended { servo, code, out_of_memory, at } = event
+            && let Some(track) = self.tracks.get(&servo)
+            && track.phase == Phase::Running
+            && at >= track.running_since
+        {
+            self.ended(servo, FoundState::Ended { code, out_of_memory });
+        }
+        self.look();
+    }
+
     /// Looks at the runtime, once at a time.
     fn look(&mut self) {
         if self.listing {
@@ -257,7 +268,7 @@ impl Reconciler {
             Note::Told { servo, attempt, exit } => {
                 if let Some(track) = self.tracks.get_mut(&servo)
                     && track.attempt == attempt
-                    && track.phase != Phase::Running
+                    && matches!(track.phase, Phase::Ended { .. })
                 {
                     tracing::info!(%servo, reason = exit.reason, "servo ended");
                     track.report.status = ServoStatus::Exited(exit);
@@ -422,12 +433,17 @@ impl Reconciler {
     /// Its process ended by itself.
     fn ended(&mut self, servo: ServoId, state: FoundState) {
         let spec = self.spec(servo).cloned();
-        let Some(track) = self.tracks.get_mut(&servo) else { return };
+        let Some(track) = self.settle(servo) else { return };
         let ran = Some(now().since(track.running_since)).filter(|_| track.running_since != Timestamp(0));
         let retry_at = track.crashed(now());
         track.phase = Phase::Ended { retry_at };
         let exit = track::exit(state, ran, spec.as_ref());
-        self.work.tell(servo, track.attempt, exit);
+        // Balancers shall know at once; others, whose last lines matter, when these are there too.
+        if track.report.status == ServoStatus::Ready {
+            track.report.status = ServoStatus::Exited(exit.clone());
+        }
+        let attempt = track.attempt;
+        self.work.tell(servo, attempt, exit);
     }
 
     /// Its container was removed, not by us.

@@ -79,6 +79,17 @@ pub struct BuildJob {
 pub enum RuntimeEvent {
     /// Something of ours began, ended or went away: look again.
     Changed,
+    /// A servo's process ended; said at once, where looking would still find it running.
+    Ended {
+        /// Which.
+        servo: ServoId,
+        /// Exit code, or 128 + signal.
+        code: Option<i32>,
+        /// It used more memory than it may.
+        out_of_memory: bool,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 /// Why a runtime could not do what it was asked; the text goes to the user.

@@ -58,6 +58,7 @@ pub struct DockerRuntime {
     settings: Arc<DockerSettings>,
     images: image::Images,
     network: String,
+    just_ended: events::JustEnded,
     /// Cores of the engine's machine: it refuses a limit above.
     cores: u32,
 }
@@ -69,7 +70,14 @@ impl DockerRuntime {
         let info = engine.info().await.map_err(unreachable)?;
         let cores = info.ncpu.and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0).unwrap_or(1);
         let network = network::ensure(&engine, &settings).await?;
-        Ok(Self { engine, settings: Arc::new(settings), images: image::Images::default(), network, cores })
+        Ok(Self {
+            engine,
+            settings: Arc::new(settings),
+            images: image::Images::default(),
+            network,
+            just_ended: events::JustEnded::default(),
+            cores,
+        })
     }
 
     /// Whether an engine answers on this machine.
@@ -158,7 +166,7 @@ impl Runtime for DockerRuntime {
     }
 
     fn events(&self) -> mpsc::Receiver<RuntimeEvent> {
-        events::watch(self.engine.clone(), self.mine())
+        events::watch(self.engine.clone(), self.mine(), self.just_ended.clone())
     }
 
     fn logs(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bollard::errors::Error as EngineError;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings,
-    HostConfig, HostConfigLogConfig, PortBinding,
+    HostConfig, HostConfigLogConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
@@ -46,7 +46,7 @@ impl DockerRuntime {
                     | ContainerSummaryStateEnum::PAUSED
                     | ContainerSummaryStateEnum::RESTARTING
                     | ContainerSummaryStateEnum::STOPPING,
-                ) => FoundState::Running,
+                ) if !self.just_ended.contains(servo) => FoundState::Running,
                 _ => match self.ended(servo).await? {
                     Some(state) => state,
                     None => continue,
@@ -174,6 +174,8 @@ impl DockerRuntime {
                 port_bindings: bindings,
                 network_mode: Some(self.network.clone()),
                 log_config: Some(log_config()),
+                // The agent restarts, with its own waits.
+                restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), ..Default::default() }),
                 ..limits(spec.size, self.cores)
             }),
             ..Default::default()
