@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
+use openraft::{Instant as _, ServerState};
 use pontoon_model::{ControllerId, ControllerName};
 use pontoon_proto::services::raft_server::RaftServer;
 use tokio::sync::watch;
@@ -33,8 +33,9 @@ const KEPT_BYTES: u64 = 256 * 1024 * 1024;
 /// How often the log's size is looked at.
 const LOOK_AT_SIZE: Duration = Duration::from_secs(5);
 
-/// A planned stop waits this long for another leader, in election timeouts.
-const HANDOVER_ELECTIONS: u32 = 4;
+/// A planned stop waits this long for another leader, in election timeouts: a handover takes a few round trips,
+/// and when all stop at once the last has nobody to wait for.
+const HANDOVER_ELECTIONS: u32 = 2;
 
 /// Why the consensus does not start.
 #[derive(Debug, thiserror::Error)]
@@ -199,9 +200,13 @@ impl Consensus {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
             let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+            let heard = |id: &u64| {
+                let last = metrics.heartbeat.as_ref()?.get(id)?.as_ref()?;
+                (last.elapsed() < self.handover).then_some(())
+            };
             let followers = metrics.replication.iter().flatten();
             followers
-                .filter(|(id, _)| **id != self.id.0 && voters.contains(id))
+                .filter(|(id, _)| **id != self.id.0 && voters.contains(id) && heard(id).is_some())
                 .max_by_key(|(_, matched)| matched.as_ref().map(|log| log.index()))
                 .filter(|_| metrics.state == ServerState::Leader)
                 .map(|(id, _)| *id)
