@@ -271,6 +271,27 @@ async fn source_is_built_stored_and_run_and_its_output_is_followed() {
 }
 
 #[tokio::test]
+#[ignore = "needs a package index on the network"]
+async fn a_python_app_with_a_requirement_is_built() {
+    let Some(scene) = Scene::new("22330-22339").await else { return };
+    let source = scene.controller.put(bundle::source(&[
+        ("requirements.txt", "itsdangerous==2.2.0\n"),
+        ("app.py", "import itsdangerous; print('has', itsdangerous.__name__)\n"),
+    ]));
+    scene.controller.assign(vec![], vec![build(1, source, Language::Python, Duration::from_secs(120))]);
+    let outcome = scene.controller.until_build(1).await;
+    let BuildOutcome::Succeeded { bundle } = outcome else { panic!("{outcome:?}") };
+    let one_off = ServoSpec { one_off: true, listens: false, ..servo(1, bundle, "python3 app.py") };
+    scene.controller.assign(vec![one_off], vec![]);
+    let report = scene.controller.until_servo(1, "exited").await;
+    let exit = match report.status {
+        ServoStatus::Exited(exit) => exit,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((exit.code, exit.last_lines), (0, vec!["has itsdangerous".to_owned()]));
+}
+
+#[tokio::test]
 async fn builds_that_fail_say_why_and_leave_nothing() {
     let Some(scene) = Scene::new("22300-22309").await else { return };
     let failing = "#!/bin/sh\necho the last word\nexit 4\n";

@@ -1,10 +1,11 @@
 //! The one task that owns what this host runs: what shall run against what runs, again and again.
 
 mod track;
+mod turns;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,6 @@ use crate::board::Board;
 use crate::config::PortRange;
 use crate::diff::{self, Action, Container};
 use crate::journal::{Journal, Memory};
-use crate::ready::Check;
 use crate::runtime::{Found, FoundState, Runtime, RuntimeError, RuntimeEvent};
 use track::{Phase, Track};
 use work::{StartFailure, Workshop};
@@ -274,195 +274,6 @@ impl Reconciler {
                     track.report.status = ServoStatus::Exited(exit);
                 }
             }
-        }
-    }
-
-    /// Compares what the runtime has with what is known; what was settled after the look began is known better.
-    fn seen(&mut self, epoch: u64, found: &[Found]) {
-        for found in found {
-            let known = self.tracks.get(&found.servo);
-            match known.map(|track| (track.phase, track.settled)) {
-                Some((Phase::Busy, _)) => {}
-                Some((_, settled)) if settled > epoch => {}
-                Some((Phase::Running, _)) if found.state == FoundState::Running => {}
-                Some((Phase::Ended { .. }, _)) if found.state != FoundState::Running => {}
-                Some((Phase::Running, _)) => self.ended(found.servo, found.state),
-                _ => self.adopt(found),
-            }
-        }
-        let there: BTreeSet<ServoId> = found.iter().map(|found| found.servo).collect();
-        let missing: Vec<ServoId> = self
-            .tracks
-            .values()
-            .filter(|track| matches!(track.phase, Phase::Running | Phase::Ended { .. }) && track.settled <= epoch)
-            .map(|track| track.servo)
-            .filter(|servo| !there.contains(servo))
-            .collect();
-        for servo in missing {
-            self.vanished(servo);
-        }
-    }
-
-    /// Takes over what runs, or ended, without this life of the agent having started it.
-    fn adopt(&mut self, found: &Found) {
-        let servo = found.servo;
-        if let Some(port) = found.port.filter(|_| self.journal.memory().ports.of(servo).is_none()) {
-            self.journal(|memory| memory.ports.adopt(servo, port));
-        }
-        let track = self.tracks.entry(servo).or_insert_with(|| Track::new(servo));
-        track.runs(found, now());
-        match found.state {
-            FoundState::Running => self.wait_until_ready(found),
-            FoundState::Ended { .. } => {
-                track.running_since = Timestamp(0);
-                self.ended(servo, found.state);
-            }
-        }
-    }
-
-    /// Where and how a running servo is asked.
-    fn check(&self, servo: ServoId, found: &[Found]) -> Option<Check> {
-        let found = found.iter().find(|found| found.servo == servo)?;
-        let spec = self.spec(servo);
-        let listens = spec.map_or(found.port.is_some(), |spec| spec.listens);
-        let address = found.probe.filter(|_| listens)?;
-        Some(Check { address, path: spec.and_then(|spec| spec.health.path.clone()) })
-    }
-
-    fn wait_until_ready(&mut self, found: &Found) {
-        let servo = found.servo;
-        let check = self.check(servo, std::slice::from_ref(found));
-        let timeout = self.spec(servo).map(|spec| spec.health.timeout).unwrap_or_default();
-        let listens = self.spec(servo).map_or(found.port.is_some(), |spec| spec.listens);
-        let Some(track) = self.tracks.get_mut(&servo) else { return };
-        match check {
-            Some(check) => {
-                let token = track.begin_probe();
-                self.work.probe(servo, track.attempt, check, timeout, token);
-            }
-            None if listens => {
-                let reason = "it has no address on its network".to_owned();
-                let exit = Exit { code: -1, reason, last_lines: Vec::new() };
-                let attempt = track.attempt;
-                self.probed(servo, attempt, Err(exit));
-            }
-            None => track.report.status = ServoStatus::Ready,
-        }
-    }
-
-    fn started(&mut self, servo: ServoId, again: bool, result: Result<Found, StartFailure>) {
-        let Some(track) = self.settle(servo) else { return };
-        match result {
-            Ok(found) => {
-                track.runs(&found, now());
-                track.report.restarts += u32::from(again);
-                self.wait_until_ready(&found);
-            }
-            Err(failure) => {
-                let retry_at = track.crashed(now());
-                track.phase = Phase::Failed { retry_at };
-                let (StartFailure::PortTaken(reason) | StartFailure::Other(reason)) = &failure;
-                tracing::warn!(%servo, reason, "servo could not be started");
-                let exit = Exit { code: -1, reason: reason.clone(), last_lines: Vec::new() };
-                track.report.status = ServoStatus::Exited(exit);
-                if matches!(failure, StartFailure::PortTaken(_)) {
-                    // Another program was quicker: it gets another port at the next try.
-                    self.journal(|memory| {
-                        memory.ports.release(servo, now());
-                    });
-                }
-            }
-        }
-        // It may have ended since, and that event was taken for our own doing.
-        self.look();
-    }
-
-    fn stopped(&mut self, servo: ServoId, removed: bool, result: Result<(), RuntimeError>) {
-        let wanted = self.spec(servo).is_some_and(|spec| spec.desired.is_run());
-        let Some(track) = self.settle(servo) else { return };
-        match result {
-            Err(error) => {
-                tracing::warn!(%error, "trying again");
-                let retry_at = track.crashed(now());
-                track.phase = Phase::Ended { retry_at };
-                // What it really does is found by looking.
-                track.settled = 0;
-            }
-            Ok(()) if removed => {
-                track.phase = Phase::Absent;
-                track.origin = None;
-                track.probe = None;
-                track.report.address = None;
-                track.report.status = if wanted { ServoStatus::Starting } else { ServoStatus::Gone };
-                if !wanted {
-                    self.journal(|memory| {
-                        memory.ports.release(servo, now());
-                    });
-                }
-            }
-            Ok(()) => {
-                let retry_at = track.crashed(now());
-                track.phase = Phase::Ended { retry_at };
-            }
-        }
-        self.look();
-    }
-
-    fn probed(&mut self, servo: ServoId, attempt: u64, result: Result<(), Exit>) {
-        let address = self.journal.memory().ports.of(servo).map(|port| SocketAddr::new(self.place.listen_ip, port));
-        let grace = self.spec(servo).map_or(UNREADY_GRACE, |spec| spec.grace.min(UNREADY_GRACE));
-        let Some(track) = self.tracks.get_mut(&servo) else { return };
-        if track.attempt != attempt || track.phase != Phase::Running {
-            return;
-        }
-        track.probe = None;
-        match result {
-            Ok(()) => {
-                track.report.status = ServoStatus::Ready;
-                track.report.address = address;
-            }
-            Err(exit) => {
-                tracing::info!(%servo, reason = exit.reason, "servo is stopped");
-                track.report.status = ServoStatus::Exited(exit);
-                track.phase = Phase::Busy;
-                self.work.stop(servo, grace, false);
-            }
-        }
-    }
-
-    /// Its process ended by itself.
-    fn ended(&mut self, servo: ServoId, state: FoundState) {
-        let spec = self.spec(servo).cloned();
-        let Some(track) = self.settle(servo) else { return };
-        let ran = Some(now().since(track.running_since)).filter(|_| track.running_since != Timestamp(0));
-        let retry_at = track.crashed(now());
-        track.phase = Phase::Ended { retry_at };
-        let exit = track::exit(state, ran, spec.as_ref());
-        // Balancers shall know at once; others, whose last lines matter, when these are there too.
-        if track.report.status == ServoStatus::Ready {
-            track.report.status = ServoStatus::Exited(exit.clone());
-        }
-        let attempt = track.attempt;
-        self.work.tell(servo, attempt, exit);
-    }
-
-    /// Its container was removed, not by us.
-    fn vanished(&mut self, servo: ServoId) {
-        let spent = self.journal.memory().begun.contains(&servo);
-        let Some(track) = self.tracks.get_mut(&servo) else { return };
-        tracing::warn!(%servo, "its container was removed by somebody else");
-        track.probe = None;
-        track.report.address = None;
-        track.attempt += 1;
-        if spent {
-            track.phase = Phase::Spent;
-            if !matches!(track.report.status, ServoStatus::Exited(_)) {
-                track.report.status = ServoStatus::Exited(spent_exit());
-            }
-        } else {
-            track.phase = Phase::Absent;
-            track.report.restarts += 1;
-            track.report.status = ServoStatus::Starting;
         }
     }
 

@@ -175,14 +175,12 @@ impl ProcessRuntime {
         }
     }
 
-    /// Looks at processes that are not this agent's children.
+    /// Looks at processes that an earlier agent started: nobody tells of their end.
     fn watch_adopted(&self) {
         let (folder, watchers) = (self.folder.clone(), self.watchers.clone());
         let records = fs::read_dir(&folder).into_iter().flatten().flatten();
-        let mut adopted: Vec<Record> = records
-            .filter_map(|entry| Record::read(&entry.path()).ok().flatten())
-            .filter(|record| record.is_alive() && !record.is_child_of_this_process())
-            .collect();
+        let mut adopted: Vec<Record> =
+            records.filter_map(|entry| Record::read(&entry.path()).ok().flatten()).filter(Record::is_alive).collect();
         if adopted.is_empty() {
             return;
         }

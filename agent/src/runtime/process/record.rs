@@ -77,14 +77,9 @@ impl Record {
         let same = |stat: &Stat| Some(stat.began) == self.began && !stat.is_zombie;
         self.ended.is_none() && self.boot == boot() && stat(self.pid).as_ref().is_some_and(same)
     }
-
-    pub(super) fn is_child_of_this_process(&self) -> bool {
-        stat(self.pid).is_some_and(|stat| stat.parent == std::process::id())
-    }
 }
 
 struct Stat {
-    parent: u32,
     began: u64,
     is_zombie: bool,
 }
@@ -93,11 +88,7 @@ fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field, the name in brackets, may hold anything; the last bracket ends it.
     let rest: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-    Some(Stat {
-        is_zombie: matches!(*rest.first()?, "Z" | "X"),
-        parent: rest.get(1)?.parse().ok()?,
-        began: rest.get(19)?.parse().ok()?,
-    })
+    Some(Stat { is_zombie: matches!(*rest.first()?, "Z" | "X"), began: rest.get(19)?.parse().ok()? })
 }
 
 fn boot() -> String {
