@@ -136,7 +136,8 @@ pub async fn run_with(
     Ok(())
 }
 
-/// Stops and removes every servo of this agent, whoever started it. For whoever tears a cluster down.
+/// Stops and removes every servo of this agent, whoever started it, and with the last agent of the cluster its network
+/// and build caches. For whoever tears a cluster down.
 pub async fn remove_everything(config: &Config) -> Result<(), AgentError> {
     let folders = Folders::make(&config.data_dir)?;
     let runtime = open_runtime(config, &folders).await?;
@@ -145,6 +146,7 @@ pub async fn remove_everything(config: &Config) -> Result<(), AgentError> {
         runtime.stop(found.servo, Duration::ZERO).await?;
         runtime.remove(found.servo).await?;
     }
+    runtime.leave(true).await?;
     Ok(())
 }
 

@@ -236,6 +236,26 @@ async fn an_agent_that_never_heard_a_controller_removes_nothing() {
 }
 
 #[tokio::test]
+async fn an_agent_told_so_takes_its_servos_with_it_and_brings_them_back() {
+    let mut scene = Scene::new("21160-21169").await;
+    scene.host.stop().await;
+    scene.host.config.stop_servos_on_exit = true;
+    scene.start_agent();
+    scene.controller.assign(vec![scene.servo(1), scene.servo(2)], vec![]);
+    let before = scene.controller.until_servo(1, "ready").await;
+    scene.controller.stop().await;
+    scene.host.stop().await;
+    assert_eq!(scene.engine.running(), []);
+    scene.start_agent();
+    until("both run again, without a controller", || match scene.engine.running().len() {
+        2 => Ok(()),
+        count => Err(format!("{count} run")),
+    })
+    .await;
+    tokio::net::TcpStream::connect(before.address.unwrap()).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_older_assignment_is_ignored() {
     let scene = Scene::new("21110-21119").await;
     scene.controller.assign(vec![], vec![]);

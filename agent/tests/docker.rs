@@ -181,6 +181,25 @@ async fn a_container_that_is_killed_or_removed_by_hand_comes_back() {
 }
 
 #[tokio::test]
+async fn a_network_that_was_removed_is_made_anew_and_nothing_stays_behind() {
+    let Some(mut scene) = Scene::new("22340-22349").await else { return };
+    let network = format!("pontoon-{}", scene.host.config.cluster);
+    until("the network is there", || if networks(&network) == 1 { Ok(()) } else { Err("none".into()) }).await;
+    docker(&["network", "rm", &network]);
+    let bundle = scene.controller.put(bundle::server());
+    scene.controller.assign(vec![servo(1, bundle, "python3 server.py")], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    scene.host.stop().await;
+    assert_ne!(scene.containers(), "", "an agent that ends leaves its servos running");
+    pontoon_agent::remove_everything(&scene.host.config).await.unwrap();
+    assert_eq!((scene.containers().as_str(), networks(&network)), ("", 0));
+}
+
+fn networks(name: &str) -> usize {
+    docker(&["network", "ls", "-q", "--filter", &format!("name={name}")]).lines().count()
+}
+
+#[tokio::test]
 async fn what_goes_wrong_in_docker_is_told() {
     let Some(scene) = Scene::new("22100-22149").await else { return };
     let bundle = scene.controller.put(bundle::server());

@@ -35,6 +35,8 @@ const ADOPT_TIMEOUT: Duration = Duration::from_millis(500);
 const UNREADY_GRACE: Duration = Duration::from_secs(5);
 /// When the agent ends servos at its own end, they get this long: a person waits.
 const EXIT_GRACE: Duration = Duration::from_secs(5);
+/// And what is under way then may take this long to end.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What comes to the reconciler from its tasks.
 pub(crate) enum Note {
@@ -146,9 +148,24 @@ impl Reconciler {
 
     /// Stops and removes everything.
     pub(crate) async fn stop_all(&mut self) {
-        let stopping = self.tracks.values().filter(|track| track.phase != Phase::Absent).map(|track| {
+        // What is just being made would otherwise come after its removal.
+        let finishing = async {
+            while self.tracks.values().any(|track| track.phase == Phase::Busy) {
+                let Some(note) = self.notes.recv().await else { return };
+                self.take(note);
+            }
+        };
+        if tokio::time::timeout(FINISH_TIMEOUT, finishing).await.is_err() {
+            tracing::warn!("some servos are still being started or stopped");
+        }
+        let known = self.tracks.values().filter(|track| track.phase != Phase::Absent).map(|track| track.servo);
+        let mut servos: BTreeSet<ServoId> = known.collect();
+        match self.work.runtime.list().await {
+            Ok(found) => servos.extend(found.iter().map(|found| found.servo)),
+            Err(error) => tracing::warn!(%error, "cannot look at what runs; removing what is known"),
+        }
+        let stopping = servos.into_iter().map(|servo| {
             let runtime = Arc::clone(&self.work.runtime);
-            let servo = track.servo;
             async move {
                 let mut result = runtime.stop(servo, EXIT_GRACE).await;
                 if result.is_ok() {
@@ -160,6 +177,9 @@ impl Reconciler {
             }
         });
         futures_util::future::join_all(stopping).await;
+        if let Err(error) = self.work.runtime.leave(false).await {
+            tracing::warn!(%error, "something is left behind");
+        }
     }
 
     fn until_next_wake(&self) -> Duration {

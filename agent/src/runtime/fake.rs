@@ -184,6 +184,10 @@ impl Runtime for FakeRuntime {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    fn leave(&self, _caches: bool) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn foreign_memory(&self) -> BoxFuture<'_, Result<MemoryBytes, RuntimeError>> {
         Box::pin(std::future::ready(Ok(MemoryBytes(0))))
     }

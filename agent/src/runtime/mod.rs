@@ -187,6 +187,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// Forgets prepared bundles that are not in `keep`, but the newest.
     fn collect_garbage(&self, keep: Vec<Digest>) -> BoxFuture<'_, Result<(), RuntimeError>>;
 
+    /// Removes what only exists for servos and is shared with other agents of the cluster, as far as none of them uses
+    /// it; with `caches`, the builds' caches too.
+    fn leave(&self, caches: bool) -> BoxFuture<'_, Result<(), RuntimeError>>;
+
     /// Memory that is used or reserved by what is not ours.
     fn foreign_memory(&self) -> BoxFuture<'_, Result<MemoryBytes, RuntimeError>>;
 }

@@ -65,6 +65,7 @@ impl DockerRuntime {
 
     async fn build_in(&self, name: &str, job: &BuildJob) -> Result<(), RuntimeError> {
         let engine_failed = |error: EngineError| failed(format!("the build could not be run: {}", describe(&error)));
+        self.renew_network().await?;
         // One left by an agent that was killed at this build.
         self.remove_container(name).await.map_err(engine_failed)?;
         let options = CreateContainerOptionsBuilder::default().name(name).build();
@@ -102,7 +103,7 @@ impl DockerRuntime {
             labels: Some(build_labels),
             host_config: Some(HostConfig {
                 binds: Some(binds),
-                network_mode: Some(self.network.clone()),
+                network_mode: Some(self.network()),
                 log_config: Some(log_config()),
                 // Reaps what the build leaves behind.
                 init: Some(true),

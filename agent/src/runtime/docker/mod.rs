@@ -10,7 +10,7 @@ mod servo;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::errors::Error as EngineError;
@@ -57,7 +57,8 @@ pub struct DockerRuntime {
     engine: Docker,
     settings: Arc<DockerSettings>,
     images: image::Images,
-    network: String,
+    /// Its id; another one when somebody removed the network and it was made anew.
+    network: Mutex<String>,
     just_ended: events::JustEnded,
     /// Cores of the engine's machine: it refuses a limit above.
     cores: u32,
@@ -74,7 +75,7 @@ impl DockerRuntime {
             engine,
             settings: Arc::new(settings),
             images: image::Images::default(),
-            network,
+            network: Mutex::new(network),
             just_ended: events::JustEnded::default(),
             cores,
         })
@@ -88,6 +89,17 @@ impl DockerRuntime {
     /// The version of the API that was agreed on.
     pub fn api_version(&self) -> String {
         self.engine.client_version().to_string()
+    }
+
+    fn network(&self) -> String {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The network was removed by hand: the next container is made on a new one.
+    async fn renew_network(&self) -> Result<(), RuntimeError> {
+        let network = network::ensure(&self.engine, &self.settings).await?;
+        *self.network.lock().unwrap_or_else(PoisonError::into_inner) = network;
+        Ok(())
     }
 
     fn mine(&self) -> HashMap<&'static str, Vec<String>> {
@@ -190,6 +202,10 @@ impl Runtime for DockerRuntime {
 
     fn collect_garbage(&self, keep: Vec<Digest>) -> BoxFuture<'_, Result<(), RuntimeError>> {
         Box::pin(image::collect_garbage(&self.engine, keep))
+    }
+
+    fn leave(&self, caches: bool) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        Box::pin(network::leave(&self.engine, &self.settings, caches))
     }
 
     fn foreign_memory(&self) -> BoxFuture<'_, Result<MemoryBytes, RuntimeError>> {

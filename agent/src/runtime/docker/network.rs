@@ -1,12 +1,12 @@
-//! The bridge on which servos are: no traffic between containers.
+//! What the containers of a cluster share: the bridge, without traffic between containers, and the builds' caches.
 
 use std::collections::HashMap;
 
 use bollard::Docker;
 use bollard::models::NetworkCreateRequest;
-use bollard::query_parameters::ListNetworksOptionsBuilder;
+use bollard::query_parameters::{ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions};
 
-use super::{DockerSettings, RuntimeError, labels, unreachable};
+use super::{DockerSettings, RuntimeError, labels, status, unreachable};
 
 /// The id of the cluster's network, which is made when it is not there.
 pub(super) async fn ensure(engine: &Docker, settings: &DockerSettings) -> Result<String, RuntimeError> {
@@ -38,4 +38,33 @@ async fn oldest(engine: &Docker, name: &str) -> Result<Option<String>, RuntimeEr
     let same = found.into_iter().filter(|network| network.name.as_deref() == Some(name));
     let first = same.min_by(|one, other| (&one.created, &one.id).cmp(&(&other.created, &other.id)));
     Ok(first.and_then(|network| network.id))
+}
+
+/// Removes the cluster's network unless a container is on it; with `caches`, the builds' cache volumes too.
+pub(super) async fn leave(engine: &Docker, settings: &DockerSettings, caches: bool) -> Result<(), RuntimeError> {
+    let name = format!("pontoon-{}", settings.cluster);
+    while let Some(id) = oldest(engine, &name).await? {
+        match engine.remove_network(&id).await {
+            Ok(()) => {}
+            // In use, or removed by another agent at this moment.
+            Err(error) if matches!(status(&error), Some(403 | 404 | 409)) => break,
+            Err(error) => return Err(unreachable(error)),
+        }
+    }
+    if caches {
+        let prefix = format!("{name}-cache-");
+        let filters = HashMap::from([("name", vec![prefix.clone()])]);
+        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let found = engine.list_volumes(Some(options)).await.map_err(unreachable)?;
+        // The filter also finds names that merely contain it.
+        let ours = found.volumes.into_iter().flatten().filter(|volume| volume.name.starts_with(&prefix));
+        for volume in ours {
+            match engine.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
+                Ok(()) => {}
+                Err(error) if matches!(status(&error), Some(404 | 409)) => {}
+                Err(error) => return Err(unreachable(error)),
+            }
+        }
+    }
+    Ok(())
 }

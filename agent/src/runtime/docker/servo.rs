@@ -15,7 +15,7 @@ use bollard::query_parameters::{
 };
 use pontoon_model::{CpuMillis, MemoryBytes, ServoId, ServoSpec, Size};
 
-use super::{DockerRuntime, INSIDE_PORT, USER, describe, labels, network, status, unreachable};
+use super::{DockerRuntime, INSIDE_PORT, USER, describe, labels, status, unreachable};
 use crate::runtime::{Found, FoundState, Launch, RuntimeError};
 
 /// Enough for a web server with threads; a fork bomb ends at it.
@@ -97,12 +97,19 @@ impl DockerRuntime {
             // The image or the network was removed by hand since it was made.
             Err(error) if status(&error) == Some(404) => {
                 self.images.forget(launch.spec.bundle.digest);
-                network::ensure(&self.engine, &self.settings).await?;
+                self.renew_network().await?;
                 self.create(&launch).await?.map_err(failed)?;
             }
             Err(error) => return Err(failed(error)),
         }
-        let started = self.run(&launch).await;
+        let mut started = self.run(&launch).await;
+        if matches!(&started, Err(RuntimeError::Start { why, .. }) if is_network_gone(why)) {
+            // The engine notices only now that the network was removed by hand.
+            self.remove_servo(servo).await?;
+            self.renew_network().await?;
+            self.create(&launch).await?.map_err(failed)?;
+            started = self.run(&launch).await;
+        }
         if started.is_err() {
             // Its port binding or its network is part of the container, so the next try needs a new one.
             self.remove_servo(servo).await?;
@@ -172,7 +179,7 @@ impl DockerRuntime {
             host_config: Some(HostConfig {
                 binds: Some(vec![format!("{}:{INIT_INSIDE}:ro", self.settings.init.display())]),
                 port_bindings: bindings,
-                network_mode: Some(self.network.clone()),
+                network_mode: Some(self.network()),
                 log_config: Some(log_config()),
                 // The agent restarts, with its own waits.
                 restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), ..Default::default() }),
@@ -233,6 +240,10 @@ pub(super) fn log_config() -> HostConfigLogConfig {
         typ: Some("json-file".into()),
         config: Some(HashMap::from([("max-size".into(), "5m".into()), ("max-file".into(), "2".into())])),
     }
+}
+
+fn is_network_gone(why: &str) -> bool {
+    why.contains("network") && why.contains("not found")
 }
 
 fn environment(spec: &ServoSpec) -> Vec<String> {
