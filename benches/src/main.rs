@@ -7,8 +7,10 @@ mod scale;
 
 use anyhow::{Result, bail};
 
+type Bench = (&'static str, fn() -> Result<()>);
+
 /// Name and body of each bench.
-const BENCHES: [(&str, fn() -> Result<()>); 3] = [("scale", scale::run), ("deploy", deploy::run), ("idle", idle::run)];
+const BENCHES: [Bench; 3] = [("scale", scale::run), ("deploy", deploy::run), ("idle", idle::run)];
 
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();

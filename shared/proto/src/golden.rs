@@ -50,8 +50,7 @@ fn agents(text: &mut String) {
     message(text, "AgentMessage::Build", &AgentMessage::Build(build));
     let assignment = Assignment { host: name("a"), generation: 7, servos: vec![servo()], builds: vec![build_spec()] };
     message(text, "AgentDirective::Assignment", &AgentDirective::Assignment(assignment));
-    let request =
-        LogRequest { host: name("a"), source: LogSource::Servo(ServoId(3)), follow: true, tail: Some(10) };
+    let request = LogRequest { host: name("a"), source: LogSource::Servo(ServoId(3)), follow: true, tail: Some(10) };
     message(text, "AgentDirective::LogWanted", &AgentDirective::LogWanted { stream: 8, request: request.clone() });
     message(text, "AgentDirective::LogUnwanted", &AgentDirective::LogUnwanted { stream: 8 });
     message(text, "AgentDirective::GoElsewhere", &AgentDirective::GoElsewhere);
@@ -100,12 +99,8 @@ fn balancers(text: &mut String) {
     message(text, "BalancerMessage::Hello", &BalancerMessage::Hello(hello));
     let ack = BalancerAck { applied: RouteVersion(4), drained: RouteVersion(3) };
     message(text, "BalancerMessage::Ack", &BalancerMessage::Ack(ack));
-    let target = RouteServo {
-        id: ServoId(3),
-        site: name("east"),
-        address: "127.0.0.1:20000".parse().unwrap(),
-        suspect: false,
-    };
+    let target =
+        RouteServo { id: ServoId(3), site: name("east"), address: "127.0.0.1:20000".parse().unwrap(), suspect: false };
     let route = Arc::new(Route {
         host: "web.localhost".into(),
         app: name("web"),
