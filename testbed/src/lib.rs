@@ -1,6 +1,6 @@
 //! Clusters for tests: the real binary as separate processes on loopback, driven as a user would.
 //!
-//! [`Cluster`] starts three controllers, two agents and two balancers; [`until`] waits for a condition that
+//! [`Cluster`] starts three controllers, two agents and two balancers; [`until()`] waits for a condition that
 //! can say why it is not yet true; [`load`] sends requests without pause and counts what failed.
 
 pub mod app;

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! No IO, no clock, no randomness, no order that differs between replicas: this crate's manifest lacks
-//! tokio and its `clippy.toml` bans the rest. Read [`command`], then [`plan`], then a scenario in `tests/scenarios`.
+//! tokio and its `clippy.toml` bans the rest. Read [`command`], then [`mod@plan`], then a scenario in `tests/scenarios`.
 
 pub mod apply;
 pub mod check;

@@ -1,7 +1,7 @@
 //! gRPC between the machines of a cluster: messages, the codec that puts them into the byte
 //! envelope, and the generated clients and servers.
 //!
-//! Every message is a Rust type with an explicit kind and version ([`pontoon_model::wire`]); the golden
+//! Every message is a Rust type with an explicit kind and version ([`mod@pontoon_model::wire`]); the golden
 //! test in `golden.rs` holds the bytes of each.
 
 pub mod agents;
