@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup images build check fix bench
+.PHONY: help demo demo-setup test setup images build check fix bench
 
 CARGO ?= cargo
 NEXTEST_PROFILE := $(if $(CI),ci,default)
@@ -7,9 +7,13 @@ NEXTEST_PROFILE := $(if $(CI),ci,default)
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: setup images ## build, start a whole cluster in one process, deploy examples/guestbook; Ctrl-C ends it
-	$(CARGO) build --release --locked -p pontoon-cli --bin pontoon
-	exec target/release/pontoon dev --deploy examples/guestbook
+# Without Docker nothing is built in a container: then the example that needs no build is deployed.
+demo: demo-setup images build ## start a whole cluster in one process, deploy examples/guestbook; Ctrl-C ends it
+	@if docker version >/dev/null 2>&1; then app=guestbook; else app=procfile-hello; fi; \
+	exec target/release/pontoon dev --deploy examples/$$app
+
+demo-setup:
+	@hack/setup.sh
 
 test: setup images ## set up what is missing and run every test
 	$(CARGO) build --locked -p pontoon-cli --bin pontoon

@@ -15,7 +15,8 @@ use tempfile::TempDir;
 
 use crate::binary;
 use crate::docker;
-use crate::process::Process;
+use crate::http;
+use crate::process::{self, Process};
 use crate::until::until;
 
 /// How long a cluster may take to elect, register and settle: debug builds on two shared cores.
@@ -189,13 +190,7 @@ impl Cluster {
 
     /// GET `path` of an app through one balancer: status and body.
     pub fn get(&self, balancer: usize, host: &str, path: &str) -> Result<(u16, String)> {
-        let url = format!("http://{}{path}", self.listen[balancer]);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build()?;
-            let answer = client.get(url).header("Host", host).send().await?;
-            Ok((answer.status().as_u16(), answer.text().await?))
-        })
+        http::get(self.listen[balancer], host, path)
     }
 
     /// Waits until an app answers 200 through every balancer with a body that has `part`.
@@ -241,19 +236,7 @@ impl Drop for Cluster {
                     eprintln!("containers of {} are left: {error:#}", self.name());
                 }
             }
-            _ => end_process_servos(&self.agent_data()),
-        }
-    }
-}
-
-/// Ends servos that run as processes: each is the leader of its own process group, with its working folder below the agent's data.
-fn end_process_servos(folders: &[PathBuf]) {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return };
-    for process in processes.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let Ok(cwd) = std::fs::read_link(process.path().join("cwd")) else { continue };
-        if folders.iter().any(|folder| cwd.starts_with(folder)) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            _ => self.agent_data().iter().flat_map(|data| process::servos_below(data)).for_each(process::end),
         }
     }
 }

@@ -4,12 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-/// Longest a request may take before it counts as failed.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+use crate::http;
 
 /// A client's own thread that sends one request after another through each of some balancers.
 pub struct Load {
@@ -74,7 +72,7 @@ fn send(stop: &AtomicBool, url: &str, host: &str) -> Tally {
     const BODIES_KEPT: usize = 50;
     let mut tally = Tally::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).no_proxy().build();
+    let client = http::client();
     let (Ok(runtime), Ok(client)) = (runtime, client) else {
         tally.failures.push("the client does not start".into());
         return tally;

@@ -1,7 +1,7 @@
 //! One role as a process: started, killed, stopped, started again.
 
 use std::fs::{File, OpenOptions};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -90,4 +90,21 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.kill();
     }
+}
+
+/// Processes whose working folder lies below `folder`: servos of the process runtime.
+pub fn servos_below(folder: &Path) -> Vec<Pid> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pid = |process: std::fs::DirEntry| {
+        let pid: i32 = process.file_name().to_str()?.parse().ok()?;
+        let cwd = std::fs::read_link(process.path().join("cwd")).ok()?;
+        cwd.starts_with(folder).then_some(Pid::from_raw(pid))
+    };
+    processes.flatten().filter_map(pid).collect()
+}
+
+/// kill -9 of a process that is not our child.
+pub fn end(pid: Pid) {
+    // One that ended meanwhile is fine.
+    let _ = kill(pid, Signal::SIGKILL);
 }

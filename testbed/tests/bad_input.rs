@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use pontoon_testbed::{Cluster, Options, app, skip::docker_or_skip};
+use pontoon_testbed::{Cluster, Options, app, http, skip::docker_or_skip};
 
 /// Uploads bytes as an app's source; status and body.
 fn upload(cluster: &Cluster, name: &str, bytes: Vec<u8>) -> Result<(u16, String)> {
@@ -15,12 +15,7 @@ fn upload(cluster: &Cluster, name: &str, bytes: Vec<u8>) -> Result<(u16, String)
 }
 
 fn request(token: &str, build: impl FnOnce(&reqwest::Client) -> reqwest::RequestBuilder) -> Result<(u16, String)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let client = reqwest::Client::builder().no_proxy().build()?;
-        let answer = build(&client).bearer_auth(token).send().await?;
-        Ok((answer.status().as_u16(), answer.text().await?))
-    })
+    http::send(|client| build(client).bearer_auth(token))
 }
 
 fn gz(bytes: &[u8]) -> Vec<u8> {

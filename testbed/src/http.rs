@@ -1,0 +1,28 @@
+//! One request, as a user's browser sends it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+
+/// Longest a request may take before it counts as failed.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Sends what `build` makes; status and body.
+pub fn send(build: impl FnOnce(&reqwest::Client) -> reqwest::RequestBuilder) -> Result<(u16, String)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let answer = build(&client()?).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    })
+}
+
+/// `GET path` with `Host: host`.
+pub fn get(address: SocketAddr, host: &str, path: &str) -> Result<(u16, String)> {
+    send(|client| client.get(format!("http://{address}{path}")).header("Host", host))
+}
+
+/// A client that asks no proxy of the machine's environment.
+pub(crate) fn client() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()
+}
