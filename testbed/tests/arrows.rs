@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pontoon-controller", &["pontoon-api", "pontoon-core", "pontoon-kit", "pontoon-model", "pontoon-proto"]),
     ("pontoon-agent", &["pontoon-kit", "pontoon-model", "pontoon-proto"]),
     ("pontoon-init", &[]),
+    ("base2histogram", &[]),
     ("pontoon-balancer", &["pontoon-kit", "pontoon-model", "pontoon-proto"]),
     (
         "pontoon-cli",
