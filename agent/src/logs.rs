@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::board::BoardFeed;
 use crate::build_log;
 use crate::controllers::Client;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, RuntimeError};
 
 /// Lines in one chunk (as `LogChunk` promises).
 const LINES_PER_CHUNK: usize = 200;
@@ -56,6 +56,7 @@ impl LogReader {
     async fn servo(&self, stream: u64, servo: ServoId, request: &LogRequest, sink: &Sink) -> Result<(), String> {
         self.until_known(servo).await?;
         let (mut tail, mut since) = (request.tail, None);
+        let mut any = false;
         loop {
             let lines = self.runtime.logs(servo, tail, since, request.follow);
             let mut chunks = std::pin::pin!(lines.ready_chunks(LINES_PER_CHUNK));
@@ -65,16 +66,23 @@ impl LogReader {
                 for line in chunk {
                     match line {
                         Ok(line) => lines.push(line),
-                        Err(error) => failed = Some(error.to_string()),
+                        Err(error) => failed = Some(error),
                     }
                 }
                 since = lines.iter().filter_map(|line: &LogLine| line.at).max().or(since);
+                any |= !lines.is_empty();
                 if !lines.is_empty() && sink.send(LogChunk { stream, lines, end: None }).await.is_err() {
                     return Ok(());
                 }
             }
-            if !request.follow || !self.may_say_more(servo) {
-                return failed.map_or(Ok(()), Err);
+            let said_all = any && failed.is_none() && self.board.borrow().one_offs.contains(&servo);
+            if !request.follow || said_all || !self.may_say_more(servo) {
+                return match failed {
+                    // Its container is gone, or not there yet.
+                    Some(RuntimeError::NoLog(_)) if any || !self.is_ready(servo) => Ok(()),
+                    Some(error) => Err(error.to_string()),
+                    None => Ok(()),
+                };
             }
             // It is not made yet, or it ended and is about to be started again.
             tail = None;
@@ -100,6 +108,10 @@ impl LogReader {
             Some(ServoStatus::Exited(_)) => !board.one_offs.contains(&servo),
             Some(_) => true,
         }
+    }
+
+    fn is_ready(&self, servo: ServoId) -> bool {
+        self.board.borrow().servos.get(&servo).is_some_and(|report| report.status == ServoStatus::Ready)
     }
 
     async fn build(&self, stream: u64, build: BuildId, request: &LogRequest, sink: &Sink) -> Result<(), String> {
@@ -150,4 +162,61 @@ pub(crate) fn collect_garbage(folder: &Path) -> std::io::Result<()> {
         .collect::<Result<_, _>>()?;
     logs.sort_by(|one, other| other.cmp(one));
     logs.into_iter().skip(KEPT).try_for_each(|(_, path)| std::fs::remove_file(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::Board;
+    use crate::runtime::Launch;
+    use crate::runtime::fake::FakeRuntime;
+    use crate::testing::spec;
+    use pontoon_model::{Exit, HostName, ServoReport};
+    use tokio::sync::watch;
+
+    /// Lines and end of a log of servo 1, which is on the board with this status.
+    async fn log(runtime: FakeRuntime, status: ServoStatus, follow: bool) -> (Vec<String>, Result<(), String>) {
+        let servo = ServoId(1);
+        let report = ServoReport { servo, status, address: None, restarts: 0, limits_enforced: true };
+        let board =
+            Board { servos: [(servo, Arc::new(report))].into(), one_offs: [servo].into(), ..Default::default() };
+        let (_board, feed) = watch::channel(Arc::new(board));
+        let reader = LogReader { runtime: Arc::new(runtime), board: feed, builds: PathBuf::new() };
+        let host = HostName::new("h1").unwrap();
+        let request = LogRequest { host, source: LogSource::Servo(servo), follow, tail: None };
+        let (sink, mut chunks) = mpsc::channel(QUEUE);
+        let end = reader.servo(1, servo, &request, &sink).await;
+        drop(sink);
+        let mut lines = Vec::new();
+        while let Some(chunk) = chunks.recv().await {
+            lines.extend(chunk.lines.into_iter().map(|line| line.text));
+        }
+        (lines, end)
+    }
+
+    fn engine() -> FakeRuntime {
+        FakeRuntime::new([127, 0, 0, 1].into())
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_gone_ends_without_a_word() {
+        let exit = Exit { code: 0, reason: "exited".into(), last_lines: Vec::new() };
+        for status in [ServoStatus::Exited(exit), ServoStatus::Gone, ServoStatus::Starting] {
+            assert_eq!(log(engine(), status, false).await, (vec![], Ok(())));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_running_servo_without_a_log_is_told() {
+        let (lines, end) = log(engine(), ServoStatus::Ready, false).await;
+        assert!(lines.is_empty() && end.as_ref().is_err_and(|why| why.contains("s1 has no log")), "{end:?}");
+    }
+
+    #[tokio::test]
+    async fn a_one_offs_log_is_followed_once_even_if_its_exit_is_not_known_yet() {
+        let engine = engine();
+        let launch = Launch { spec: spec(1), bundle: PathBuf::new(), port: None };
+        engine.start(launch).await.unwrap();
+        assert_eq!(log(engine, ServoStatus::Ready, true).await, (vec!["output of s1".to_owned()], Ok(())));
+    }
 }

@@ -1,6 +1,7 @@
 //! A pretended engine in memory, for tests and simulated hosts: servos "run" at once and really listen.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -93,7 +94,10 @@ impl FakeRuntime {
         let listener = match address.filter(|_| !silent) {
             Some(address) => {
                 let bound = TcpListener::bind(address).await;
-                let listener = bound.map_err(|error| RuntimeError::Start { servo, why: error.to_string() })?;
+                let listener = bound.map_err(|error| match error.kind() {
+                    ErrorKind::AddrInUse => RuntimeError::PortTaken(address.port()),
+                    _ => RuntimeError::Start { servo, why: error.to_string() },
+                })?;
                 let accept = async move { while listener.accept().await.is_ok() {} };
                 Some(tokio::spawn(accept).abort_handle())
             }
@@ -167,8 +171,11 @@ impl Runtime for FakeRuntime {
         _since: Option<Timestamp>,
         _follow: bool,
     ) -> BoxStream<'static, Result<LogLine, RuntimeError>> {
-        let line = LogLine { at: None, stderr: false, text: format!("output of {servo}") };
-        stream::iter([Ok(line)]).boxed()
+        let line = match self.inner().servos.contains_key(&servo) {
+            true => Ok(LogLine { at: None, stderr: false, text: format!("output of {servo}") }),
+            false => Err(RuntimeError::NoLog(servo)),
+        };
+        stream::iter([line]).boxed()
     }
 
     fn build(&self, _job: BuildJob) -> BoxFuture<'_, Result<(), RuntimeError>> {

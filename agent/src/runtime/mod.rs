@@ -136,6 +136,9 @@ pub enum RuntimeError {
     /// A build ended without a bundle; the text is the whole reason.
     #[error("{0}")]
     Build(String),
+    /// There is no log: nothing of the servo is there, or it is just being removed.
+    #[error("servo {0} has no log on this host")]
+    NoLog(ServoId),
     /// A log could not be read.
     #[error("cannot read the log of servo {servo}: {why}")]
     Log {

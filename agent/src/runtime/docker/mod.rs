@@ -189,7 +189,12 @@ impl Runtime for DockerRuntime {
         follow: bool,
     ) -> BoxStream<'static, Result<LogLine, RuntimeError>> {
         let lines = logs::read(&self.engine, &self.servo_name(servo), tail, since, follow);
-        lines.map(move |line| line.map_err(|error| RuntimeError::Log { servo, why: describe(&error) })).boxed()
+        let failed = move |error: EngineError| match status(&error) {
+            // Not there, or dead and about to go.
+            Some(404 | 409) => RuntimeError::NoLog(servo),
+            _ => RuntimeError::Log { servo, why: describe(&error) },
+        };
+        lines.map(move |line| line.map_err(failed)).boxed()
     }
 
     fn build(&self, job: BuildJob) -> BoxFuture<'_, Result<(), RuntimeError>> {
