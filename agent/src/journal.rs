@@ -1,12 +1,12 @@
 //! What an agent remembers over its own end: its small file store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use pontoon_kit::file;
 use pontoon_model::wire::{self, WireError};
-use pontoon_model::{Assignment, BuildId, BuildOutcome, Incarnation, ServoId};
+use pontoon_model::{Assignment, BuildId, BuildOutcome, Exit, Incarnation, ServoId};
 use serde::{Deserialize, Serialize};
 
 use crate::ports::Ports;
@@ -20,8 +20,8 @@ pub struct Memory {
     pub assignment: Option<Assignment>,
     /// Outside ports.
     pub ports: Ports,
-    /// One-off servos that were started: never again.
-    pub begun: BTreeSet<ServoId>,
+    /// One-off servos that were started, never again, and how they ended: their containers may go before they do.
+    pub begun: BTreeMap<ServoId, Option<Exit>>,
     /// Builds that ended and are still assigned.
     pub ended_builds: BTreeMap<BuildId, BuildOutcome>,
 }
@@ -127,6 +127,8 @@ mod tests {
         let change = |memory: &mut Memory| {
             memory.incarnation = Incarnation(3);
             memory.ports.adopt(ServoId(1), 20_001);
+            let exit = Exit { code: 4, reason: "exited".into(), last_lines: vec!["oh".into()] };
+            memory.begun = [(ServoId(2), None), (ServoId(3), Some(exit))].into();
             memory.assignment = Some(Assignment {
                 host: HostName::new("h").unwrap(),
                 generation: 7,

@@ -9,7 +9,7 @@ use pontoon_agent::runtime::fake::FakeRuntime;
 use pontoon_kit::Authority;
 use pontoon_model::*;
 use pontoon_proto::{AgentDirective, LogSource};
-use support::{Controller, Host, bundle, servo, until};
+use support::{Controller, Host, bundle, servo, taken, until};
 
 struct Scene {
     authority: Authority,
@@ -139,6 +139,54 @@ async fn a_one_off_runs_once_even_if_its_container_is_taken_away() {
     scene.controller.until_servo(2, "ready").await;
     scene.controller.until_servo(1, "exited").await;
     assert_eq!(scene.engine.calls(), ["start s1", "start s2"]);
+}
+
+#[tokio::test]
+async fn how_a_one_off_ended_is_told_the_same_after_its_container_is_gone() {
+    let mut scene = Scene::new("21170-21179").await;
+    scene.host.stop().await;
+    scene.host.config.stop_servos_on_exit = true;
+    scene.start_agent();
+    let one_off = ServoSpec { one_off: true, listens: false, ..scene.servo(1) };
+    scene.controller.assign(vec![one_off], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    scene.engine.crash(ServoId(1), 4);
+    let told = scene.controller.until_servo(1, "exited").await;
+    assert!(matches!(&told.status, ServoStatus::Exited(exit) if exit.code == 4), "{told:?}");
+    scene.host.stop().await;
+    let reports = scene.controller.heard(|heard| heard.reports.len());
+    scene.start_agent();
+    scene
+        .controller
+        .until("it is told again", |heard| match &heard.reports[reports..] {
+            [] => Err("no report".into()),
+            [first, ..] => {
+                assert_eq!(first.status, told.status);
+                Ok(())
+            }
+        })
+        .await;
+    assert_eq!(scene.engine.calls(), ["start s1", "stop s1", "remove s1"]);
+}
+
+#[tokio::test]
+async fn how_a_one_off_ended_is_told_the_same_by_an_agent_that_finds_its_container() {
+    let mut scene = Scene::new("21180-21189").await;
+    let one_off = ServoSpec { one_off: true, listens: false, ..scene.servo(1) };
+    scene.controller.assign(vec![one_off.clone()], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    scene.engine.crash(ServoId(1), 4);
+    let told = scene.controller.until_servo(1, "exited").await;
+    scene.host.stop().await;
+    let reports = scene.controller.heard(|heard| heard.reports.len());
+    scene.start_agent();
+    // Another servo shows that the agent had the time to say something else.
+    scene.controller.assign(vec![one_off, scene.servo(2)], vec![]);
+    scene.controller.until_servo(2, "ready").await;
+    scene.controller.heard(|heard| {
+        let again: Vec<_> = heard.reports[reports..].iter().filter(|report| report.servo == ServoId(1)).collect();
+        assert!(!again.is_empty() && again.iter().all(|report| report.status == told.status), "{again:?}");
+    });
 }
 
 #[tokio::test]
@@ -309,6 +357,33 @@ async fn without_a_free_port_a_servo_fails_with_the_reason() {
     let report = scene.controller.until_servo(2, "exited").await;
     let ServoStatus::Exited(exit) = report.status else { unreachable!() };
     assert!(exit.reason.contains("no free port in 21140-21140"), "{exit:?}");
+}
+
+#[tokio::test]
+async fn ports_of_other_programs_are_passed_over() {
+    let _others = [taken(21_190).await, taken(21_192).await];
+    let scene = Scene::new("21190-21192").await;
+    scene.controller.assign(vec![scene.servo(1)], vec![]);
+    let report = scene.controller.until_servo(1, "ready").await;
+    assert_eq!(report.address.unwrap().port(), 21_191);
+}
+
+#[tokio::test]
+async fn a_port_that_was_taken_meanwhile_is_exchanged() {
+    let scene = Scene::new("21200-21209").await;
+    scene.controller.assign(vec![scene.servo(1)], vec![]);
+    let before = scene.controller.until_servo(1, "ready").await.address.unwrap();
+    scene.engine.crash(ServoId(1), 1);
+    let _other = taken(before.port()).await;
+    scene.controller.until_servo(1, "exited").await;
+    let after = scene.controller.until_servo(1, "ready").await.address.unwrap();
+    assert_ne!(after, before);
+    assert_eq!(scene.engine.calls(), ["start s1", "restart s1", "start s1"]);
+    scene.controller.heard(|heard| {
+        let told =
+            |report: &&ServoReport| matches!(&report.status, ServoStatus::Exited(exit) if exit.reason.contains("port"));
+        assert_eq!(heard.reports.iter().find(told), None, "it is no failure of the app");
+    });
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use pontoon_agent::config::RuntimeChoice;
 use pontoon_kit::Authority;
 use pontoon_model::*;
 use pontoon_proto::LogSource;
-use support::{Controller, Host, bundle, servo, until};
+use support::{Controller, Host, bundle, servo, taken, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 struct Scene {
@@ -178,6 +178,22 @@ async fn a_container_that_is_killed_or_removed_by_hand_comes_back() {
         })
         .await;
     scene.controller.heard(|heard| assert_eq!(heard.servos[&ServoId(1)].address, ready.address));
+}
+
+#[tokio::test]
+async fn a_port_that_another_program_took_is_exchanged() {
+    let Some(scene) = Scene::new("22350-22369").await else { return };
+    let bundle = scene.controller.put(bundle::server());
+    scene.controller.assign(vec![servo(1, bundle, "python3 server.py")], vec![]);
+    let before = scene.controller.until_servo(1, "ready").await.address.unwrap();
+    let _ = get(before, "/die").await;
+    // It is started again a second after its end.
+    let other = taken(before.port()).await;
+    scene.controller.until_servo(1, "exited").await;
+    let after = scene.controller.until_servo(1, "ready").await.address.unwrap();
+    assert_ne!(after, before);
+    assert_eq!(get(after, "/").await.unwrap(), "hello from guestbook");
+    drop(other);
 }
 
 #[tokio::test]

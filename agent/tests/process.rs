@@ -10,7 +10,7 @@ use pontoon_agent::config::RuntimeChoice;
 use pontoon_kit::Authority;
 use pontoon_model::*;
 use pontoon_proto::LogSource;
-use support::{Controller, Host, bundle, servo, until};
+use support::{Controller, Host, bundle, servo, taken, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 struct Scene {
@@ -100,6 +100,23 @@ async fn a_servo_lives_through_its_whole_life_as_a_process() {
     scene.controller.assign(vec![ServoSpec { desired: Desired::Stop, ..spec }], vec![]);
     scene.controller.until_servo(1, "gone").await;
     assert!(get(address, "/").await.is_err());
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_port_that_another_program_took_is_exchanged() {
+    let Some(scene) = Scene::new("23200-23219").await else { return };
+    let bundle = scene.controller.put(bundle::server());
+    scene.controller.assign(vec![servo(1, bundle, "python3 server.py")], vec![]);
+    let before = scene.controller.until_servo(1, "ready").await.address.unwrap();
+    let _ = get(before, "/die").await;
+    // It is started again a second after its end.
+    let other = taken(before.port()).await;
+    scene.controller.until_servo(1, "exited").await;
+    let after = scene.controller.until_servo(1, "ready").await.address.unwrap();
+    assert_ne!(after, before);
+    assert_eq!(get(after, "/").await.unwrap(), "hello from guestbook");
+    drop(other);
     scene.end().await;
 }
 

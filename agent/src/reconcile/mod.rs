@@ -1,11 +1,13 @@
 //! The one task that owns what this host runs: what shall run against what runs, again and again.
 
+mod approach;
+mod publish;
 mod track;
 mod turns;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, TcpListener};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use crate::blobs::Blobs;
 use crate::board::Board;
 use crate::config::PortRange;
-use crate::diff::{self, Action, Container};
 use crate::journal::{Journal, Memory};
 use crate::runtime::{Found, FoundState, Runtime, RuntimeError, RuntimeEvent};
 use track::{Phase, Track};
@@ -236,7 +237,7 @@ impl Reconciler {
             for servo in idle {
                 memory.ports.release(servo, now());
             }
-            memory.begun.retain(|servo| wanted.contains(servo));
+            memory.begun.retain(|servo, _| wanted.contains(servo));
             memory.ended_builds.retain(|build, _| assignment.builds.iter().any(|spec| spec.id == *build));
             memory.assignment = Some(assignment);
         });
@@ -296,147 +297,9 @@ impl Reconciler {
             }
         }
     }
-
-    /// Brings what runs nearer to what shall run, and says how things are.
-    fn pass(&mut self) {
-        if let Some(assignment) = self.journal.memory().assignment.clone() {
-            self.know_spent(&assignment);
-            let have: Vec<Container> = self.tracks.values().filter_map(Track::container).collect();
-            let actions = diff::diff(&assignment, &have, now());
-            self.act(&assignment, actions);
-            let wanted: BTreeSet<ServoId> = assignment.servos.iter().map(|spec| spec.id).collect();
-            self.tracks.retain(|servo, track| track.phase != Phase::Absent || wanted.contains(servo));
-        }
-        self.publish();
-    }
-
-    /// One-offs that were begun and of which nothing is here have run.
-    fn know_spent(&mut self, assignment: &Assignment) {
-        for spec in &assignment.servos {
-            if spec.one_off && !self.tracks.contains_key(&spec.id) && self.journal.memory().begun.contains(&spec.id) {
-                let mut track = Track::new(spec.id);
-                track.phase = Phase::Spent;
-                track.report.status = ServoStatus::Exited(spent_exit());
-                self.tracks.insert(spec.id, track);
-            }
-        }
-    }
-
-    fn act(&mut self, assignment: &Assignment, actions: Vec<Action>) {
-        let specs: BTreeMap<ServoId, &ServoSpec> = assignment.servos.iter().map(|spec| (spec.id, spec)).collect();
-        let ready = self.lease_ports(&specs, &actions);
-        for action in actions {
-            match action {
-                Action::Start(servo) | Action::Restart(servo) => {
-                    let (Some(spec), true) = (specs.get(&servo), ready) else { continue };
-                    let port = self.journal.memory().ports.of(servo).filter(|_| spec.listens);
-                    let track = self.tracks.entry(servo).or_insert_with(|| Track::new(servo));
-                    let again = matches!(action, Action::Restart(_));
-                    if spec.listens && port.is_none() {
-                        continue;
-                    }
-                    track.phase = Phase::Busy;
-                    track.report.status = ServoStatus::Starting;
-                    self.work.start((*spec).clone(), port, again);
-                }
-                Action::Stop { servo, grace } => {
-                    if let Some(track) = self.tracks.get_mut(&servo) {
-                        track.phase = Phase::Busy;
-                        track.probe = None;
-                        self.work.stop(servo, grace, true);
-                    }
-                }
-                Action::Gone(servo) => {
-                    let track = self.tracks.entry(servo).or_insert_with(|| Track::new(servo));
-                    track.report.status = ServoStatus::Gone;
-                }
-            }
-        }
-    }
-
-    /// Ports of all that is about to start, journalled before any of it is made. Whether that worked.
-    fn lease_ports(&mut self, specs: &BTreeMap<ServoId, &ServoSpec>, actions: &[Action]) -> bool {
-        let starting: Vec<&ServoSpec> = actions
-            .iter()
-            .filter_map(|action| match action {
-                Action::Start(servo) | Action::Restart(servo) => specs.get(servo).copied(),
-                _ => None,
-            })
-            .collect();
-        if starting.is_empty() {
-            return true;
-        }
-        let place = self.place.clone();
-        let mut failures = Vec::new();
-        let written = self.journal(|memory| {
-            for spec in starting {
-                if spec.one_off {
-                    memory.begun.insert(spec.id);
-                }
-                if spec.listens {
-                    let pick = |count| rand::random_range(0..count);
-                    let free = |port| TcpListener::bind((place.listen_ip, port)).is_ok();
-                    if let Err(error) = memory.ports.lease(spec.id, &place.ports.0, now(), pick, free) {
-                        failures.push((spec.id, error.to_string()));
-                    }
-                }
-            }
-        });
-        for (servo, reason) in failures {
-            let track = self.tracks.entry(servo).or_insert_with(|| Track::new(servo));
-            let retry_at = track.crashed(now());
-            track.phase = Phase::Failed { retry_at };
-            track.report.status = ServoStatus::Exited(Exit { code: -1, reason, last_lines: Vec::new() });
-        }
-        written
-    }
-
-    fn publish(&mut self) {
-        let memory = self.journal.memory();
-        let assignment = memory.assignment.as_ref();
-        let board = Board {
-            generation: assignment.map_or(0, |assignment| assignment.generation),
-            servos: self.tracks.values().map(|track| (track.servo, Arc::new(track.report.clone()))).collect(),
-            one_offs: assignment
-                .iter()
-                .flat_map(|assignment| &assignment.servos)
-                .filter(|spec| spec.one_off)
-                .map(|spec| spec.id)
-                .collect(),
-            builds: assignment
-                .iter()
-                .flat_map(|assignment| &assignment.builds)
-                .map(|spec| (spec.id, memory.ended_builds.get(&spec.id).cloned()))
-                .collect(),
-        };
-        let wanted: BTreeMap<BuildId, BuildSpec> = assignment
-            .iter()
-            .flat_map(|assignment| &assignment.builds)
-            .filter(|spec| !memory.ended_builds.contains_key(&spec.id))
-            .map(|spec| (spec.id, spec.clone()))
-            .collect();
-        let needed = assignment.map(needed).unwrap_or_default();
-        replace_if_new(&self.outlets.needed, needed);
-        replace_if_new(&self.outlets.board, board);
-        replace_if_new(&self.outlets.builds, wanted);
-    }
 }
 
-fn replace_if_new<T: PartialEq>(sender: &watch::Sender<Arc<T>>, new: T) {
-    sender.send_if_modified(|old| {
-        let changed = **old != new;
-        if changed {
-            *old = Arc::new(new);
-        }
-        changed
-    });
-}
-
-fn needed(assignment: &Assignment) -> BTreeSet<Digest> {
-    let bundles = assignment.servos.iter().map(|spec| spec.bundle.digest);
-    bundles.chain(assignment.builds.iter().map(|spec| spec.source.digest)).collect()
-}
-
+/// Of a one-off whose end nobody saw.
 fn spent_exit() -> Exit {
     Exit { code: -1, reason: "it was started before, and nothing of it is left".into(), last_lines: Vec::new() }
 }

@@ -11,6 +11,9 @@ use super::{Reconciler, UNREADY_GRACE, now, spent_exit};
 use crate::ready::Check;
 use crate::runtime::{Found, FoundState, RuntimeError};
 
+/// Ports that are tried without a wait; the free ones were asked for first, so the second is usually good.
+const PORT_TRIES: u32 = 5;
+
 impl Reconciler {
     /// Compares what the runtime has with what is known; what was settled after the look began is known better.
     pub(super) fn seen(&mut self, epoch: u64, found: &[Found]) {
@@ -86,6 +89,7 @@ impl Reconciler {
     }
 
     pub(super) fn started(&mut self, servo: ServoId, again: bool, result: Result<Found, StartFailure>) {
+        let is_one_off = self.journal.memory().begun.contains_key(&servo);
         let Some(track) = self.settle(servo) else { return };
         match result {
             Ok(found) => {
@@ -93,19 +97,26 @@ impl Reconciler {
                 track.report.restarts += u32::from(again);
                 self.wait_until_ready(&found);
             }
-            Err(failure) => {
+            // Another program was quicker: it gets another port, at once unless that never helps.
+            Err(StartFailure::PortTaken(reason)) => {
+                tracing::info!(%servo, reason, "trying another port");
+                let mut retry_at = track.crashed(now());
+                if track.crashes <= PORT_TRIES && !is_one_off {
+                    retry_at = now();
+                    track.report.status = ServoStatus::Starting;
+                } else {
+                    track.report.status = could_not_start(reason);
+                }
+                track.phase = Phase::Failed { retry_at };
+                self.journal(|memory| {
+                    memory.ports.release(servo, now());
+                });
+            }
+            Err(StartFailure::Other(reason)) => {
+                tracing::warn!(%servo, reason, "servo could not be started");
                 let retry_at = track.crashed(now());
                 track.phase = Phase::Failed { retry_at };
-                let (StartFailure::PortTaken(reason) | StartFailure::Other(reason)) = &failure;
-                tracing::warn!(%servo, reason, "servo could not be started");
-                let exit = Exit { code: -1, reason: reason.clone(), last_lines: Vec::new() };
-                track.report.status = ServoStatus::Exited(exit);
-                if matches!(failure, StartFailure::PortTaken(_)) {
-                    // Another program was quicker: it gets another port at the next try.
-                    self.journal(|memory| {
-                        memory.ports.release(servo, now());
-                    });
-                }
+                track.report.status = could_not_start(reason);
             }
         }
         // It may have ended since, and that event was taken for our own doing.
@@ -168,11 +179,17 @@ impl Reconciler {
     /// Its process ended by itself.
     pub(super) fn ended(&mut self, servo: ServoId, state: FoundState) {
         let spec = self.spec(servo).cloned();
+        let kept = self.journal.memory().begun.get(&servo).cloned().flatten();
         let Some(track) = self.settle(servo) else { return };
         let routed = track.report.address.is_some();
         let ran = Some(now().since(track.running_since)).filter(|_| track.running_since != Timestamp(0));
         let retry_at = track.crashed(now());
         track.phase = Phase::Ended { retry_at };
+        if let Some(exit) = kept {
+            // An earlier life of the agent saw it end, and told it.
+            track.report.status = ServoStatus::Exited(exit);
+            return;
+        }
         let exit = track::exit(state, ran, spec.as_ref());
         // Balancers shall know at once; others, whose last lines matter, when these are there too.
         if routed {
@@ -184,16 +201,16 @@ impl Reconciler {
 
     /// Its container was removed, not by us.
     pub(super) fn vanished(&mut self, servo: ServoId) {
-        let spent = self.journal.memory().begun.contains(&servo);
+        let spent = self.journal.memory().begun.get(&servo).cloned();
         let Some(track) = self.tracks.get_mut(&servo) else { return };
         tracing::warn!(%servo, "its container was removed by somebody else");
         track.probe = None;
         track.report.address = None;
         track.attempt += 1;
-        if spent {
+        if let Some(exit) = spent {
             track.phase = Phase::Spent;
             if !matches!(track.report.status, ServoStatus::Exited(_)) {
-                track.report.status = ServoStatus::Exited(spent_exit());
+                track.report.status = ServoStatus::Exited(exit.unwrap_or_else(spent_exit));
             }
         } else {
             track.phase = Phase::Absent;
@@ -201,4 +218,8 @@ impl Reconciler {
             track.report.status = ServoStatus::Starting;
         }
     }
+}
+
+fn could_not_start(reason: String) -> ServoStatus {
+    ServoStatus::Exited(Exit { code: -1, reason, last_lines: Vec::new() })
 }

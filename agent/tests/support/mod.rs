@@ -33,6 +33,17 @@ pub async fn until(what: &str, mut check: impl FnMut() -> Result<(), String>) {
     }
 }
 
+/// Another program on a port: at once when the one before has left it.
+pub async fn taken(port: u16) -> std::net::TcpListener {
+    let mut listener = None;
+    until("the port is free to be taken", || {
+        listener = Some(std::net::TcpListener::bind(("127.0.0.1", port)).map_err(|error| error.to_string())?);
+        Ok(())
+    })
+    .await;
+    listener.expect("it was bound")
+}
+
 /// A host with an agent that can be started and ended.
 pub struct Host {
     pub folder: TempDir,

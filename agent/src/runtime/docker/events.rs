@@ -39,14 +39,15 @@ impl JustEnded {
     }
 }
 
-/// Sends an event whenever a container that `filter` finds began or ended.
+/// Sends an event whenever a container that `filter` finds ended or went. Starts are ours, and known; each would cost a
+/// look at all containers just while many are being started.
 pub(super) fn watch(
     engine: Docker,
     mut filter: HashMap<&'static str, Vec<String>>,
     just_ended: JustEnded,
 ) -> mpsc::Receiver<RuntimeEvent> {
     filter.insert("type", vec!["container".into()]);
-    filter.insert("event", ["start", "die", "destroy", "oom"].map(String::from).to_vec());
+    filter.insert("event", ["die", "destroy", "oom"].map(String::from).to_vec());
     let (sender, receiver) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
         while !sender.is_closed() {

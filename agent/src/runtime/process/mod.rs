@@ -12,9 +12,9 @@ mod signals;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,6 +35,8 @@ use crate::diff::Origin;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A process that was killed is gone within this time, unless the kernel holds it.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// A record is written once, and in two steps: a file beside it, then its name.
+const REMOVE_TRIES: u32 = 5;
 /// How often a process that is to end is looked at.
 const STOP_POLL: Duration = Duration::from_millis(20);
 
@@ -124,6 +126,12 @@ impl ProcessRuntime {
         let servo = launch.spec.id;
         let folder = self.folder(servo);
         let failed = |why: String| RuntimeError::Start { servo, why };
+        // Else another program would be taken for this servo.
+        if let Some(port) = launch.port
+            && TcpListener::bind((self.listen_ip, port)).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+        {
+            return Err(RuntimeError::PortTaken(port));
+        }
         let mut command = command::of(&launch, &folder, self.listen_ip).map_err(failed)?;
         let child = command.spawn().map_err(|error| failed(error.to_string()))?;
         let pid = child.id().ok_or_else(|| failed("it ended before it was seen".into()))?;
@@ -136,6 +144,16 @@ impl ProcessRuntime {
         let found = self.found(&record);
         tokio::spawn(reap(child, record, folder, self.watchers.clone()));
         Ok(Found { state: FoundState::Running, ..found })
+    }
+
+    async fn restart_servo(&self, launch: Launch) -> Result<Found, RuntimeError> {
+        let servo = launch.spec.id;
+        let started = self.spawn(launch).await;
+        if started.is_err() {
+            // As with a container: what cannot be started again is made anew.
+            self.remove_servo(servo).await?;
+        }
+        started
     }
 
     async fn stop_servo(&self, servo: ServoId, grace: Duration) -> Result<(), RuntimeError> {
@@ -166,7 +184,7 @@ impl ProcessRuntime {
     async fn remove_servo(&self, servo: ServoId) -> Result<(), RuntimeError> {
         self.stop_servo(servo, Duration::ZERO).await?;
         let folder = self.folder(servo);
-        let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await;
+        let removed = tokio::task::spawn_blocking(move || remove_folder(&folder)).await;
         match removed.map_err(io::Error::other).flatten() {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(RuntimeError::Stop { servo, why: error.to_string() })
@@ -194,6 +212,17 @@ impl ProcessRuntime {
                 }
             }
         });
+    }
+}
+
+/// Removes a servo's folder, also when how it ended is written into it at that moment.
+fn remove_folder(folder: &Path) -> io::Result<()> {
+    let mut tries = REMOVE_TRIES;
+    loop {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && tries > 1 => tries -= 1,
+            other => return other,
+        }
     }
 }
 
@@ -234,7 +263,7 @@ impl Runtime for ProcessRuntime {
     }
 
     fn restart(&self, launch: Launch) -> BoxFuture<'_, Result<Found, RuntimeError>> {
-        Box::pin(self.spawn(launch))
+        Box::pin(self.restart_servo(launch))
     }
 
     fn stop(&self, servo: ServoId, grace: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
