@@ -326,4 +326,18 @@ fn what_needs_no_cluster_works_without_one() {
         assert_ended(&output, 0);
         assert!(text(&output.stdout).contains("pontoon"), "{args:?}");
     }
+    let output = pontoon(folder.path(), &["version", "-o", "json"], None);
+    let version: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn dev_refuses_what_it_cannot_deploy_before_it_starts_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, part, code) in [("nothing", "not a directory", 1), (".", "no app is named", 2)] {
+        let output = pontoon(folder.path(), &["dev", "--data-dir", "data", "--deploy", path], None);
+        assert_ended(&output, code);
+        assert!(text(&output.stderr).contains(part), "{}", text(&output.stderr));
+        assert!(!folder.path().join("data").exists());
+    }
 }

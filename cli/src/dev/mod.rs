@@ -80,6 +80,9 @@ impl RuntimeArg {
 /// Runs the cluster until Ctrl-C.
 pub fn run(args: DevArgs, format: Format) -> anyhow::Result<()> {
     telemetry::init(LOG);
+    if let Some(path) = &args.deploy {
+        deploy::check(path)?;
+    }
     let data_dir = data_dir(args.data_dir.as_deref())?;
     // Held until the end: what two of them would do to one log cannot be undone.
     let _lock = Lock::take(&data_dir)?;
@@ -194,13 +197,14 @@ fn memory_share(hosts: u64) -> Option<MemoryBytes> {
     Some(MemoryBytes::mib(offered / hosts / MemoryBytes::mib(1).0))
 }
 
-/// Writes the context file; one that leads to another cluster is kept beside it.
+/// Writes the context file; one that leads to another cluster is kept beside it, and so is each that was kept before:
+/// a token is nowhere else.
 fn save_context(context: &Context) -> anyhow::Result<PathBuf> {
     let path = Context::default_path()?;
     if let Ok(old) = Context::load(&path)
         && old != *context
     {
-        let kept = path.with_extension("toml.before-dev");
+        let kept = place_to_keep(&old, &path);
         old.save(&kept)?;
         eprintln!("{} led to {}; it is kept as {}", path.display(), old.url.join(", "), kept.display());
     }
@@ -208,9 +212,31 @@ fn save_context(context: &Context) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
+/// The first of `config.toml.before-dev`, `config.toml.before-dev-2` … that is not there, or holds just this.
+fn place_to_keep(old: &Context, path: &Path) -> PathBuf {
+    let extensions = (1..).map(|n| if n == 1 { "toml.before-dev".to_owned() } else { format!("toml.before-dev-{n}") });
+    let mut places = extensions.map(|extension| path.with_extension(extension));
+    places
+        .find(|place| !place.exists() || Context::load(place).is_ok_and(|kept| kept == *old))
+        .expect("some number is not taken")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_context_that_was_kept_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let context = |token: &str| Context { url: vec!["http://127.0.0.1:7700".into()], token: token.into() };
+        for token in ["a", "b", "a", "b"] {
+            context(token).save(&place_to_keep(&context(token), &path)).unwrap();
+        }
+        let kept = |name: &str| Context::load(&folder.path().join(name)).unwrap().token;
+        assert_eq!([kept("config.toml.before-dev"), kept("config.toml.before-dev-2")], ["a", "b"]);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
 
     #[test]
     fn hosts_of_one_machine_share_its_memory() {

@@ -14,7 +14,7 @@ use super::wait;
 use crate::args::AppArg;
 use crate::client::Client;
 use crate::manifest::{self, Manifest};
-use crate::pack::{self, Limits, Packed};
+use crate::pack::{self, Limits, PackError, Packed};
 use crate::progress::{Progress, size};
 use crate::session::Session;
 use crate::{Interrupted, Usage};
@@ -46,8 +46,7 @@ pub async fn run(session: &Session, args: DeployArgs) -> anyhow::Result<()> {
 async fn deploy(session: &Session, args: DeployArgs, goes_on: &RefCell<String>) -> anyhow::Result<()> {
     let client = &session.client;
     let progress = Arc::new(Progress::start());
-    let manifest = Manifest::load(&args.path)?.unwrap_or_default();
-    let app = choose_name(&args, &manifest)?;
+    let (app, manifest) = name_and_manifest(&args)?;
 
     progress.now("packing the source");
     let packed = pack_apart(&args.path).await?;
@@ -71,6 +70,21 @@ async fn deploy(session: &Session, args: DeployArgs, goes_on: &RefCell<String>) 
     progress.step(&format!("{0} of {0} {1} ready", deployment.wanted, wait::servos(deployment.wanted)));
     let progress = Arc::into_inner(progress).context("the upload still reports progress")?;
     wait::live(session, &app, &deployment, progress).await
+}
+
+/// Whether the directory and its name are there, for one who has much to do before the deploy.
+pub(crate) fn check(path: &Path) -> anyhow::Result<()> {
+    let args = DeployArgs { path: path.to_owned(), app: AppArg::default() };
+    name_and_manifest(&args).map(|_| ())
+}
+
+fn name_and_manifest(args: &DeployArgs) -> anyhow::Result<(AppName, Manifest)> {
+    // Before its pontoon.toml is missed: that is not what is wrong.
+    if !args.path.is_dir() {
+        return Err(PackError::NotADirectory { path: args.path.clone() }.into());
+    }
+    let manifest = Manifest::load(&args.path)?.unwrap_or_default();
+    Ok((choose_name(args, &manifest)?, manifest))
 }
 
 fn choose_name(args: &DeployArgs, manifest: &Manifest) -> anyhow::Result<AppName> {

@@ -39,7 +39,8 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Images(verb) => images::run(&verb).map(|()| 0),
         Command::Completions(args) => completions::run(&args).map(|()| 0),
         Command::Version => {
-            output::line(concat!("pontoon ", env!("CARGO_PKG_VERSION")))?;
+            let version = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
+            output::print(format, &version, |_| concat!("pontoon ", env!("CARGO_PKG_VERSION")).to_owned())?;
             Ok(0)
         }
         command => block_on(async { client_verb(command, &Session::open(format)?).await }),
