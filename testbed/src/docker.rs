@@ -41,11 +41,10 @@ pub fn clean(cluster: &str) -> Result<()> {
         // One that ends by itself meanwhile is fine.
         let _ = docker(&["rm", "-fv", &container]);
     }
-    let label = format!("label=pontoon.cluster={cluster}");
-    for (list, remove) in [(["volume", "ls", "-q"], ["volume", "rm"]), (["network", "ls", "-q"], ["network", "rm"])] {
-        let found = docker(&[list[0], list[1], list[2], "--filter", &label])?;
-        for id in found.lines() {
-            let _ = docker(&[remove[0], remove[1], id]);
+    let name = format!("name=pontoon-{cluster}");
+    for kind in ["volume", "network"] {
+        for id in docker(&[kind, "ls", "-q", "--filter", &name])?.lines() {
+            let _ = docker(&[kind, "rm", id]);
         }
     }
     ensure!(containers(cluster, &[])?.is_empty(), "containers of {cluster} are left");
