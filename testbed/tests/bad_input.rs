@@ -106,7 +106,8 @@ fn wrong_commands_say_what_is_wrong() -> Result<()> {
     fails(&["env", "get", "NOPE", "--app", "web"], 1, "NOPE")?;
     fails(&["ps"], 2, "--app")?;
     fails(&["frobnicate"], 2, "frobnicate")?;
-    fails(&["deploy", "--app", "nosuch", folder.path().to_str().unwrap_or("")], 1, "nosuch")?;
+    fails(&["deploy", "--app", "nosuch", app::example("static-site").to_str().unwrap_or("")], 1, "nosuch")?;
+    fails(&["deploy", "--app", "web", folder.path().to_str().unwrap_or("")], 1, "no files to deploy")?;
     let output = cluster.command(&["status"])?.env("PONTOON_TOKEN", "wrong").output()?;
     ensure!(output.status.code() == Some(1), "a wrong token is a failure");
     ensure!(String::from_utf8_lossy(&output.stderr).contains("token"), "{output:?}");
