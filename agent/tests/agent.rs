@@ -190,6 +190,25 @@ async fn how_a_one_off_ended_is_told_the_same_by_an_agent_that_finds_its_contain
 }
 
 #[tokio::test]
+async fn an_agent_that_ends_at_once_keeps_the_exit_it_had_no_time_to_tell() {
+    let mut scene = Scene::new("21210-21219").await;
+    let one_off = ServoSpec { one_off: true, listens: false, ..scene.servo(1) };
+    scene.controller.assign(vec![one_off], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    scene.controller.stop().await;
+    scene.host.stop().await;
+    scene.engine.crash(ServoId(1), 4);
+    scene.host.config.stop_servos_on_exit = true;
+    scene.start_agent();
+    scene.host.stop().await;
+    assert_eq!(scene.engine.calls(), ["start s1", "stop s1", "remove s1"]);
+    scene.start_agent();
+    scene.controller.start_again().await;
+    let told = scene.controller.until_servo(1, "exited").await;
+    assert!(matches!(&told.status, ServoStatus::Exited(exit) if exit.code == 4), "{told:?}");
+}
+
+#[tokio::test]
 async fn a_restarted_agent_adopts_what_runs_and_never_calls_it_unready() {
     let mut scene = Scene::new("21060-21069").await;
     scene.controller.assign(vec![scene.servo(1)], vec![]);

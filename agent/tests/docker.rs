@@ -244,6 +244,9 @@ async fn what_goes_wrong_in_docker_is_told() {
     }
     scene.controller.want_log(1, LogSource::Servo(ServoId(4)), true, None);
     assert_eq!(scene.controller.until_log_end(1).await, (vec!["guestbook".to_owned()], String::new()));
+    docker(&["rm", "-f", &scene.container(4)]);
+    scene.controller.want_log(2, LogSource::Servo(ServoId(4)), true, None);
+    assert_eq!(scene.controller.until_log_end(2).await, (vec![], String::new()));
 }
 
 #[tokio::test]

@@ -5,9 +5,10 @@ use std::net::TcpListener;
 
 use pontoon_model::{Assignment, Exit, ServoId, ServoSpec, ServoStatus};
 
-use super::track::{Phase, Track};
+use super::track::{self, Phase, Track};
 use super::{Reconciler, now, spent_exit};
 use crate::diff::{self, Action, Container};
+use crate::runtime::{Found, FoundState};
 
 impl Reconciler {
     /// Brings what runs nearer to what shall run, and says how things are.
@@ -51,6 +52,19 @@ impl Reconciler {
             .collect();
         if !new.is_empty() {
             self.journal(|memory| memory.begun.extend(new.into_iter().map(|(servo, exit)| (servo, Some(exit)))));
+        }
+    }
+
+    /// Journals ends that nobody was told of yet: what is found is about to be removed.
+    pub(super) fn keep_unseen_exits(&mut self, found: &[Found]) {
+        let unseen: Vec<(ServoId, Exit)> = found
+            .iter()
+            .filter(|found| found.state != FoundState::Running)
+            .filter(|found| self.journal.memory().begun.get(&found.servo).is_some_and(Option::is_none))
+            .map(|found| (found.servo, track::exit(found.state, None, self.spec(found.servo))))
+            .collect();
+        if !unseen.is_empty() {
+            self.journal(|memory| memory.begun.extend(unseen.into_iter().map(|(servo, exit)| (servo, Some(exit)))));
         }
     }
 

@@ -162,7 +162,10 @@ impl Reconciler {
         let known = self.tracks.values().filter(|track| track.phase != Phase::Absent).map(|track| track.servo);
         let mut servos: BTreeSet<ServoId> = known.collect();
         match self.work.runtime.list().await {
-            Ok(found) => servos.extend(found.iter().map(|found| found.servo)),
+            Ok(found) => {
+                self.keep_unseen_exits(&found);
+                servos.extend(found.iter().map(|found| found.servo));
+            }
             Err(error) => tracing::warn!(%error, "cannot look at what runs; removing what is known"),
         }
         let stopping = servos.into_iter().map(|servo| {
