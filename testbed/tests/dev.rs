@@ -76,7 +76,14 @@ fn lives_twice(runtime: &str, left: impl Fn(&Path) -> Result<usize>) -> Result<(
     let log = || std::fs::read_to_string(folder.path().join("dev.log")).unwrap_or_default();
     for deploy in [true, false] {
         let mut dev = Dev::start(folder.path(), ports, runtime, deploy)?;
-        let served = dev.until_serves();
+        let mut served = dev.until_serves();
+        if deploy && served.is_ok() {
+            // It answers before the deployment's last word; Ctrl-C before that would say so by its exit code.
+            served = until("the deployment to be reported", PATIENCE, || {
+                ensure!(log().contains("is live"), "not yet");
+                Ok(())
+            });
+        }
         let code = dev.interrupt()?;
         let left = left(&folder.path().join("data"))?;
         served.with_context(log)?;

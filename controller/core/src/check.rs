@@ -41,6 +41,9 @@ fn apps(state: &State, found: &mut Vec<String>) {
                 Some(_) => {}
             }
         }
+        if app.been_live.iter().any(|number| state.release(&app.name, *number).is_none()) {
+            found.push(format!("{}: a release that was live is gone but named", app.name));
+        }
         if state.releases(&app.name).any(|release| release.number.0 > app.releases_made) {
             found.push(format!("{}: a release is newer than releases_made", app.name));
         }

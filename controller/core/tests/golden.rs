@@ -159,6 +159,7 @@ fn golden_bytes_of_every_row() {
             version: 1,
             env: BTreeMap::from([("A".into(), "b".into())]),
             scale: BTreeMap::from([(ProcessName::web(), scale)]),
+            been_live: [ReleaseNumber(1)].into(),
             releases_made: 1,
             live,
             deployment: Some(DeploymentId(7)),
@@ -192,6 +193,7 @@ fn golden_bytes_of_every_row() {
         status: ServoStatus::Exited(exit()),
         address: Some("[::1]:20000".parse().unwrap()),
         restarts: 1,
+        last_exit: Some(exit()),
         limits_enforced: false,
     };
     row(&mut text, "Servo", &servo);

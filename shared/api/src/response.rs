@@ -195,7 +195,7 @@ pub struct Servo {
     pub restarts: u32,
     /// Unix milliseconds.
     pub created_at: u64,
-    /// How its process last ended.
+    /// How its process last ended, though it may run again.
     pub exit: Option<Exit>,
     /// The command of a one-off servo.
     pub one_off: Option<String>,

@@ -1,6 +1,6 @@
 //! What a user owns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,8 @@ pub struct App {
     pub env: BTreeMap<String, String>,
     /// Wanted number and size of servos, by process type.
     pub scale: BTreeMap<ProcessName, Scale>,
+    /// Releases that took traffic at some time and are still kept: what a rollback may go back to.
+    pub been_live: BTreeSet<ReleaseNumber>,
     /// How many releases were ever made: the next one's number is one more.
     pub releases_made: u32,
     /// What receives traffic now.

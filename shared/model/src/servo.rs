@@ -41,6 +41,8 @@ pub struct Servo {
     pub address: Option<SocketAddr>,
     /// How often its process was started again.
     pub restarts: u32,
+    /// How its process last ended, though it runs again.
+    pub last_exit: Option<Exit>,
     /// Whether its memory limit is enforced (`process` runtimes may not be able to).
     pub limits_enforced: bool,
 }

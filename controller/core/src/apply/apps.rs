@@ -1,6 +1,6 @@
 //! Apps: create, destroy, scale, environment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon_model::{App, MemoryBytes, ProcessName, ReleaseReason, Scale, SiteName, Size};
 
@@ -29,6 +29,7 @@ impl State {
             version: 0,
             env: BTreeMap::new(),
             scale: BTreeMap::new(),
+            been_live: BTreeSet::new(),
             releases_made: 0,
             live: None,
             deployment: None,
@@ -55,6 +56,7 @@ impl State {
         let mut app = self.app_or_reject(&command.app)?;
         self.check_process(&app, &command.process)?;
         self.check_sites(command)?;
+        self.check_hosts(command)?;
         let old = app.scale.get(&command.process).cloned().unwrap_or_else(|| default_scale(&command.process));
         let mut scale = old.clone();
         if let Some(count) = command.anywhere {
@@ -97,6 +99,21 @@ impl State {
             return Ok(());
         };
         Err(Rejected::invalid(format!("no host stands in site {site}; `pontoon hosts` shows the sites")))
+    }
+
+    /// What no host could ever give is refused at once; what they merely lack now is waited for.
+    fn check_hosts(&self, command: &SetScale) -> Result<(), Rejected> {
+        let memory = self.hosts().map(|host| host.capacity.memory).max();
+        if let Some((wanted, most)) = command.memory.zip(memory).filter(|(wanted, most)| wanted > most) {
+            return Err(Rejected::invalid(format!(
+                "no host has {wanted} of memory for a servo; the largest has {most}"
+            )));
+        }
+        let cpu = self.hosts().map(|host| host.capacity.cpu).max();
+        if let Some((wanted, most)) = command.cpu.zip(cpu).filter(|(wanted, most)| wanted > most) {
+            return Err(Rejected::invalid(format!("no host has {wanted} cores; the largest has {most}")));
+        }
+        Ok(())
     }
 
     pub(super) fn change_env(&mut self, command: &ChangeEnv) -> Outcome {

@@ -63,7 +63,7 @@ impl State {
         let to = match command.to {
             Some(number) => number,
             None => live
-                .and_then(|live| self.releases(&app.name).rev().map(|r| r.number).find(|number| *number < live))
+                .and_then(|live| app.been_live.range(..live).next_back().copied())
                 .ok_or_else(|| Rejected::conflict(format!("{} has no older release to go back to", app.name)))?,
         };
         if Some(to) == live && app.deployment.is_none() {

@@ -60,6 +60,9 @@ impl State {
             status => status.clone(),
         };
         servo.address = report.address.or(old.address);
+        if let ServoStatus::Exited(exit) = &servo.status {
+            servo.last_exit = Some(exit.clone());
+        }
         servo.restarts = report.restarts;
         servo.limits_enforced = report.limits_enforced;
         let ended = matches!(servo.status, ServoStatus::Exited(_) | ServoStatus::Gone);

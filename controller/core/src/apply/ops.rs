@@ -1,8 +1,8 @@
 //! The leader's decisions, each re-checked against the state it meets.
 
 use pontoon_model::{
-    App, Build, BuildId, BuildOutcome, BuildState, Deployment, DeploymentId, Desired, Host, HostName, Live, Phase,
-    ProcessName, Servo, ServoId, ServoStatus,
+    App, AppName, Build, BuildId, BuildOutcome, BuildState, Deployment, DeploymentId, Desired, Host, HostName, Live,
+    Phase, ProcessName, ReleaseNumber, ReleaseReason, Servo, ServoId, ServoStatus,
 };
 
 use crate::State;
@@ -61,7 +61,11 @@ impl State {
             }
             Op::FailDeployment { deployment, version, reason, last_lines } => {
                 self.change_deployment(*deployment, *version, |state, row| {
-                    let (reason, last_lines) = (reason.clone(), last_lines.clone());
+                    let mut reason = reason.clone();
+                    if state.undo_env(&row) {
+                        reason.push_str("; the environment is as it was before");
+                    }
+                    let last_lines = last_lines.clone();
                     let phase = Phase::Failed { at: state.header.time, reason, last_lines };
                     state.end_deployment(row, phase);
                 })
@@ -69,7 +73,7 @@ impl State {
             Op::ForgetRelease { app, number } => {
                 let kept = rollout::needs_release(self, app, *number);
                 if !kept {
-                    self.remove_release(app, *number);
+                    self.forget_release(app, *number);
                 }
                 !kept
             }
@@ -123,9 +127,19 @@ impl State {
             status: ServoStatus::Placed,
             address: None,
             restarts: 0,
+            last_exit: None,
             limits_enforced: true,
         });
         Some(())
+    }
+
+    fn forget_release(&mut self, name: &AppName, number: ReleaseNumber) {
+        self.remove_release(name, number);
+        if let Some(app) = self.apps.get(name).filter(|app| app.been_live.contains(&number)).cloned() {
+            let mut app = App::clone(&app);
+            app.been_live.remove(&number);
+            self.put_app(app);
+        }
     }
 
     fn place_build(&mut self, id: BuildId, version: u64, host: &HostName) -> bool {
@@ -183,11 +197,30 @@ impl State {
 
     fn switch(&mut self, row: Deployment) {
         let Some(app) = self.apps.get(&row.app).cloned() else { return };
-        let live = Some(Live { release: row.release, deployment: row.id });
-        self.put_app(App { live, ..App::clone(&app) });
+        let mut app = App::clone(&app);
+        app.live = Some(Live { release: row.release, deployment: row.id });
+        app.been_live.insert(row.release);
+        self.put_app(app);
         let phase = Phase::Switched { at_version: self.header.index, at: self.header.time };
         self.put_deployment(Deployment { phase, ..row });
         self.touch_routes();
+    }
+
+    /// A change of the environment that does not come up is taken back, so that the next deploy does not meet it.
+    fn undo_env(&mut self, failed: &Deployment) -> bool {
+        let Some(app) = self.apps.get(&failed.app).cloned() else { return false };
+        let Some(release) = self.release(&failed.app, failed.release) else { return false };
+        let made_for_env = matches!(release.reason, ReleaseReason::Env { .. } | ReleaseReason::Rollback { .. });
+        let live = app.live.and_then(|live| self.release(&app.name, live.release));
+        match live {
+            // Only what this release brought: a later change of the environment stays.
+            Some(live) if made_for_env && app.env == release.env && app.env != live.env => {
+                let env = live.env.clone();
+                self.put_app(App { env, ..App::clone(&app) });
+                true
+            }
+            _ => false,
+        }
     }
 
     fn end_deployment(&mut self, row: Deployment, phase: Phase) {

@@ -39,6 +39,7 @@ impl State {
             status: ServoStatus::Placed,
             address: None,
             restarts: 0,
+            last_exit: None,
             limits_enforced: true,
         });
         Ok(Reply::Servo(id))

@@ -134,7 +134,7 @@ pub(super) fn servo(state: &State, servo: &Servo) -> api::Servo {
         created_at: servo.created_at.0,
         exit: match &servo.status {
             ServoStatus::Exited(how) => Some(exit(how)),
-            _ => None,
+            _ => servo.last_exit.as_ref().map(exit),
         },
         one_off: servo.one_off.clone(),
     }
