@@ -309,7 +309,6 @@ async fn source_is_built_stored_and_run_and_its_output_is_followed() {
 }
 
 #[tokio::test]
-#[ignore = "needs a package index on the network"]
 async fn a_python_app_with_a_requirement_is_built() {
     let Some(scene) = Scene::new("22330-22339").await else { return };
     let source = scene.controller.put(bundle::source(&[

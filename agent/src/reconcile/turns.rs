@@ -95,7 +95,10 @@ impl Reconciler {
             Ok(found) => {
                 track.runs(&found, now());
                 track.report.restarts += u32::from(again);
-                self.wait_until_ready(&found);
+                match found.state {
+                    FoundState::Running => self.wait_until_ready(&found),
+                    FoundState::Ended { .. } => self.ended(servo, found.state),
+                }
             }
             // Another program was quicker: it gets another port, at once unless that never helps.
             Err(StartFailure::PortTaken(reason)) => {

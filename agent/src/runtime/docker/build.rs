@@ -21,7 +21,7 @@ use tar::{Builder, EntryType, Header};
 use tokio::sync::mpsc;
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
-use super::servo::{limits, log_config};
+use super::servo::{LOG_FILE, limits, log_config};
 use super::{DockerRuntime, USER, describe, labels, logs, status, unreachable};
 use crate::archive::{self, APP_ID, ArchiveError};
 use crate::runtime::{BuildJob, RuntimeError};
@@ -104,7 +104,7 @@ impl DockerRuntime {
             host_config: Some(HostConfig {
                 binds: Some(binds),
                 network_mode: Some(self.network()),
-                log_config: Some(log_config()),
+                log_config: Some(log_config(LOG_FILE)),
                 // Reaps what the build leaves behind.
                 init: Some(true),
                 // Servos go first.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bollard::errors::Error as EngineError;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings,
-    HostConfig, HostConfigLogConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerSummary, ContainerSummaryStateEnum,
+    EndpointSettings, HostConfig, HostConfigLogConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
@@ -71,9 +71,7 @@ impl DockerRuntime {
         if state.running == Some(true) {
             return Ok(Some(FoundState::Running));
         }
-        let never_started = state.started_at.as_deref().is_none_or(|at| at.starts_with("0001-"));
-        let code = state.exit_code.filter(|_| !never_started).and_then(|code| i32::try_from(code).ok());
-        Ok(Some(FoundState::Ended { code, out_of_memory: state.oom_killed == Some(true) }))
+        Ok(Some(ended(&state)))
     }
 
     async fn inspect(&self, servo: ServoId) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
@@ -143,14 +141,20 @@ impl DockerRuntime {
                 _ => RuntimeError::Start { servo, why },
             }
         })?;
-        let networks = match launch.port {
-            Some(_) => self.inspect(servo).await?.and_then(|found| found.network_settings?.networks),
+        let container = match launch.port {
+            Some(_) => self.inspect(servo).await?,
             None => None,
         };
+        // One that ended at once has no address any more; that it ended is what counts.
+        let state = match container.as_ref().and_then(|container| container.state.clone()) {
+            Some(state) if state.running == Some(false) => ended(&state),
+            _ => FoundState::Running,
+        };
+        let networks = container.and_then(|container| container.network_settings?.networks);
         Ok(Found {
             servo,
             origin: Some(crate::diff::Origin::of(&launch.spec)),
-            state: FoundState::Running,
+            state,
             port: launch.port,
             probe: address(networks),
             limits_enforced: true,
@@ -180,7 +184,7 @@ impl DockerRuntime {
                 binds: Some(vec![format!("{}:{INIT_INSIDE}:ro", self.settings.init.display())]),
                 port_bindings: bindings,
                 network_mode: Some(self.network()),
-                log_config: Some(log_config()),
+                log_config: Some(log_config(if spec.one_off { ONE_OFF_LOG_FILE } else { LOG_FILE })),
                 // The agent restarts, with its own waits.
                 restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), ..Default::default() }),
                 ..limits(spec.size, self.cores)
@@ -218,6 +222,13 @@ impl DockerRuntime {
     }
 }
 
+/// How a container that does not run ended.
+fn ended(state: &ContainerState) -> FoundState {
+    let never_started = state.started_at.as_deref().is_none_or(|at| at.starts_with("0001-"));
+    let code = state.exit_code.filter(|_| !never_started).and_then(|code| i32::try_from(code).ok());
+    FoundState::Ended { code, out_of_memory: state.oom_killed == Some(true) }
+}
+
 /// The bounds of every container of ours.
 pub(super) fn limits(size: Size, cores: u32) -> HostConfig {
     let (MemoryBytes(memory), CpuMillis(cpu)) = (size.memory, size.cpu);
@@ -234,11 +245,16 @@ pub(super) fn limits(size: Size, cores: u32) -> HostConfig {
     }
 }
 
-/// Readable through the API, and bounded: 10 MB for each container.
-pub(super) fn log_config() -> HostConfigLogConfig {
+/// What is kept of a servo's or build's output, in two files: its newest 10 MB.
+pub(super) const LOG_FILE: &str = "5m";
+/// Of a one-off's: somebody waits for all of it, and a reader that is slower than the writer must find it.
+const ONE_OFF_LOG_FILE: &str = "100m";
+
+/// Readable through the API, and bounded: two files of `file` each.
+pub(super) fn log_config(file: &str) -> HostConfigLogConfig {
     HostConfigLogConfig {
         typ: Some("json-file".into()),
-        config: Some(HashMap::from([("max-size".into(), "5m".into()), ("max-file".into(), "2".into())])),
+        config: Some(HashMap::from([("max-size".into(), file.into()), ("max-file".into(), "2".into())])),
     }
 }
 
