@@ -204,6 +204,25 @@ impl Cluster {
         })
     }
 
+    /// Waits until `servos` of an app take traffic.
+    pub fn until_routed(&self, app: &str, servos: usize) -> Result<()> {
+        until(&format!("{servos} servos of {app} that take traffic"), PATIENCE, || {
+            let ps = self.json(&["ps", "--app", app])?;
+            let routed = ps.as_array().into_iter().flatten().filter(|servo| servo["routed"] == true).count();
+            ensure!(routed == servos, "{ps}");
+            Ok(())
+        })
+    }
+
+    /// Waits until `servos` containers of the cluster run.
+    pub fn until_running(&self, servos: usize) -> Result<()> {
+        until(&format!("{servos} running containers"), PATIENCE, || {
+            let running = docker::containers(self.name(), &["status=running"])?.len();
+            ensure!(running == servos, "{running} run");
+            Ok(())
+        })
+    }
+
     /// Waits until no build container and no servo besides `servos` is left.
     pub fn until_containers(&self, servos: usize) -> Result<()> {
         until(&format!("{servos} containers"), PATIENCE, || {

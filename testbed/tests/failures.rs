@@ -1,7 +1,6 @@
 //! What is killed, and what goes on: separate processes, real Docker.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use pontoon_testbed::{Cluster, Load, Options, app, cluster::PATIENCE, docker, skip::docker_or_skip, until};
@@ -9,17 +8,12 @@ use pontoon_testbed::{Cluster, Load, Options, app, cluster::PATIENCE, docker, sk
 const APP: &str = "procfile-hello";
 const HOST: &str = "procfile-hello.localhost";
 
-fn deployed(servos: &str) -> Result<Cluster> {
+fn deployed(servos: usize) -> Result<Cluster> {
     let cluster = Cluster::start(Options::docker())?;
     let source = app::example(APP);
     cluster.run(&["deploy", source.to_str().context("path")?])?.ok()?;
-    cluster.run(&["scale", servos, "--app", APP])?.ok()?;
-    until("all servos to take traffic", PATIENCE, || {
-        let ps = cluster.json(&["ps", "--app", APP])?;
-        let routed = ps.as_array().into_iter().flatten().filter(|servo| servo["routed"] == true).count();
-        ensure!(routed.to_string() == servos, "{ps}");
-        Ok(())
-    })?;
+    cluster.run(&["scale", &servos.to_string(), "--app", APP])?.ok()?;
+    cluster.until_routed(APP, servos)?;
     Ok(cluster)
 }
 
@@ -28,7 +22,7 @@ fn the_leader_killed_during_a_deployment_is_not_missed() -> Result<()> {
     if !docker_or_skip("leader killed") {
         return Ok(());
     }
-    let mut cluster = deployed("2")?;
+    let mut cluster = deployed(2)?;
     let load = Load::start(&cluster.listen, HOST, "/");
     let leader = cluster.leader()?;
     let folder = tempfile::tempdir()?;
@@ -59,7 +53,7 @@ fn an_agent_killed_leaves_its_servos_serving_and_adopts_them_again() -> Result<(
     if !docker_or_skip("agent killed") {
         return Ok(());
     }
-    let mut cluster = deployed("2")?;
+    let mut cluster = deployed(2)?;
     let before = docker::containers(cluster.name(), &["status=running"])?;
     let load = Load::start(&cluster.listen, HOST, "/");
     cluster.agents[0].kill()?;
@@ -81,7 +75,7 @@ fn a_host_that_is_lost_has_its_servos_replaced_elsewhere() -> Result<()> {
     if !docker_or_skip("host lost") {
         return Ok(());
     }
-    let mut cluster = deployed("2")?;
+    let mut cluster = deployed(2)?;
     let load = Load::start(&cluster.listen, HOST, "/");
     cluster.agents[0].kill()?;
     until("two servos on the other host", PATIENCE, || {
@@ -103,18 +97,19 @@ fn a_killed_servo_is_started_again_without_a_failed_request() -> Result<()> {
     if !docker_or_skip("servo killed") {
         return Ok(());
     }
-    let cluster = deployed("2")?;
+    let cluster = deployed(2)?;
     let load = Load::start(&cluster.listen, HOST, "/");
-    for _ in 0..3 {
+    for kills in 1..=3 {
         let running = docker::containers(cluster.name(), &["status=running"])?;
         docker::docker(&["kill", running.first().context("no servo runs")?])?;
-        until("two servos that take traffic again", PATIENCE, || {
+        until("the killed servo to have been started again", PATIENCE, || {
             let ps = cluster.json(&["ps", "--app", APP])?;
-            let routed = ps.as_array().into_iter().flatten().filter(|servo| servo["routed"] == true).count();
-            let running = docker::containers(cluster.name(), &["status=running"])?.len();
-            ensure!(routed == 2 && running == 2, "{running} run, {ps}");
+            let restarts: u64 =
+                ps.as_array().into_iter().flatten().filter_map(|servo| servo["restarts"].as_u64()).sum();
+            ensure!(restarts == kills, "{restarts} of {kills}: {ps}");
             Ok(())
         })?;
+        cluster.until_routed(APP, 2)?;
     }
     load.stop_without_failure()?;
     Ok(())
@@ -125,7 +120,7 @@ fn apps_go_on_without_controllers_and_through_a_restarted_balancer() -> Result<(
     if !docker_or_skip("no controllers") {
         return Ok(());
     }
-    let mut cluster = deployed("2")?;
+    let mut cluster = deployed(2)?;
     for controller in &mut cluster.controllers {
         controller.kill()?;
     }
@@ -135,11 +130,7 @@ fn apps_go_on_without_controllers_and_through_a_restarted_balancer() -> Result<(
     cluster.until_serves(HOST, "v1")?;
     let running = docker::containers(cluster.name(), &["status=running"])?;
     docker::docker(&["kill", running.first().context("no servo runs")?])?;
-    until("its agent to start the killed servo with no controller", PATIENCE, || {
-        let running = docker::containers(cluster.name(), &["status=running"])?.len();
-        ensure!(running == 2, "{running} run");
-        Ok(())
-    })?;
+    cluster.until_running(2)?;
     cluster.until_serves(HOST, "v1")?;
     untouched.stop_without_failure()?;
     for controller in &mut cluster.controllers {
@@ -154,7 +145,7 @@ fn the_whole_set_killed_and_started_again_serves_all_apps() -> Result<()> {
     if !docker_or_skip("whole set") {
         return Ok(());
     }
-    let mut cluster = deployed("2")?;
+    let mut cluster = deployed(2)?;
     let Cluster { controllers, agents, balancers, .. } = &mut cluster;
     for process in controllers.iter_mut().chain(agents.iter_mut()).chain(balancers.iter_mut()) {
         process.kill()?;
@@ -172,9 +163,5 @@ fn the_whole_set_killed_and_started_again_serves_all_apps() -> Result<()> {
     let ps = cluster.json(&["ps", "--app", APP])?;
     ensure!(ps.as_array().is_some_and(|servos| servos.len() == 2), "{ps}");
     cluster.run(&["scale", "3", "--app", APP])?.ok()?;
-    until("a third servo", Duration::from_secs(60), || {
-        let running = docker::containers(cluster.name(), &["status=running"])?.len();
-        ensure!(running == 3, "{running} run");
-        Ok(())
-    })
+    cluster.until_running(3)
 }

@@ -110,26 +110,7 @@ impl State {
         let want = Want { app, process, deployment: *deployment, size: *size, site: None };
         placement::refusal(self, &host, &want).is_none().then_some(())?;
         self.release(app, release)?.processes.contains_key(process).then_some(())?;
-        let id = ServoId(self.next_id());
-        self.put_servo(Servo {
-            id,
-            app: app.clone(),
-            process: process.clone(),
-            release,
-            deployment: *deployment,
-            host: host.name.clone(),
-            site: host.site.clone(),
-            size: *size,
-            created_at: self.header.time,
-            version: 0,
-            one_off: None,
-            desired: Desired::Run,
-            status: ServoStatus::Placed,
-            address: None,
-            restarts: 0,
-            last_exit: None,
-            limits_enforced: true,
-        });
+        self.add_servo(&want, &host, release, None);
         Some(())
     }
 
@@ -154,6 +135,37 @@ impl State {
             build.host = Some(host.clone());
             build.state = BuildState::Running { since };
         })
+    }
+
+    /// Makes the row of a new servo.
+    pub(super) fn add_servo(
+        &mut self,
+        want: &Want<'_>,
+        host: &Host,
+        release: ReleaseNumber,
+        one_off: Option<String>,
+    ) -> ServoId {
+        let id = ServoId(self.next_id());
+        self.put_servo(Servo {
+            id,
+            app: want.app.clone(),
+            process: want.process.clone(),
+            release,
+            deployment: want.deployment,
+            host: host.name.clone(),
+            site: host.site.clone(),
+            size: want.size,
+            created_at: self.header.time,
+            version: 0,
+            one_off,
+            desired: Desired::Run,
+            status: ServoStatus::Placed,
+            address: None,
+            restarts: 0,
+            last_exit: None,
+            limits_enforced: true,
+        });
+        id
     }
 
     fn drain_servo(&mut self, id: ServoId, version: u64) -> Option<()> {

@@ -1,6 +1,6 @@
 //! One-off servos. They are placed when asked for, so that a refusal is the answer and not a wait.
 
-use pontoon_model::{Desired, ProcessName, Servo, ServoId, ServoStatus, Size};
+use pontoon_model::{ProcessName, Size};
 
 use super::deploys::nothing_live;
 use crate::command::RunOneOff;
@@ -22,26 +22,7 @@ impl State {
         let want = Want { app: &app.name, process: &process, deployment: live.deployment, size, site: None };
         let host = placement::choose(self, &want)
             .map_err(|no_fit| Rejected::conflict(format!("the command cannot run now: {no_fit}")))?;
-        let id = ServoId(self.next_id());
-        self.put_servo(Servo {
-            id,
-            app: app.name.clone(),
-            process,
-            release: live.release,
-            deployment: live.deployment,
-            site: host.site.clone(),
-            host: host.name.clone(),
-            size,
-            created_at: self.header.time,
-            version: 0,
-            one_off: Some(command.command.clone()),
-            desired: Desired::Run,
-            status: ServoStatus::Placed,
-            address: None,
-            restarts: 0,
-            last_exit: None,
-            limits_enforced: true,
-        });
+        let id = self.add_servo(&want, &host, live.release, Some(command.command.clone()));
         Ok(Reply::Servo(id))
     }
 }
