@@ -71,13 +71,13 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// Prints the chain, a line per cause, leaving out causes that only repeat what was said.
-fn report(error: &anyhow::Error) {
-    eprintln!("error: {error}");
+pub(crate) fn report(error: &anyhow::Error) {
+    output::note(&format!("error: {error}"));
     let mut said = error.to_string();
     for cause in error.chain().skip(1) {
         let text = cause.to_string();
         if !said.contains(&text) {
-            eprintln!("  because: {text}");
+            output::note(&format!("  because: {text}"));
             said = text;
         }
     }

@@ -29,6 +29,11 @@ pub fn line(text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// Prints one line to stderr; unlike `eprintln!` it survives a terminal that was closed.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// A table without borders, three blanks between columns; nothing is ever wrapped or cut.
 pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();

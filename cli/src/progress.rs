@@ -1,10 +1,12 @@
 //! What happens while a verb waits: a spinner on a terminal, plain lines otherwise. Always on stderr.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::output;
 
 /// Shows progress; ends what it shows when dropped.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ impl Progress {
         if self.is_news(text) {
             match &self.spinner {
                 Some(spinner) => spinner.set_message(text.to_owned()),
-                None => plain(text),
+                None => output::note(text),
             }
         }
     }
@@ -33,8 +35,8 @@ impl Progress {
     /// A line that stays.
     pub fn line(&self, text: &str) {
         match &self.spinner {
-            Some(spinner) => spinner.suspend(|| plain(text)),
-            None => plain(text),
+            Some(spinner) => spinner.suspend(|| output::note(text)),
+            None => output::note(text),
         }
     }
 
@@ -76,11 +78,6 @@ fn spinner() -> ProgressBar {
     spinner.set_style(ProgressStyle::default_spinner());
     spinner.enable_steady_tick(Duration::from_millis(100));
     spinner
-}
-
-/// A reader of stderr that went away is no reason to stop.
-fn plain(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Bytes as people say them: `812 B`, `3.4 kB`, `12.0 MB`.

@@ -1,4 +1,4 @@
-//! A role as a process of its own: what its configuration may be, and that SIGTERM ends it well.
+//! A role as a process of its own: what its configuration may be, and that signals end it well.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -58,6 +58,16 @@ fn until<T>(what: &str, child: &mut Child, mut look: impl FnMut(&mut Child) -> O
 
 #[test]
 fn sigterm_ends_a_role_with_exit_code_0() {
+    ends_well_by(&["-TERM"]);
+}
+
+#[test]
+fn a_terminal_that_is_closed_ends_a_role_as_sigterm_does() {
+    ends_well_by(&["-HUP", "-HUP", "-TERM"]);
+}
+
+/// Nobody reads what it writes by then, as when its terminal is gone.
+fn ends_well_by(signals: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let listen = free_address();
     let files = provision(&layout(folder.path(), listen)).unwrap();
@@ -66,8 +76,12 @@ fn sigterm_ends_a_role_with_exit_code_0() {
         assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
         TcpStream::connect(listen).ok()
     });
-    let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
+    drop(child.stderr.take());
+    for signal in signals {
+        // It is not waited for before the end: until then its id is its own.
+        let sent = Command::new("kill").args([*signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
     let status = until("the balancer to end", &mut child, |child| child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
 }

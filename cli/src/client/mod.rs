@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::io::ReaderStream;
 
 use crate::context::Context;
+use crate::output;
 
 pub use error::ClientError;
 pub use log_stream::LogStream;
@@ -177,7 +178,7 @@ impl Client {
                 return Err(error);
             }
             if tried == self.urls.len() {
-                eprintln!("no controller can answer yet, trying for {} s", self.retry_window.as_secs());
+                output::note(&format!("no controller can answer yet, trying for {} s", self.retry_window.as_secs()));
             }
             tokio::time::sleep(wait).await;
         }

@@ -21,7 +21,7 @@ use crate::context::{self, Context};
 use crate::progress::Progress;
 use crate::session::Session;
 use crate::verb::{block_on, deploy};
-use crate::{Interrupted, role};
+use crate::{Interrupted, output, role};
 
 use lock::Lock;
 use ports::Ports;
@@ -206,7 +206,7 @@ fn save_context(context: &Context) -> anyhow::Result<PathBuf> {
     {
         let kept = place_to_keep(&old, &path);
         old.save(&kept)?;
-        eprintln!("{} led to {}; it is kept as {}", path.display(), old.url.join(", "), kept.display());
+        output::note(&format!("{} led to {}; it is kept as {}", path.display(), old.url.join(", "), kept.display()));
     }
     context.save(&path)?;
     Ok(path)

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::provision::{ClusterFiles, RoleFile};
 use crate::progress::Progress;
-use crate::role;
+use crate::{output, role};
 
 /// Controllers only have to sync their logs.
 const CONTROLLERS_STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -88,7 +88,7 @@ impl Roles {
         if !left.is_empty() {
             bail!("did not stop in time: {}; what they ran may still run", left.join(", "));
         }
-        eprintln!("stopped; the next `pontoon dev` brings everything back");
+        output::note("stopped; the next `pontoon dev` brings everything back");
         Ok(())
     }
 }
@@ -137,7 +137,7 @@ fn run_and_report(name: String, run: Run, config: PathBuf, stop: CancellationTok
     if let Some(reason) = reason {
         // While stopping, nobody waits for the first failure: it is still told.
         if told.is_cancelled() {
-            eprintln!("{reason}");
+            output::note(&reason);
         }
         reporter.failed.send_if_modified(|first| {
             let is_first = first.is_none();

@@ -2,6 +2,7 @@
 
 mod link;
 
+use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -10,9 +11,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use pontoon_kit::{CancellationToken, telemetry};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::runtime::{Builder, Runtime};
+
+use crate::output;
 
 pub(crate) use link::{run_agent, run_balancer, run_controller};
 
@@ -29,17 +32,17 @@ pub struct RoleArgs {
     pub config: PathBuf,
 }
 
-/// Runs a controller until SIGTERM or SIGINT.
+/// Runs a controller until SIGTERM, SIGINT or SIGHUP.
 pub fn controller(config: &Path) -> anyhow::Result<()> {
     as_a_process(|stop| run_controller(config, stop))
 }
 
-/// Runs an agent until SIGTERM or SIGINT.
+/// Runs an agent until SIGTERM, SIGINT or SIGHUP.
 pub fn agent(config: &Path) -> anyhow::Result<()> {
     as_a_process(|stop| run_agent(config, stop))
 }
 
-/// Runs a balancer until SIGTERM or SIGINT.
+/// Runs a balancer until SIGTERM, SIGINT or SIGHUP.
 pub fn balancer(config: &Path) -> anyhow::Result<()> {
     as_a_process(|stop| run_balancer(config, stop))
 }
@@ -49,18 +52,24 @@ fn as_a_process(role: impl FnOnce(CancellationToken) -> anyhow::Result<()>) -> a
     role(cancelled_by_signals()?)
 }
 
-/// The first SIGTERM or SIGINT cancels the token; the second ends the process at once. On a thread of its own, so
-/// that a runtime that hangs can still be ended.
+/// The first SIGTERM, SIGINT or SIGHUP (the terminal was closed) cancels the token; a second SIGTERM or SIGINT ends the
+/// process at once. On a thread of its own, so that a runtime that hangs can still be ended.
 pub(crate) fn cancelled_by_signals() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot listen for signals")?;
+    let mut wanted = vec![SIGINT, SIGTERM];
+    // Under nohup it is to outlive its terminal.
+    if !is_ignored(SIGHUP) {
+        wanted.push(SIGHUP);
+    }
+    let mut signals = Signals::new(wanted).context("cannot listen for signals")?;
     let cancel = stop.clone();
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
+            let mut patience = Patience::default();
             for signal in signals.forever() {
-                if cancel.is_cancelled() {
-                    eprintln!("ended at once by a second signal; what was being stopped may still run");
+                if patience.is_over(signal, cancel.is_cancelled()) {
+                    output::note("ended at once by a second signal; what was being stopped may still run");
                     std::process::exit(128 + signal);
                 }
                 cancel.cancel();
@@ -68,6 +77,35 @@ pub(crate) fn cancelled_by_signals() -> anyhow::Result<CancellationToken> {
         })
         .context("cannot start a thread for signals")?;
     Ok(stop)
+}
+
+/// Whether somebody has asked twice.
+#[derive(Debug, Default)]
+struct Patience {
+    /// Only a SIGHUP was heard.
+    hung_up: bool,
+}
+
+impl Patience {
+    /// Whether to end at once. SIGHUP never asks for that: shells, terminals and session managers each send one, some
+    /// with a SIGTERM beside it.
+    fn is_over(&mut self, signal: i32, stopping: bool) -> bool {
+        if signal == SIGHUP {
+            self.hung_up |= !stopping;
+            return false;
+        }
+        stopping && !std::mem::take(&mut self.hung_up)
+    }
+}
+
+/// Whether whoever started this process had it ignore `signal`. Only Linux tells; elsewhere it is not.
+fn is_ignored(signal: i32) -> bool {
+    fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores(&status, signal))
+}
+
+fn ignores(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// One thread beside the blocking ones.
@@ -88,4 +126,32 @@ where
     let ended = runtime.block_on(role);
     runtime.shutdown_timeout(RUNTIME_STOP);
     Ok(ended?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_second_sigterm_or_sigint_ends_at_once() {
+        for (signals, at_once) in [
+            (&[SIGINT, SIGINT][..], true),
+            (&[SIGTERM, SIGINT], true),
+            (&[SIGHUP, SIGHUP, SIGHUP], false),
+            (&[SIGHUP, SIGTERM, SIGHUP], false),
+            (&[SIGTERM, SIGHUP], false),
+            (&[SIGHUP, SIGTERM, SIGTERM], true),
+        ] {
+            let mut patience = Patience::default();
+            let ended: Vec<_> =
+                signals.iter().enumerate().map(|(at, signal)| patience.is_over(*signal, at > 0)).collect();
+            assert_eq!(ended.contains(&true), at_once, "{signals:?}");
+        }
+    }
+
+    #[test]
+    fn an_ignored_signal_is_seen() {
+        let status = "Name:\tpontoon\nSigIgn:\t0000000000001001\n";
+        assert!(ignores(status, SIGHUP) && !ignores(status, SIGTERM) && !ignores("", SIGHUP));
+    }
 }

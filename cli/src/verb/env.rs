@@ -127,7 +127,7 @@ fn list(env: &BTreeMap<String, String>, show: bool, format: Format) -> anyhow::R
             table(["NAME", "VALUE"], env.keys().map(|name| [name.clone(), "(hidden)".into()]))
         })?;
         if format == Format::Table && !env.is_empty() && io::stderr().is_terminal() {
-            eprintln!("--show shows the values");
+            output::note("--show shows the values");
         }
     }
     Ok(())

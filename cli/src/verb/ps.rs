@@ -13,7 +13,7 @@ pub async fn run(session: &Session, app: &AppArg) -> anyhow::Result<()> {
     output::print(session.format, &servos, |servos| list(servos))?;
     if session.format == Format::Table {
         for waiting in session.client.app(&app).await?.waiting {
-            eprintln!("waiting: {waiting}");
+            output::note(&format!("waiting: {waiting}"));
         }
     }
     Ok(())

@@ -38,7 +38,7 @@ pub async fn run(session: &Session, args: RunArgs) -> anyhow::Result<u8> {
     }
     let exit = ended.exit.ok_or_else(|| anyhow!("{} ended without an exit code", ended.id))?;
     if exit.code != 0 {
-        eprintln!("{} on {}: {}", ended.id, ended.host, exit.reason);
+        output::note(&format!("{} on {}: {}", ended.id, ended.host, exit.reason));
     }
     Ok(u8::try_from(exit.code).unwrap_or(1))
 }

@@ -13,7 +13,9 @@ pub fn init(default: &str) {
         .with_writer(io::stderr)
         // Colours are for terminals; in files and journals they are noise.
         .with_ansi(io::stderr().is_terminal())
-        .with_target(false);
+        .with_target(false)
+        // It would say so on stderr, and panic where that is the terminal that was closed.
+        .log_internal_errors(false);
     // A second call (tests) keeps the first subscriber.
     let _ = if std::env::var("PONTOON_LOG_FORMAT").is_ok_and(|format| format == "json") {
         builder.json().try_init()
