@@ -87,7 +87,8 @@ fn error(code: &str, message: &str) -> String {
 fn app(live: Option<u32>) -> String {
     serde_json::json!({
         "name": "guestbook", "created_at": 0, "domains": ["guestbook.localhost"],
-        "urls": ["http://guestbook.localhost:8000/"], "live": live, "deployment": null, "scale": {}, "ready": 2,
+        "urls": ["http://guestbook.localhost:8000/"], "live": live, "deployment": null, "ready": 2,
+        "scale": { "web": { "count": 2, "sites": {}, "memory": 134_217_728, "cpu": 500 } },
         "waiting": [],
     })
     .to_string()
@@ -215,6 +216,18 @@ fn a_failed_deployment_is_exit_code_1_with_its_last_lines() {
 }
 
 #[test]
+fn a_superseded_deployment_did_not_fail_but_is_exit_code_1() {
+    let mut script = until_the_build();
+    script.insert("GET /v1/apps/guestbook/builds/b4", vec![(200, build("succeeded", None, Some(7)))]);
+    let superseded = deployment("failed", 0, Some("a newer deployment (d8) took its place"));
+    script.insert("GET /v1/apps/guestbook/deployments/d7", vec![(200, superseded)]);
+    let output = Controller::start(script).pontoon(source("name = \"guestbook\"").path(), &["deploy"]);
+    assert_ended(&output, 1);
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("v3 was superseded: a newer deployment (d8)") && !stderr.contains("failed"), "{stderr}");
+}
+
+#[test]
 fn an_app_made_for_a_source_that_is_refused_goes_with_it() {
     let mut script = until_the_build();
     script.insert("POST /v1/apps/guestbook/source", vec![(422, error("bad_source", "a link leaves the tree: data"))]);
@@ -222,7 +235,8 @@ fn an_app_made_for_a_source_that_is_refused_goes_with_it() {
     let controller = Controller::start(script);
     let output = controller.pontoon(source("name = \"guestbook\"").path(), &["deploy"]);
     assert_ended(&output, 1);
-    assert!(text(&output.stderr).contains("error: a link leaves the tree: data\n"), "{}", text(&output.stderr));
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("removed the app guestbook again\nerror: a link leaves the tree: data\n"), "{stderr}");
     assert_eq!(controller.asked().last().unwrap(), "DELETE /v1/apps/guestbook");
 }
 
@@ -266,6 +280,26 @@ fn values_of_the_environment_are_hidden_unless_asked_for() {
     assert_eq!(text(&shown.stdout), "TOKEN=hunter2\n");
     assert_eq!(text(&controller.pontoon(folder.path(), &["env", "get", "TOKEN"]).stdout), "hunter2\n");
     assert_ended(&controller.pontoon(folder.path(), &["env", "get", "NOPE"]), 1);
+}
+
+#[test]
+fn an_environment_that_stays_as_it_is_is_not_said_to_change() {
+    let script = BTreeMap::from([
+        ("GET /v1/apps/guestbook/env", vec![(200, r#"{"A":"1"}"#.to_owned())]),
+        ("PATCH /v1/apps/guestbook/env", vec![(200, CHANGED.to_owned())]),
+    ]);
+    let controller = Controller::start(script);
+    for (args, said) in [
+        (&["set", "A=1"][..], "nothing changed\n"),
+        (&["unset", "B"], "nothing changed\n"),
+        (&["set", "A=1", "B=2"], "changed; it takes effect with the next release\n"),
+        (&["unset", "A", "B"], "changed; it takes effect with the next release\n"),
+    ] {
+        let args = [&["env"], args, &["--app", "guestbook"]].concat();
+        let output = controller.pontoon(Path::new("/"), &args);
+        assert_ended(&output, 0);
+        assert_eq!(text(&output.stdout), said, "{args:?}");
+    }
 }
 
 #[test]

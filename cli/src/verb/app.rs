@@ -98,15 +98,11 @@ fn ask(name: &AppName) -> anyhow::Result<()> {
 
 fn list(apps: &[App]) -> String {
     let row = |app: &App| {
-        let wanted: u32 = app.scale.values().map(total).sum();
+        let wanted: u32 = app.scale.values().map(super::scale::total).sum();
         let url = app.urls.first().cloned().unwrap_or_default();
         [app.name.to_string(), or_none(app.live), format!("{}/{wanted}", app.ready), age(app.created_at), url]
     };
     table(["NAME", "LIVE", "READY", "AGE", "URL"], apps.iter().map(row))
-}
-
-fn total(scale: &pontoon_api::AppScale) -> u32 {
-    scale.sites.values().fold(scale.count, |sum, n| sum.saturating_add(*n))
 }
 
 fn show(app: &App) -> String {

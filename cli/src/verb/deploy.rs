@@ -57,7 +57,7 @@ async fn deploy(session: &Session, args: DeployArgs, goes_on: &RefCell<String>) 
 
     let source = match upload(client, &app, &packed, &progress).await {
         Ok(source) => source,
-        Err(error) => return Err(undo(client, &app, created, error).await),
+        Err(error) => return Err(undo(client, &app, created, error, &progress).await),
     };
     progress.line(&describe(&source, &packed));
     drop(packed);
@@ -67,7 +67,9 @@ async fn deploy(session: &Session, args: DeployArgs, goes_on: &RefCell<String>) 
     let build = client.start_build(&app, source.digest).await?;
     let deployment = follow_build(client, &app, build, &progress).await?;
     let deployment = wait::deployment(client, &app, deployment, &progress).await?;
-    progress.step(&format!("{0} of {0} {1} ready", deployment.wanted, wait::servos(deployment.wanted)));
+    if deployment.wanted > 0 {
+        progress.step(&format!("{0} of {0} {1} ready", deployment.wanted, wait::servos(deployment.wanted)));
+    }
     let progress = Arc::into_inner(progress).context("the upload still reports progress")?;
     wait::live(session, &app, &deployment, progress).await
 }
@@ -104,11 +106,23 @@ async fn pack_apart(path: &Path) -> anyhow::Result<Packed> {
 }
 
 /// An app that was made for a source that is refused goes with it: nothing half done is left.
-async fn undo(client: &Client, app: &AppName, created: bool, error: anyhow::Error) -> anyhow::Error {
-    if created && let Err(left) = client.destroy_app(app).await {
-        return error.context(format!("app {app} was made and is left ({left})"));
+async fn undo(
+    client: &Client,
+    app: &AppName,
+    created: bool,
+    error: anyhow::Error,
+    progress: &Progress,
+) -> anyhow::Error {
+    if !created {
+        return error;
     }
-    error
+    match client.destroy_app(app).await {
+        Ok(_) => {
+            progress.line(&format!("removed the app {app} again"));
+            error
+        }
+        Err(left) => error.context(format!("app {app} was made and is left ({left})")),
+    }
 }
 
 /// An app that `pontoon.toml` names is made when it is missing; one that was typed may be a typing error.
@@ -135,7 +149,7 @@ async fn ensure_app(
     for scale in &manifest.scale {
         if let Err(error) = client.set_scale(app, scale).await {
             let error = anyhow::Error::from(error).context("cannot apply [scale] of pontoon.toml");
-            return Err(undo(client, app, true, error).await);
+            return Err(undo(client, app, true, error, progress).await);
         }
     }
     Ok(true)

@@ -109,12 +109,20 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
 
 async fn change_env(session: &Session, app: &AppArg, change: ChangeEnv, wait: &WaitArg) -> anyhow::Result<()> {
     let app = app_of(app)?;
+    let before = session.client.env(&app).await?;
     let changed = session.client.change_env(&app, &change).await?;
     let done = match changed.release {
         Some(release) => format!("changed, with {release}"),
+        None if !changes(&before, &change) => "nothing changed".to_owned(),
         None => "changed; it takes effect with the next release".to_owned(),
     };
     wait::change(session, &app, changed, wait, &done).await
+}
+
+/// Whether `change` makes another environment of `env`.
+fn changes(env: &BTreeMap<String, String>, change: &ChangeEnv) -> bool {
+    change.set.iter().any(|(name, value)| env.get(name) != Some(value))
+        || change.unset.iter().any(|name| env.contains_key(name))
 }
 
 fn list(env: &BTreeMap<String, String>, show: bool, format: Format) -> anyhow::Result<()> {

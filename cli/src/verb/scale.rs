@@ -132,7 +132,7 @@ async fn until_scaled(client: &Client, app: &AppName, processes: &[ProcessName])
         let wanted = |process: &ProcessName| now.scale.get(process).map_or(0, total);
         let counted: Vec<_> =
             processes.iter().map(|process| (process, Counted::of(&servos, process), wanted(process))).collect();
-        let text = counted.iter().map(|(process, have, wanted)| format!("{process}: {} of {wanted} ready", have.ready));
+        let text = counted.iter().map(|(process, have, wanted)| have.beside(process, *wanted));
         let mut text = text.collect::<Vec<_>>().join(", ");
         if counted.iter().all(|(_, have, wanted)| have.ready == *wanted && have.all == *wanted) {
             return Ok(text);
@@ -156,6 +156,15 @@ struct Counted {
 }
 
 impl Counted {
+    /// How far it is from `wanted`.
+    fn beside(&self, process: &ProcessName, wanted: u32) -> String {
+        match self.all.saturating_sub(wanted) {
+            0 if wanted == 0 => format!("{process}: scaled to 0"),
+            0 => format!("{process}: {} of {wanted} ready", self.ready),
+            extra => format!("{process}: {wanted} wanted, {extra} more {} to end", wait::servos(extra)),
+        }
+    }
+
     fn of(servos: &[Servo], process: &ProcessName) -> Self {
         let mut counted = Self { ready: 0, all: 0 };
         let ours = |servo: &&Servo| servo.process == *process && servo.one_off.is_none();
@@ -171,7 +180,8 @@ impl Counted {
     }
 }
 
-fn total(scale: &AppScale) -> u32 {
+/// Servos wanted of a process type, anywhere and in its sites.
+pub(super) fn total(scale: &AppScale) -> u32 {
     scale.sites.values().fold(scale.count, |sum, n| sum.saturating_add(*n))
 }
 
@@ -215,6 +225,15 @@ mod tests {
         let size = changes(&args(&[], &[], Some("1G"))).unwrap();
         assert_eq!((size[0].count, &size[0].sites), (None, &None));
         assert!(changes(&args(&[], &[], None)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn scaling_down_says_what_it_waits_for() {
+        let said = |ready, all, wanted| Counted { ready, all }.beside(&ProcessName::web(), wanted);
+        assert_eq!(said(1, 2, 2), "web: 1 of 2 ready");
+        assert_eq!(said(3, 3, 2), "web: 2 wanted, 1 more servo to end");
+        assert_eq!(said(1, 1, 0), "web: 0 wanted, 1 more servo to end");
+        assert_eq!(said(0, 0, 0), "web: scaled to 0");
     }
 
     #[test]
