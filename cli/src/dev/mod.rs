@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use pontoon_kit::{CancellationToken, telemetry};
-use pontoon_model::MemoryBytes;
+use pontoon_model::{AppName, MemoryBytes};
 
 use crate::args::{AppArg, Format};
 use crate::client::Client;
@@ -116,14 +116,11 @@ async fn serve(
         let state = ready::until_ready(files, &progress).await?;
         drop(progress);
         summary::print_cluster(&state, files, context_path, data_dir)?;
-        let mut deployed = None;
-        if let Some(path) = &args.deploy {
-            let session = Session { client, format };
-            let args = deploy::DeployArgs { path: path.clone(), app: AppArg::default() };
-            deploy::run(&session, args).await?;
-            deployed = crate::manifest::Manifest::load(path)?.and_then(|manifest| manifest.name);
-        }
-        summary::print_next(deployed.as_ref(), files)?;
+        let deployed = match &args.deploy {
+            Some(path) => deploy_or_say_why(&Session { client, format }, path).await?,
+            None => None,
+        };
+        summary::print_next(deployed.as_ref(), args.deploy.as_deref(), files)?;
         std::future::pending::<anyhow::Result<()>>().await
     };
     tokio::select! {
@@ -131,6 +128,21 @@ async fn serve(
         () = stop.cancelled() => Ok(()),
         error = roles.first_end() => Err(error),
         result = work => result,
+    }
+}
+
+/// Deploys `path`; the app's name. A source that cannot be deployed is no reason to take the cluster down: whoever mends
+/// it deploys again.
+async fn deploy_or_say_why(session: &Session, path: &Path) -> anyhow::Result<Option<AppName>> {
+    let args = deploy::DeployArgs { path: path.to_owned(), app: AppArg::default() };
+    match deploy::run(session, args).await {
+        Ok(()) => Ok(crate::manifest::Manifest::load(path)?.and_then(|manifest| manifest.name)),
+        Err(error) if error.is::<Interrupted>() => Err(error),
+        Err(error) => {
+            crate::report(&error);
+            output::note("the cluster stays up; mend what is wrong, then deploy again");
+            Ok(None)
+        }
     }
 }
 

@@ -50,8 +50,8 @@ fn describe(cluster: &Cluster, files: &ClusterFiles, context: &Path, data_dir: &
     lines.join("\n")
 }
 
-/// What to try next.
-pub(super) fn print_next(deployed: Option<&AppName>, files: &ClusterFiles) -> io::Result<()> {
+/// What to try next: with the app that was deployed, or deploying `source`.
+pub(super) fn print_next(deployed: Option<&AppName>, source: Option<&Path>, files: &ClusterFiles) -> io::Result<()> {
     let port = files.listen.first().map_or(0, std::net::SocketAddr::port);
     let next: Vec<String> = match deployed {
         Some(app) => vec![
@@ -60,7 +60,11 @@ pub(super) fn print_next(deployed: Option<&AppName>, files: &ClusterFiles) -> io
             format!("pontoon scale 3 --app {app}"),
             format!("pontoon logs -f --app {app}"),
         ],
-        None => ["pontoon deploy examples/guestbook", "pontoon status", "pontoon hosts"].map(str::to_owned).into(),
+        None => vec![
+            format!("pontoon deploy {}", source.unwrap_or(Path::new("examples/guestbook")).display()),
+            "pontoon status".into(),
+            "pontoon hosts".into(),
+        ],
     };
     line(&format!(
         "\nTry next, in another terminal:\n  {}\n\nCtrl-C stops everything; the next `pontoon dev` brings it back.",
