@@ -1,5 +1,6 @@
 //! `pontoon dev`: three controllers, two hosts and two balancers in this process, on loopback.
 
+mod answers;
 mod lock;
 mod ports;
 pub mod provision;
@@ -113,7 +114,8 @@ async fn serve(
     let client = Client::new(&files.context)?;
     let work = async {
         let progress = Progress::start();
-        let state = ready::until_ready(files, &progress).await?;
+        let mut state = ready::until_ready(files, &progress).await?;
+        state.starting = answers::not_answering(&state.apps, &files.listen, answers::ANSWER_WITHIN, &progress).await?;
         drop(progress);
         summary::print_cluster(&state, files, context_path, data_dir)?;
         let deployed = match &args.deploy {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use pontoon_api::{App, Host, Status};
+use pontoon_model::AppName;
 use tokio::net::TcpStream;
 
 use super::provision::ClusterFiles;
@@ -22,6 +23,8 @@ pub(super) struct Cluster {
     pub(super) status: Status,
     pub(super) hosts: Vec<Host>,
     pub(super) apps: Vec<App>,
+    /// Apps that should answer and do not yet.
+    pub(super) starting: Vec<AppName>,
 }
 
 /// Waits for a leader, every host and every balancer.
@@ -66,7 +69,7 @@ async fn look(client: &Client, files: &ClusterFiles) -> Result<Result<Cluster, S
         }
     }
     let apps = client.apps().await?;
-    Ok(Ok(Cluster { status, hosts, apps }))
+    Ok(Ok(Cluster { status, hosts, apps, starting: Vec::new() }))
 }
 
 async fn accepts(address: SocketAddr) -> bool {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use pontoon_model::AppName;
 
+use super::answers;
 use super::provision::ClusterFiles;
 use super::ready::Cluster;
 use crate::output::{line, or_none};
@@ -42,7 +43,12 @@ fn describe(cluster: &Cluster, files: &ClusterFiles, context: &Path, data_dir: &
     ];
     for app in cluster.apps.iter().filter(|app| app.live.is_some()) {
         let url = app.urls.first().map_or("", String::as_str);
-        lines.push(format!("  app       {} {}: {url}", app.name, or_none(app.live)));
+        let how = match answers::takes_traffic(app) {
+            false => ", without web servos".to_owned(),
+            true if cluster.starting.contains(&app.name) => format!(", starting: {url}"),
+            true => format!(": {url}"),
+        };
+        lines.push(format!("  app       {} {}{how}", app.name, or_none(app.live)));
     }
     if runtimes == ["process"] {
         lines.push("  servos run as processes: without isolation, for source that needs no build step".into());

@@ -181,7 +181,7 @@ impl Counted {
 }
 
 /// Servos wanted of a process type, anywhere and in its sites.
-pub(super) fn total(scale: &AppScale) -> u32 {
+pub(crate) fn total(scale: &AppScale) -> u32 {
     scale.sites.values().fold(scale.count, |sum, n| sum.saturating_add(*n))
 }
 
