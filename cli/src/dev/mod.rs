@@ -13,12 +13,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use pontoon_api::App;
 use pontoon_kit::{CancellationToken, telemetry};
-use pontoon_model::{AppName, MemoryBytes};
+use pontoon_model::MemoryBytes;
 
 use crate::args::{AppArg, Format};
 use crate::client::Client;
 use crate::context::{self, Context};
+use crate::manifest::Manifest;
 use crate::progress::Progress;
 use crate::session::Session;
 use crate::verb::{block_on, deploy};
@@ -122,7 +124,7 @@ async fn serve(
             Some(path) => deploy_or_say_why(&Session { client, format }, path).await?,
             None => None,
         };
-        summary::print_next(deployed.as_ref(), args.deploy.as_deref(), files)?;
+        summary::print_next(deployed.as_ref(), args.deploy.as_deref())?;
         std::future::pending::<anyhow::Result<()>>().await
     };
     tokio::select! {
@@ -133,12 +135,15 @@ async fn serve(
     }
 }
 
-/// Deploys `path`; the app's name. A source that cannot be deployed is no reason to take the cluster down: whoever mends
+/// Deploys `path`; the app. A source that cannot be deployed is no reason to take the cluster down: whoever mends
 /// it deploys again.
-async fn deploy_or_say_why(session: &Session, path: &Path) -> anyhow::Result<Option<AppName>> {
+async fn deploy_or_say_why(session: &Session, path: &Path) -> anyhow::Result<Option<App>> {
     let args = deploy::DeployArgs { path: path.to_owned(), app: AppArg::default() };
     match deploy::run(session, args).await {
-        Ok(()) => Ok(crate::manifest::Manifest::load(path)?.and_then(|manifest| manifest.name)),
+        Ok(()) => match Manifest::load(path)?.and_then(|manifest| manifest.name) {
+            Some(name) => Ok(Some(session.client.app(&name).await?)),
+            None => Ok(None),
+        },
         Err(error) if error.is::<Interrupted>() => Err(error),
         Err(error) => {
             crate::report(&error);

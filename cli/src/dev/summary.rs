@@ -3,7 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use pontoon_model::AppName;
+use pontoon_api::App;
+use pontoon_model::ProcessName;
 
 use super::answers;
 use super::provision::ClusterFiles;
@@ -57,15 +58,9 @@ fn describe(cluster: &Cluster, files: &ClusterFiles, context: &Path, data_dir: &
 }
 
 /// What to try next: with the app that was deployed, or deploying `source`.
-pub(super) fn print_next(deployed: Option<&AppName>, source: Option<&Path>, files: &ClusterFiles) -> io::Result<()> {
-    let port = files.listen.first().map_or(0, std::net::SocketAddr::port);
+pub(super) fn print_next(deployed: Option<&App>, source: Option<&Path>) -> io::Result<()> {
     let next: Vec<String> = match deployed {
-        Some(app) => vec![
-            format!("curl http://{app}.localhost:{port}/"),
-            format!("pontoon ps --app {app}"),
-            format!("pontoon scale 3 --app {app}"),
-            format!("pontoon logs -f --app {app}"),
-        ],
+        Some(app) => with(app),
         None => vec![
             format!("pontoon deploy {}", source.unwrap_or(Path::new("examples/guestbook")).display()),
             "pontoon status".into(),
@@ -76,4 +71,17 @@ pub(super) fn print_next(deployed: Option<&AppName>, source: Option<&Path>, file
         "\nTry next, in another terminal:\n  {}\n\nCtrl-C stops everything; the next `pontoon dev` brings it back.",
         next.join("\n  ")
     ))
+}
+
+/// What can be done with an app; a URL only where it takes traffic.
+fn with(app: &App) -> Vec<String> {
+    let name = &app.name;
+    let url = app.urls.first().filter(|_| answers::takes_traffic(app)).map(|url| format!("curl {url}"));
+    let web = ProcessName::web();
+    let counts = match app.scale.keys().next() {
+        Some(process) if !app.scale.contains_key(&web) => format!("{process}=3"),
+        _ => "3".to_owned(),
+    };
+    let verbs = [format!("ps --app {name}"), format!("scale {counts} --app {name}"), format!("logs -f --app {name}")];
+    url.into_iter().chain(verbs.map(|verb| format!("pontoon {verb}"))).collect()
 }
