@@ -4,26 +4,33 @@
 CARGO ?= cargo
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
+# Recipes are in the binary: a host needs no checkout to make its images.
+images = if docker version >/dev/null 2>&1; then $(1) images build; \
+	else echo "SKIPPED images: the Docker engine does not answer"; fi
+
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Without Docker nothing is built in a container: then the example that needs no build is deployed.
-demo: demo-setup images build ## start a whole cluster in one process, deploy examples/guestbook; Ctrl-C ends it
+demo: demo-setup build ## start a whole cluster in one process, deploy examples/guestbook; Ctrl-C ends it
+	@$(call images,target/release/pontoon)
 	@if docker version >/dev/null 2>&1; then app=guestbook; else app=procfile-hello; fi; \
 	exec target/release/pontoon dev --deploy examples/$$app
 
 demo-setup:
 	@hack/setup.sh
 
-test: setup images ## set up what is missing and run every test
+test: setup ## set up what is missing and run every test
 	$(CARGO) build --locked -p pontoon-cli --bin pontoon
+	@$(call images,target/debug/pontoon)
+	@if docker version >/dev/null 2>&1; then images/test.sh; else echo "SKIPPED images/test.sh: no Docker"; fi
 	$(CARGO) nextest run --locked --workspace --profile $(NEXTEST_PROFILE)
 
 setup: ## install what building and testing need, if it is missing
 	@hack/setup.sh --tests
 
-images: ## make the images that apps are built and run in, if their recipes changed
-	@if docker version >/dev/null 2>&1; then images/build.sh; else echo "SKIPPED images: the Docker engine does not answer"; fi
+images: build ## make the images that apps are built and run in, if their recipes changed
+	@$(call images,target/release/pontoon)
 
 build: ## the release binary, target/release/pontoon
 	$(CARGO) build --release --locked -p pontoon-cli --bin pontoon

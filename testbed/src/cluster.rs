@@ -1,5 +1,6 @@
 //! A cluster of separate processes on loopback: three controllers, two agents, two balancers.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -172,11 +173,6 @@ impl Cluster {
         &self.files.cluster
     }
 
-    /// The data folders of all controllers.
-    pub fn controller_data(&self) -> Vec<PathBuf> {
-        self.files.controllers.iter().map(|file| file.data_dir.clone()).collect()
-    }
-
     /// The data folders of all agents.
     pub fn agent_data(&self) -> Vec<PathBuf> {
         self.files.agents.iter().map(|file| file.data_dir.clone()).collect()
@@ -191,6 +187,39 @@ impl Cluster {
     /// GET `path` of an app through one balancer: status and body.
     pub fn get(&self, balancer: usize, host: &str, path: &str) -> Result<(u16, String)> {
         http::get(self.listen[balancer], host, path)
+    }
+
+    /// Blobs and temporary files that each controller has, by file name.
+    pub fn blobs(&self) -> Vec<BTreeSet<String>> {
+        fn files(folder: &Path, found: &mut BTreeSet<String>) {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.path().is_dir() {
+                    files(&entry.path(), found);
+                } else {
+                    found.insert(entry.file_name().to_string_lossy().into_owned());
+                }
+            }
+        }
+        let of = |file: &RoleFile| {
+            let mut found = BTreeSet::new();
+            files(&file.data_dir.join("blobs"), &mut found);
+            found
+        };
+        self.files.controllers.iter().map(of).collect()
+    }
+
+    /// Waits until every controller has the bundle of every release of `app`.
+    pub fn until_bundles_everywhere(&self, app: &str) -> Result<()> {
+        let releases = self.json(&["releases", "--app", app])?;
+        let digests = releases.as_array().into_iter().flatten().filter_map(|release| release["bundle"].as_str());
+        let wanted: BTreeSet<String> = digests.map(str::to_owned).collect();
+        ensure!(!wanted.is_empty(), "{app} has no release");
+        until(&format!("the bundles of {app} on every controller"), PATIENCE, || {
+            let missing = |blobs: &BTreeSet<String>| wanted.difference(blobs).cloned().collect::<Vec<_>>();
+            let missing: Vec<_> = self.blobs().iter().map(missing).collect();
+            ensure!(missing.iter().all(Vec::is_empty), "missing are {missing:?}");
+            Ok(())
+        })
     }
 
     /// Waits until an app answers 200 through every balancer with a body that has `part`.

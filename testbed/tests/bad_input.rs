@@ -1,7 +1,7 @@
 //! Wrong input: a clear message, the right exit code, and nothing half done left behind.
 
+use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use flate2::Compression;
@@ -39,18 +39,6 @@ fn archive(name: &str, kind: tar::EntryType, link: Option<&str>, content: &[u8])
     gz(&builder.into_inner().expect("writing to memory"))
 }
 
-/// Blobs and temporary files below the controllers' data folders.
-fn stored(cluster: &Cluster) -> Vec<PathBuf> {
-    fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.path().is_dir() { files(&entry.path(), found) } else { found.push(entry.path()) }
-        }
-    }
-    let mut found = Vec::new();
-    cluster.controller_data().iter().for_each(|data| files(&data.join("blobs"), &mut found));
-    found
-}
-
 #[test]
 fn bad_uploads_are_refused_by_name_and_leave_nothing() -> Result<()> {
     let cluster = Cluster::start(Options::process())?;
@@ -71,7 +59,7 @@ fn bad_uploads_are_refused_by_name_and_leave_nothing() -> Result<()> {
         let (status, body) = upload(&cluster, "web", bytes)?;
         ensure!(status == wanted && body.contains(part), "{what}: {status} {body}");
     }
-    ensure!(stored(&cluster).is_empty(), "left behind: {:?}", stored(&cluster));
+    ensure!(cluster.blobs().iter().all(BTreeSet::is_empty), "left behind: {:?}", cluster.blobs());
     let (status, body) = upload(&cluster, "nosuch", gz(b""))?;
     ensure!(status == 404 && body.contains("nosuch"), "{status} {body}");
     let url = format!("{}/v1/apps", cluster.rest(1));

@@ -44,6 +44,8 @@ fn the_leader_killed_during_a_deployment_is_not_missed() -> Result<()> {
     cluster.until_serves(HOST, "v2")?;
     cluster.controllers[leader].restart()?;
     cluster.until_whole()?;
+    // It was away when the bundle was stored on the other two, and fetches it.
+    cluster.until_bundles_everywhere(APP)?;
     load.stop_without_failure()?;
     Ok(())
 }
