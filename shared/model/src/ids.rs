@@ -40,7 +40,7 @@ ids! {
     DeploymentId(u64), "d";
     /// A release of an app: v1, v2 …
     ReleaseNumber(u32), "v";
-    /// One life of a controller's store: random, never reused (see DESIGN §4).
+    /// One life of a controller's store: random, never reused (decision 0001).
     ControllerId(u64), "c";
     /// One start of an agent; grows with each start of the same host's agent.
     Incarnation(u64), "i";

@@ -1,4 +1,4 @@
-//! The only file that names sled, and what it takes to trust it (figures in decision 0001 and DESIGN §4).
+//! The only file that names sled, and what it takes to trust it (figures in decision 0001).
 
 use std::fs::{self, File, TryLockError};
 use std::io;

@@ -2,7 +2,7 @@
 //! ([`writer`]), and the newest entries in memory ([`window`]).
 //!
 //! An append is acknowledged only after its group was flushed **and** its file synced; votes go through the
-//! same queue. What is not here yet is the durable watermark, quarantine and rejoining (DESIGN §4): a damaged
+//! same queue. What is not here yet is the durable watermark, quarantine and rejoining (decision 0001): a damaged
 //! or lost log is found when it is opened, and this controller refuses to start.
 
 mod database;

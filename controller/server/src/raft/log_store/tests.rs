@@ -334,7 +334,7 @@ async fn a_damaged_file_is_an_error_and_not_a_panic() {
     let file = path.join("log").join("db");
     let len = fs::metadata(&file).unwrap().len();
     fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(len - 4_096).unwrap();
-    // sled panics, which is caught, or forgets its end without a word: the durable watermark (DESIGN §4) is
+    // sled panics, which is caught, or forgets its end without a word: the durable watermark (decision 0001) is
     // what will notice that. What it still gives is whole and in order.
     match LogStore::open(&path, ID) {
         Err(error) => assert!(matches!(error, LogError::DataLoss { .. }), "{error}"),

@@ -214,7 +214,7 @@ impl Writer {
             }
         }
         self.database.apply(batch)?;
-        // The durable watermark (DESIGN §4, rule 3) belongs here: written and synced before the answers.
+        // The durable watermark (decision 0001) belongs here: written and synced before the answers.
         if must_sync { self.database.sync() } else { Ok(()) }
     }
 
