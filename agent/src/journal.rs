@@ -119,7 +119,7 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pontoon_model::HostName;
+    use pontoon_model::{HostName, Timestamp};
     use std::fs;
 
     fn filled(folder: &Path) -> Journal {
@@ -180,10 +180,16 @@ mod tests {
     }
 
     #[test]
-    fn golden_bytes_of_an_empty_journal() {
-        let bytes = wire::encode(&Memory::default()).unwrap();
-        assert_eq!(bytes[..9], [0xB7, 0xBC, 0x02, 1, 0, 41, 0, 0, 0]);
-        assert_eq!(bytes[13..], [0; 41]);
+    fn golden_bytes_of_a_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut memory = filled(folder.path()).memory().clone();
+        memory.ports.release(ServoId(1), Timestamp(5));
+        memory.ports.adopt(ServoId(2), 20_002);
+        let outcome = BuildOutcome::Failed { reason: "why".into(), last_lines: vec!["boom".into()] };
+        memory.ended_builds = [(BuildId(5), outcome)].into();
+        let bytes = wire::encode(&memory).unwrap();
+        assert_eq!(wire::decode::<Memory>(&bytes).unwrap(), memory);
+        expect_test::expect_file!["../tests/golden/journal.txt"].assert_eq(&crate::testing::hex(&bytes));
     }
 
     #[test]

@@ -31,3 +31,8 @@ pub(crate) fn spec(id: u64) -> ServoSpec {
 pub(crate) fn assignment(servos: Vec<ServoSpec>) -> Assignment {
     Assignment { host: HostName::new("h1").unwrap(), generation: 1, servos, builds: Vec::new() }
 }
+
+/// Bytes as golden files hold them.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n"
+}

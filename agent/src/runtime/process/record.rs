@@ -118,6 +118,14 @@ mod tests {
     }
 
     #[test]
+    fn golden_bytes_of_a_record() {
+        let record = Record { pid: 77, began: Some(9), boot: "boot".into(), ended: Some(3), ..own() };
+        let bytes = wire::encode(&record).unwrap();
+        assert_eq!(wire::decode::<Record>(&bytes).unwrap(), record);
+        expect_test::expect_file!["../../../tests/golden/record.txt"].assert_eq(&crate::testing::hex(&bytes));
+    }
+
+    #[test]
     fn a_damaged_record_is_none() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(NAME), b"x").unwrap();
