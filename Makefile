@@ -23,7 +23,7 @@ demo-setup:
 test: setup ## set up what is missing and run every test
 	$(CARGO) build --locked -p pontoon-cli --bin pontoon
 	@$(call images,target/debug/pontoon)
-	@if docker version >/dev/null 2>&1; then images/test.sh; else echo "SKIPPED images/test.sh: no Docker"; fi
+	@if docker version >/dev/null 2>&1; then images/test.sh; else echo "SKIPPED images/test.sh and every test that needs Docker: the engine does not answer"; fi
 	$(CARGO) nextest run --locked --workspace --profile $(NEXTEST_PROFILE)
 
 setup: ## install what building and testing need, if it is missing
