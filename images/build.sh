@@ -12,7 +12,7 @@ usage: build.sh [--runtime NAME]... [--force]
   --force          make them again even if their recipe has not changed (takes in Debian's security updates)
 
 Environment:
-  PONTOON_DEBIAN_MIRROR   where debootstrap takes Debian from (http://MIRROR/debian)
+  PONTOON_DEBIAN_MIRROR   where debootstrap takes Debian from (where this machine's apt does, if it is a Debian)
   DOCKER                  the docker command (docker)
 USAGE
 }
@@ -20,8 +20,14 @@ USAGE
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here
 readonly docker=${DOCKER:-docker}
-readonly mirror=${PONTOON_DEBIAN_MIRROR:-http://MIRROR/debian}
 readonly suite=bookworm
+# The mirror that this machine trusts already, and reaches.
+own_mirror() {
+    apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+        awk -v suite="$suite" '$1 == suite && $2 ~ /\/debian\/?$/ { sub(/\/$/, "", $2); print $2; exit }'
+}
+mirror=${PONTOON_DEBIAN_MIRROR:-$(own_mirror || true)}
+readonly mirror
 readonly upstream_image=debian:$suite-slim
 readonly debian_image=pontoon/base:$suite
 # The contract between these images and the agent; raise it when an agent could not use an older image.
@@ -105,6 +111,7 @@ quietly() {
 
 debootstrap_import() { # RECIPE
     need_debootstrap
+    [ -n "$mirror" ] || die "set PONTOON_DEBIAN_MIRROR to a Debian mirror, as in http://MIRROR/debian: this machine's apt names none"
     local root=$work/root
     say "making $debian_image with debootstrap from $mirror (about a minute)"
     quietly as_root debootstrap --variant=minbase "$suite" "$root" "$mirror"
