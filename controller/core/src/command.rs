@@ -8,7 +8,7 @@ use pontoon_model::wire::{self, Envelope, WireError};
 use pontoon_model::{
     AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, ControllerId, ControllerName, CpuMillis,
     HealthCheck, HostName, Incarnation, Language, MemoryBytes, Process, ProcessName, ReleaseNumber, RuntimeKind,
-    ServoReport, SiteName,
+    ServoId, ServoReport, SiteName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +94,15 @@ pub struct RunOneOff {
     pub app: AppName,
     /// Run by `/bin/sh -c "exec COMMAND"`.
     pub command: String,
+}
+
+/// Ends a one-off servo that still runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndOneOff {
+    /// Whose.
+    pub app: AppName,
+    /// Which.
+    pub servo: ServoId,
 }
 
 /// An agent's session began.
@@ -221,6 +230,7 @@ commands! {
     105, 1 => Rollback,
     106, 1 => Restart,
     107, 1 => RunOneOff,
+    108, 1 => EndOneOff,
     110, 1 => RegisterHost,
     111, 1 => ReportServos,
     112, 1 => ReportBuild,

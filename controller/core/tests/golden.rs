@@ -74,6 +74,7 @@ fn commands() -> Vec<Command> {
         Rollback { app: app.clone(), to: Some(ReleaseNumber(3)) }.into(),
         Restart { app: app.clone() }.into(),
         RunOneOff { app: app.clone(), command: "ls".into() }.into(),
+        EndOneOff { app: app.clone(), servo: ServoId(3) }.into(),
         RegisterHost {
             name: host.clone(),
             site: name("east"),

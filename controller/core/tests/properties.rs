@@ -22,6 +22,7 @@ enum Step {
     Rollback(u8, Option<u32>),
     Restart(u8),
     Run(u8),
+    End(u8, u64),
     Ready(u64),
     Exit(u64, i32),
     Gone(u64),
@@ -45,7 +46,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Env(a, v)),
         1 => (app.clone(), proptest::option::of(0..5u32)).prop_map(|(a, to)| Step::Rollback(a, to)),
         1 => app.clone().prop_map(Step::Restart),
-        1 => app.prop_map(Step::Run),
+        1 => app.clone().prop_map(Step::Run),
+        1 => (app, 1..60u64).prop_map(|(a, s)| Step::End(a, s)),
         4 => (1..60u64).prop_map(Step::Ready),
         2 => (1..60u64, -1..3i32).prop_map(|(s, c)| Step::Exit(s, c)),
         2 => (1..60u64).prop_map(Step::Gone),
@@ -114,6 +116,7 @@ fn take(world: &mut World, step: &Step) {
         Step::Rollback(a, to) => drop(world.apply(Rollback { app: app(a), to: to.map(ReleaseNumber) })),
         Step::Restart(a) => drop(world.apply(Restart { app: app(a) })),
         Step::Run(a) => drop(world.apply(RunOneOff { app: app(a), command: "true".into() })),
+        Step::End(a, s) => drop(world.apply(EndOneOff { app: app(a), servo: ServoId(s) })),
         Step::Ready(s) => {
             let waits = world.state.servo(ServoId(s)).is_some_and(|servo| servo.desired.is_run());
             if waits {

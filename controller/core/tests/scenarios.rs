@@ -87,6 +87,7 @@ fn step(world: &mut World, line: &str) -> Result<String, String> {
         ["run", name, command @ ..] => {
             say = done(world.apply(RunOneOff { app: name.parse().unwrap(), command: command.join(" ") }))?
         }
+        ["end", name, id] => say = done(world.apply(EndOneOff { app: name.parse().unwrap(), servo: servo(id) }))?,
         ["ready", id] => world.report(servo(id), ServoStatus::Ready),
         ["gone", id] => world.report(servo(id), ServoStatus::Gone),
         ["exit", id, code] => {

@@ -55,6 +55,7 @@ impl State {
             Command::Rollback(command) => self.rollback(command),
             Command::Restart(command) => self.restart(command),
             Command::RunOneOff(command) => self.run_one_off(command),
+            Command::EndOneOff(command) => self.end_one_off(command),
             Command::RegisterHost(command) => self.register_host(command),
             Command::ReportServos(command) => self.report_servos(command),
             Command::ReportBuild(command) => self.report_build(command),

@@ -65,6 +65,9 @@ impl State {
                     if state.undo_env(&row) {
                         reason.push_str("; the environment is as it was before");
                     }
+                    if state.undo_size(&row) {
+                        reason.push_str("; the size is as it was before");
+                    }
                     let last_lines = last_lines.clone();
                     let phase = Phase::Failed { at: state.header.time, reason, last_lines };
                     state.end_deployment(row, phase);
@@ -233,6 +236,23 @@ impl State {
             }
             _ => false,
         }
+    }
+
+    /// Another size that does not come up is taken back, so that no later servo asks for it.
+    fn undo_size(&mut self, failed: &Deployment) -> bool {
+        let Some(app) = self.apps.get(&failed.app).cloned() else { return false };
+        let Some(live) = app.live.filter(|live| live.release == failed.release) else { return false };
+        let mut undone = App::clone(&app);
+        for servo in self.servos_of(&app.name).filter(|servo| servo.deployment == live.deployment) {
+            if let Some(scale) = undone.scale.get_mut(&servo.process).filter(|_| servo.one_off.is_none()) {
+                scale.size = servo.size;
+            }
+        }
+        let changed = undone != *app;
+        if changed {
+            self.put_app(undone);
+        }
+        changed
     }
 
     fn end_deployment(&mut self, row: Deployment, phase: Phase) {

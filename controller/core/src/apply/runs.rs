@@ -1,9 +1,9 @@
 //! One-off servos. They are placed when asked for, so that a refusal is the answer and not a wait.
 
-use pontoon_model::{ProcessName, Size};
+use pontoon_model::{Desired, ProcessName, Servo, Size};
 
 use super::deploys::nothing_live;
-use crate::command::RunOneOff;
+use crate::command::{EndOneOff, RunOneOff};
 use crate::placement::{self, Want};
 use crate::{Outcome, Rejected, Reply, State};
 
@@ -24,5 +24,23 @@ impl State {
             .map_err(|no_fit| Rejected::conflict(format!("the command cannot run now: {no_fit}")))?;
         let id = self.add_servo(&want, &host, live.release, Some(command.command.clone()));
         Ok(Reply::Servo(id))
+    }
+
+    pub(super) fn end_one_off(&mut self, command: &EndOneOff) -> Outcome {
+        let app = self.app_or_reject(&command.app)?;
+        let servo = self.servo(command.servo).filter(|servo| servo.app == app.name).cloned();
+        let servo = servo.ok_or_else(|| {
+            Rejected::not_found(format!("{} has no servo {}; `pontoon ps` shows them", app.name, command.servo))
+        })?;
+        if servo.one_off.is_none() {
+            return Err(Rejected::conflict(format!(
+                "{} is no one-off: another would take its place; use `pontoon scale` or `pontoon restart`",
+                servo.id
+            )));
+        }
+        if servo.desired.is_run() {
+            self.put_servo(Servo { desired: Desired::Stop, ..Servo::clone(&servo) });
+        }
+        Ok(Reply::Done)
     }
 }
