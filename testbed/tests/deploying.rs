@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use pontoon_testbed::{Cluster, Load, Options, app, cluster::PATIENCE, docker, skip::docker_or_skip, until};
 
 fn path(folder: &std::path::Path) -> &str {
@@ -77,6 +79,8 @@ fn scale_logs_run_and_ps_do_what_they_say() -> Result<()> {
         ensure!(routed.count() == 4 && sites.len() == 2, "{servos}");
         Ok(())
     })?;
+    // The larger ones it replaced are gone.
+    cluster.until_containers(4)?;
     let memory = docker::docker(&[
         "inspect",
         "--format",
@@ -98,6 +102,12 @@ fn scale_logs_run_and_ps_do_what_they_say() -> Result<()> {
     cluster.get(0, "procfile-hello.localhost", "/")?;
     let logs = on(&["logs", "--tail", "50"])?;
     ensure!(logs.code == 0 && !logs.stdout.trim().is_empty(), "{logs:?}");
+    let mut sleeper = cluster.command(&["run", "--app", "procfile-hello", "--", "sleep", "600"])?.spawn()?;
+    let running = cluster.until_running(5);
+    kill(Pid::from_raw(sleeper.id() as i32), Signal::SIGINT)?;
+    ensure!(sleeper.wait()?.code() == Some(130), "Ctrl-C is said by the exit code");
+    running?;
+    cluster.until_running(4)?;
     on(&["scale", "0"])?.ok()?;
     until("503 when scaled to zero", PATIENCE, || {
         let (status, body) = cluster.get(0, "procfile-hello.localhost", "/")?;

@@ -114,6 +114,11 @@ impl Client {
         self.fetch(Call::get(format!("apps/{app}/servos/{servo}"))).await
     }
 
+    /// Ends a one-off servo.
+    pub async fn end_one_off(&self, app: &AppName, servo: ServoId) -> Answer<Changed> {
+        self.change(Call::change(Method::DELETE, format!("apps/{app}/servos/{servo}"))).await
+    }
+
     /// What a servo writes, from its beginning until it ends.
     pub async fn servo_log(&self, app: &AppName, servo: ServoId) -> Answer<LogStream> {
         self.open(Call::get(format!("apps/{app}/servos/{servo}/log")).with("follow", true)).await

@@ -2,18 +2,18 @@
 
 use std::io::{self, Write};
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use pontoon_api::{LogLine, Servo};
-use pontoon_model::AppName;
+use pontoon_model::{AppName, ServoId};
 
 use super::follow::{FollowError, Follower};
 use super::wait;
 use crate::args::{AppArg, Format};
 use crate::client::Client;
-use crate::output;
 use crate::progress::Progress;
 use crate::session::{Session, app_of};
+use crate::{Interrupted, output};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -31,8 +31,14 @@ pub async fn run(session: &Session, args: RunArgs) -> anyhow::Result<u8> {
     let app = app_of(&args.app)?;
     let client = &session.client;
     let servo = client.run_one_off(&app, &shell_command(&args.command)).await?;
-    let goes_on = format!("{} goes on running; `pontoon ps --app {app}` shows how it ends", servo.id);
-    let ended = wait::unless_interrupted(until_ended(client, &app, servo, session.format), &goes_on).await?;
+    let id = servo.id;
+    let ended = tokio::select! {
+        ended = until_ended(client, &app, servo, session.format) => ended?,
+        signal = tokio::signal::ctrl_c() => {
+            signal.context("cannot listen for Ctrl-C")?;
+            return Err(end(client, &app, id).await.into());
+        }
+    };
     if session.format == Format::Json {
         output::print(Format::Json, &ended, |_| String::new())?;
     }
@@ -41,6 +47,16 @@ pub async fn run(session: &Session, args: RunArgs) -> anyhow::Result<u8> {
         output::note(&format!("{} on {}: {}", ended.id, ended.host, exit.reason));
     }
     Ok(u8::try_from(exit.code).unwrap_or(1))
+}
+
+/// Nobody waits for it any more: like a command in a terminal, it ends with Ctrl-C.
+async fn end(client: &Client, app: &AppName, servo: ServoId) -> Interrupted {
+    Interrupted(match client.end_one_off(app, servo).await {
+        Ok(_) => format!("{servo} is told to end"),
+        Err(error) => {
+            format!("{servo} goes on running, as it could not be ended ({error}); see `pontoon ps --app {app}`")
+        }
+    })
 }
 
 async fn until_ended(client: &Client, app: &AppName, mut servo: Servo, format: Format) -> anyhow::Result<Servo> {

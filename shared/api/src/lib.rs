@@ -21,6 +21,7 @@
 //! | `POST /v1/apps/{app}/run` | [`RunOneOff`] | [`Servo`] |
 //! | `GET /v1/apps/{app}/servos` | | `[Servo]` |
 //! | `GET /v1/apps/{app}/servos/{servo}` | | [`Servo`] |
+//! | `DELETE /v1/apps/{app}/servos/{servo}` | | [`Changed`]; a one-off only |
 //! | `GET /v1/apps/{app}/servos/{servo}/log?follow=&tail=` | | [`LogLine`] per line (NDJSON) |
 //! | `GET /v1/apps/{app}/logs?follow=&tail=` | | [`LogLine`] per line (NDJSON), all servos |
 //! | `GET /v1/hosts`, `/v1/controllers`, `/v1/balancers`, `/v1/routes` | | `[Host]`, `[Controller]`, `[Balancer]`, `[Route]` |

@@ -95,7 +95,7 @@ pub fn router(api: Api) -> Router {
         .route("/env", get(env::show).patch(env::change))
         .route("/run", post(servos::run))
         .route("/servos", get(servos::list))
-        .route("/servos/{servo}", get(servos::show))
+        .route("/servos/{servo}", get(servos::show).delete(servos::end))
         .route("/servos/{servo}/log", get(logs::servo))
         .route("/logs", get(logs::app));
     let version1 = Router::new()

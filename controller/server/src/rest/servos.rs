@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State as Context;
 use axum::response::IntoResponse;
-use pontoon_api::{RunOneOff, Servo};
+use pontoon_api::{Changed, RunOneOff, Servo};
 use pontoon_core::{Reply, State, command};
 use pontoon_model::{self as model, AppName, ServoId};
 
@@ -38,6 +38,14 @@ pub(super) async fn show(
     Snapshot(state): Snapshot,
 ) -> ApiResult<Json<Servo>> {
     Ok(Json(convert::servo(&state, find_servo(&state, &app, id(&servo)?)?)))
+}
+
+pub(super) async fn end(
+    Context(api): Context<Api>,
+    key: Key,
+    Path((app, servo)): Path<(AppName, String)>,
+) -> ApiResult<Applied<Changed>> {
+    api.change(key, command::EndOneOff { app, servo: id(&servo)? }).await
 }
 
 pub(super) async fn run(
