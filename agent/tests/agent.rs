@@ -117,6 +117,25 @@ async fn a_servo_that_never_listens_is_ended_with_the_reason() {
 }
 
 #[tokio::test]
+async fn servos_that_come_up_leave_the_others_their_cpu() {
+    const SERVOS: u64 = 60;
+    let scene = Scene::new("21400-21499").await;
+    let health = HealthCheck { path: None, timeout: std::time::Duration::from_millis(400) };
+    let silent = |id| ServoSpec { command: "silent".into(), health: health.clone(), ..scene.servo(id) };
+    scene.controller.assign((1..=SERVOS).map(silent).collect(), vec![]);
+    // Each gives its place to another when its time is over. Those being stopped may still be seen.
+    let mut most = 0;
+    until("every servo to have had its turn", || {
+        most = most.max(scene.engine.running().len());
+        let calls = scene.engine.calls();
+        let missing = (1..=SERVOS).filter(|id| !calls.contains(&format!("start s{id}"))).count();
+        if missing == 0 { Ok(()) } else { Err(format!("{missing} were not started")) }
+    })
+    .await;
+    assert!(most <= 2 * 16, "{most} came up at once");
+}
+
+#[tokio::test]
 async fn a_one_off_runs_once_even_if_its_container_is_taken_away() {
     let mut scene = Scene::new("21050-21059").await;
     let one_off = ServoSpec { one_off: true, listens: false, ..scene.servo(1) };

@@ -81,9 +81,11 @@ impl Reconciler {
                     if spec.listens && port.is_none() {
                         continue;
                     }
+                    // Those that have to wait are asked for again when one of the others is ready.
+                    let Some(place) = self.work.place() else { continue };
                     track.phase = Phase::Busy;
                     track.report.status = ServoStatus::Starting;
-                    self.work.start((*spec).clone(), port, again);
+                    self.work.start((*spec).clone(), port, again, place);
                 }
                 Action::Stop { servo, grace } => {
                     if let Some(track) = self.tracks.get_mut(&servo) {

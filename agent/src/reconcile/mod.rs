@@ -24,7 +24,7 @@ use crate::config::PortRange;
 use crate::journal::{Journal, Memory};
 use crate::runtime::{Found, FoundState, Runtime, RuntimeError, RuntimeEvent};
 use track::{Phase, Track};
-use work::{StartFailure, Workshop};
+use work::{ComingUp, StartFailure, Workshop};
 
 /// Notes on their way to the reconciler; senders wait when it is behind.
 const NOTES: usize = 256;
@@ -41,11 +41,33 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What comes to the reconciler from its tasks.
 pub(crate) enum Note {
-    Listed { epoch: u64, found: Result<Vec<Found>, RuntimeError> },
-    Started { servo: ServoId, again: bool, result: Result<Found, StartFailure> },
-    Stopped { servo: ServoId, removed: bool, result: Result<(), RuntimeError> },
-    Probed { servo: ServoId, attempt: u64, result: Result<(), Exit> },
-    Told { servo: ServoId, attempt: u64, exit: Exit },
+    Listed {
+        epoch: u64,
+        found: Result<Vec<Found>, RuntimeError>,
+    },
+    Started {
+        servo: ServoId,
+        again: bool,
+        result: Result<Found, StartFailure>,
+        place: ComingUp,
+    },
+    /// Another servo may come up.
+    Room,
+    Stopped {
+        servo: ServoId,
+        removed: bool,
+        result: Result<(), RuntimeError>,
+    },
+    Probed {
+        servo: ServoId,
+        attempt: u64,
+        result: Result<(), Exit>,
+    },
+    Told {
+        servo: ServoId,
+        attempt: u64,
+        exit: Exit,
+    },
 }
 
 /// Where servos are published.
@@ -286,7 +308,8 @@ impl Reconciler {
                     Err(error) => tracing::warn!(%error, "cannot look at what runs; trying again"),
                 }
             }
-            Note::Started { servo, again, result } => self.started(servo, again, result),
+            Note::Started { servo, again, result, place } => self.started(servo, again, result, place),
+            Note::Room => {}
             Note::Stopped { servo, removed, result } => self.stopped(servo, removed, result),
             Note::Probed { servo, attempt, result } => self.probed(servo, attempt, result),
             Note::Told { servo, attempt, exit } => {

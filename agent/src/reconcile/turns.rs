@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use pontoon_model::{Exit, ServoId, ServoStatus, Timestamp};
 
 use super::track::{self, Phase, Track};
-use super::work::StartFailure;
+use super::work::{ComingUp, StartFailure};
 use super::{Reconciler, UNREADY_GRACE, now, spent_exit};
 use crate::ready::Check;
 use crate::runtime::{Found, FoundState, RuntimeError};
@@ -50,7 +50,7 @@ impl Reconciler {
         let track = self.tracks.entry(servo).or_insert_with(|| Track::new(servo));
         track.runs(found, now());
         match found.state {
-            FoundState::Running => self.wait_until_ready(found),
+            FoundState::Running => self.wait_until_ready(found, None),
             FoundState::Ended { .. } => {
                 track.running_since = Timestamp(0);
                 self.ended(servo, found.state);
@@ -67,7 +67,7 @@ impl Reconciler {
         Some(Check { address, path: spec.and_then(|spec| spec.health.path.clone()) })
     }
 
-    pub(super) fn wait_until_ready(&mut self, found: &Found) {
+    pub(super) fn wait_until_ready(&mut self, found: &Found, place: Option<ComingUp>) {
         let servo = found.servo;
         let check = self.check(servo, std::slice::from_ref(found));
         let timeout = self.spec(servo).map(|spec| spec.health.timeout).unwrap_or_default();
@@ -76,7 +76,7 @@ impl Reconciler {
         match check {
             Some(check) => {
                 let token = track.begin_probe();
-                self.work.probe(servo, track.attempt, check, timeout, token);
+                self.work.probe(servo, track.attempt, check, timeout, token, place);
             }
             None if listens => {
                 let reason = "it has no address on its network".to_owned();
@@ -88,7 +88,13 @@ impl Reconciler {
         }
     }
 
-    pub(super) fn started(&mut self, servo: ServoId, again: bool, result: Result<Found, StartFailure>) {
+    pub(super) fn started(
+        &mut self,
+        servo: ServoId,
+        again: bool,
+        result: Result<Found, StartFailure>,
+        place: ComingUp,
+    ) {
         let is_one_off = self.journal.memory().begun.contains_key(&servo);
         let Some(track) = self.settle(servo) else { return };
         match result {
@@ -96,7 +102,7 @@ impl Reconciler {
                 track.runs(&found, now());
                 track.report.restarts += u32::from(again);
                 match found.state {
-                    FoundState::Running => self.wait_until_ready(&found),
+                    FoundState::Running => self.wait_until_ready(&found, Some(place)),
                     FoundState::Ended { .. } => self.ended(servo, found.state),
                 }
             }

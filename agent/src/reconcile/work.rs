@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_model::{Exit, ServoId, ServoSpec};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::Note;
@@ -14,6 +14,10 @@ use crate::runtime::{Found, Launch, Runtime, RuntimeError};
 
 /// Containers that are made at the same time: what `docker run` four at a time reaches on two cores.
 const STARTS_AT_ONCE: usize = 4;
+/// Servos that are started and not yet ready: more of them at once take each other's CPU until all miss their time.
+const COMING_UP_AT_ONCE: usize = 16;
+/// A servo that comes up for longer waits for something else than this machine, and holds up no other.
+const COMING_UP_FOR: Duration = Duration::from_secs(20);
 /// Stops are mostly waiting for grace to pass, but the engine does each in a thread.
 const STOPS_AT_ONCE: usize = 32;
 /// Last lines are worth this much delay of a report.
@@ -27,19 +31,25 @@ pub(crate) enum StartFailure {
     Other(String),
 }
 
+/// The place of a servo that comes up; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct ComingUp(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+
 /// Starts tasks.
 pub(super) struct Workshop {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) blobs: Arc<Blobs>,
     notes: mpsc::Sender<Note>,
     starts: Arc<Semaphore>,
+    coming_up: Arc<Semaphore>,
     stops: Arc<Semaphore>,
 }
 
 impl Workshop {
     pub(super) fn new(runtime: Arc<dyn Runtime>, blobs: Arc<Blobs>, notes: mpsc::Sender<Note>) -> Self {
-        let (starts, stops) = (Arc::new(Semaphore::new(STARTS_AT_ONCE)), Arc::new(Semaphore::new(STOPS_AT_ONCE)));
-        Self { runtime, blobs, notes, starts, stops }
+        let [starts, coming_up, stops] =
+            [STARTS_AT_ONCE, COMING_UP_AT_ONCE, STOPS_AT_ONCE].map(|most| Arc::new(Semaphore::new(most)));
+        Self { runtime, blobs, notes, starts, coming_up, stops }
     }
 
     fn spawn(&self, work: impl Future<Output = Note> + Send + 'static) {
@@ -56,12 +66,17 @@ impl Workshop {
         self.spawn(async move { Note::Listed { epoch, found: runtime.list().await } });
     }
 
-    pub(super) fn start(&self, spec: ServoSpec, port: Option<u16>, again: bool) {
+    /// A place for one more servo that comes up; none when enough do, until one of them is ready.
+    pub(super) fn place(&self) -> Option<ComingUp> {
+        Arc::clone(&self.coming_up).try_acquire_owned().ok().map(ComingUp)
+    }
+
+    pub(super) fn start(&self, spec: ServoSpec, port: Option<u16>, again: bool, place: ComingUp) {
         let (runtime, blobs, starts) = (Arc::clone(&self.runtime), Arc::clone(&self.blobs), Arc::clone(&self.starts));
         self.spawn(async move {
             let servo = spec.id;
             let result = start(&*runtime, &blobs, &starts, spec, port, again).await;
-            Note::Started { servo, again, result }
+            Note::Started { servo, again, result, place }
         });
     }
 
@@ -85,13 +100,21 @@ impl Workshop {
         check: Check,
         timeout: Duration,
         token: CancellationToken,
+        place: Option<ComingUp>,
     ) {
         let runtime = Arc::clone(&self.runtime);
         let notes = self.notes.clone();
         tokio::spawn(async move {
+            let give_back = async {
+                tokio::time::sleep(COMING_UP_FOR).await;
+                drop(place);
+                let _ = notes.send(Note::Room).await;
+                std::future::pending::<()>().await
+            };
             let waited = tokio::select! {
                 waited = check.wait(timeout) => waited,
                 () = token.cancelled() => return,
+                () = give_back => return,
             };
             let result = match waited {
                 Ok(()) => Ok(()),
