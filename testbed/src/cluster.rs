@@ -289,10 +289,15 @@ impl Drop for Cluster {
     }
 }
 
-/// `n` ports that are free now.
+/// `n` ports that are free now, below those that the kernel gives to outgoing connections: one of these could take a
+/// port between now and the role's start.
 fn free_ports(n: usize) -> Result<Vec<SocketAddr>> {
+    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.subsec_nanos();
+    let first = 10_000 + (nanos / 1000 % 900) as u16 * 10;
     // All are held until all are known, so that none is given twice.
-    let listeners = (0..n).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
+    let listeners: Vec<_> =
+        (first..20_000).filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).take(n).collect();
+    ensure!(listeners.len() == n, "no {n} free ports from {first} on");
     Ok(listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?)
 }
 
