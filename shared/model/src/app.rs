@@ -29,6 +29,16 @@ pub struct App {
     pub deployment: Option<DeploymentId>,
 }
 
+impl App {
+    /// Wanted number and size of a process type. Before anyone scales it: one `web`, none of the others (as Heroku does).
+    pub fn scale_of(&self, process: &ProcessName) -> Scale {
+        self.scale.get(process).cloned().unwrap_or_else(|| {
+            let count = Count::anywhere(u32::from(*process == ProcessName::web()));
+            Scale { count, size: Size::default() }
+        })
+    }
+}
+
 /// The release that receives traffic, and the deployment that brought it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Live {
@@ -86,11 +96,5 @@ impl Default for Size {
     /// 256 MiB and one core: what a small web app needs, and four of which fit a 1 GiB machine.
     fn default() -> Self {
         Self { memory: MemoryBytes::mib(256), cpu: CpuMillis(1000) }
-    }
-}
-
-impl Default for Scale {
-    fn default() -> Self {
-        Self { count: Count::anywhere(1), size: Size::default() }
     }
 }

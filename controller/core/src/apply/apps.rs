@@ -57,7 +57,7 @@ impl State {
         self.check_process(&app, &command.process)?;
         self.check_sites(command)?;
         self.check_hosts(command)?;
-        let old = app.scale.get(&command.process).cloned().unwrap_or_else(|| default_scale(&command.process));
+        let old = app.scale_of(&command.process);
         let mut scale = old.clone();
         if let Some(count) = command.anywhere {
             scale.count.anywhere = count;
@@ -160,15 +160,6 @@ impl State {
         }
         Ok(Reply::Done)
     }
-}
-
-/// What a process type gets before anyone scales it: one `web`, none of the others (as Heroku does).
-pub(crate) fn default_scale(process: &ProcessName) -> Scale {
-    let mut scale = Scale::default();
-    if *process != ProcessName::web() {
-        scale.count.anywhere = 0;
-    }
-    scale
 }
 
 fn check_scale(scale: &Scale) -> Result<(), Rejected> {

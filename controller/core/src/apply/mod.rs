@@ -6,8 +6,6 @@ mod machines;
 pub(crate) mod ops;
 mod runs;
 
-pub(crate) use apps::default_scale;
-
 use std::time::Duration;
 
 use pontoon_model::{App, AppName};

@@ -218,7 +218,6 @@ impl State {
         self.put_app(app);
         let phase = Phase::Switched { at_version: self.header.index, at: self.header.time };
         self.put_deployment(Deployment { phase, ..row });
-        self.touch_routes();
     }
 
     /// A change of the environment that does not come up is taken back, so that the next deploy does not meet it.

@@ -12,7 +12,6 @@ use pontoon_model::{
 
 use super::{Draft, Op, drain};
 use crate::State;
-use crate::apply::default_scale;
 use crate::placement::{self, NoFit, Want};
 
 /// How long a deployment waits for room before it fails: long enough for servos that are ending to be gone.
@@ -122,7 +121,7 @@ fn keep_live(draft: &mut Draft<'_>, app: &App) {
 fn place_missing(draft: &mut Draft<'_>, app: &App, release: &Release, deployment: DeploymentId) -> Option<NoFit> {
     let mut no_room = None;
     for process in release.processes.keys() {
-        let scale = scale_of(app, process);
+        let scale = app.scale_of(process);
         let bound = scale.count.in_site.iter().map(|(site, n)| (Some(site.clone()), *n));
         for (site, wanted) in bound.chain([(None, scale.count.total())]) {
             let have = healthy(&draft.state, app, process, deployment)
@@ -162,7 +161,7 @@ fn place_one(
 /// Drains what is too many: first what is not ready or stands on a lost host, from the fullest site; a ready
 /// servo only while more than wanted are ready.
 fn drain_surplus(draft: &mut Draft<'_>, app: &App, process: &ProcessName, deployment: DeploymentId) {
-    let scale = scale_of(app, process);
+    let scale = app.scale_of(process);
     let wanted = scale.count.total() as usize;
     loop {
         let all: Vec<Servo> = of_process(&draft.state, app, process, deployment).collect();
@@ -185,10 +184,6 @@ fn drain_surplus(draft: &mut Draft<'_>, app: &App, process: &ProcessName, deploy
             return;
         }
     }
-}
-
-pub(crate) fn scale_of(app: &App, process: &ProcessName) -> Scale {
-    app.scale.get(process).cloned().unwrap_or_else(|| default_scale(process))
 }
 
 /// An app's servos that shall run, of one deployment; one-offs apart.
@@ -234,7 +229,7 @@ pub(crate) fn is_ready(state: &State, deployment: &Deployment) -> bool {
     };
     release.processes.keys().all(|process| {
         let ready = healthy(state, app, process, deployment.id).filter(|servo| servo.status == ServoStatus::Ready);
-        ready.count() >= scale_of(app, process).count.total() as usize
+        ready.count() >= app.scale_of(process).count.total() as usize
     })
 }
 

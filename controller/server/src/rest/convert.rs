@@ -5,22 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use pontoon_api as api;
 use pontoon_core::{State, view};
 use pontoon_model::{
-    App, AppName, Balancer, Build, BuildOutcome, BuildState, Controller, Count, Deployment, Exit, Host, Phase,
-    ProcessName, Release, Route, Scale, Servo, ServoStatus,
+    App, AppName, Balancer, Build, BuildOutcome, BuildState, Controller, Deployment, Exit, Host, Phase, ProcessName,
+    Release, Route, Scale, Servo, ServoStatus,
 };
 use pontoon_proto::{BalancerAck, LogLine};
 
 use crate::raft::MemberStatus;
 
 type Waiting = BTreeMap<AppName, Vec<String>>;
-
-/// Wanted number and size of a process type: before anyone scales it, one `web` and none of the others.
-pub(super) fn wanted(app: &App, process: &ProcessName) -> Scale {
-    app.scale.get(process).cloned().unwrap_or_else(|| {
-        let one = *process == ProcessName::web();
-        Scale { count: Count::anywhere(u32::from(one)), ..Scale::default() }
-    })
-}
 
 pub(super) fn app(state: &State, app: &App, waiting: &Waiting) -> api::App {
     let host = view::default_host(state, app);
@@ -34,7 +26,7 @@ pub(super) fn app(state: &State, app: &App, waiting: &Waiting) -> api::App {
     let processes: BTreeSet<&ProcessName> =
         app.scale.keys().chain(newest.into_iter().flat_map(|release| release.processes.keys())).collect();
     let scale = processes.into_iter().map(|process| {
-        let Scale { count, size } = wanted(app, process);
+        let Scale { count, size } = app.scale_of(process);
         let scale = api::AppScale { count: count.anywhere, sites: count.in_site, memory: size.memory, cpu: size.cpu };
         (process.clone(), scale)
     });
@@ -84,7 +76,7 @@ pub(super) fn deployment(state: &State, app: &App, row: &Deployment, waiting: &W
         _ => (waiting.get(&row.app).map(|sentences| sentences.join("; ")), Vec::new()),
     };
     let processes = state.release(&row.app, row.release).map(|release| release.processes.keys());
-    let wanted = processes.into_iter().flatten().map(|process| wanted(app, process).count.total()).sum();
+    let wanted = processes.into_iter().flatten().map(|process| app.scale_of(process).count.total()).sum();
     let ready = state.servos_of(&row.app).filter(|servo| {
         servo.deployment == row.id
             && servo.one_off.is_none()

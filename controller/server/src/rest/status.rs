@@ -6,7 +6,6 @@ use pontoon_core::State;
 use pontoon_model::{ControllerId, HostState, ProcessName, ServoStatus};
 
 use super::Api;
-use super::convert::wanted;
 use super::extract::{Json, Snapshot};
 use crate::raft::{Leadership, MemberStatus};
 
@@ -68,7 +67,7 @@ fn app_problems(state: &State) -> Vec<String> {
     let short = |app: &std::sync::Arc<pontoon_model::App>| {
         let live = app.live?;
         state.release(&app.name, live.release)?.processes.contains_key(&web).then_some(())?;
-        let wanted = wanted(app, &web).count.total();
+        let wanted = app.scale_of(&web).count.total();
         let ready = state.servos_of(&app.name).filter(|servo| state.is_routed(servo)).count();
         (ready < wanted as usize).then(|| {
             format!(
