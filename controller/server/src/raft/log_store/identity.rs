@@ -14,6 +14,7 @@ pub(in crate::raft) struct IdentityRecord {
     pub(in crate::raft) id: u64,
     /// Whether the cluster was made: `initialize` is called once in its life.
     pub(in crate::raft) initialized: bool,
+    pub(in crate::raft) replaces: Option<u64>,
 }
 
 pontoon_model::wire! {
@@ -36,7 +37,7 @@ fn path_in(folder: &Path) -> PathBuf {
 impl IdentityRecord {
     /// A store that was never part of a cluster.
     pub(in crate::raft) fn new(id: ControllerId) -> Self {
-        Self { id: id.0, initialized: false }
+        Self { id: id.0, initialized: false, replaces: None }
     }
 
     /// The identity in `folder`, if there is one.

@@ -167,7 +167,9 @@ impl LogStore {
         let (database, home) = open_database(folder, id)?;
         let new = home.identity.is_none();
         let (store, writer) = Self::on(Arc::new(database), home)?;
-        if new {
+        let temp = IdentityRecord::load(folder).map_err(identity_error)?;
+        if let Some(temp) = temp { *lock(&store.shared.identity) = temp; }
+        if new && temp.is_none() {
             store.identity().save(folder).map_err(identity_error)?;
         }
         let thread = std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || writer.run());
@@ -272,11 +274,15 @@ impl LogStore {
 fn open_database(folder: &Path, id: ControllerId) -> Result<(Database, Home), LogError> {
     let identity = IdentityRecord::load(folder).map_err(identity_error)?;
     let home = Home { id, folder: Some(folder.to_owned()), identity };
+    let fresh = identity.is_some_and(|known| known.replaces.is_some());
+    let id = if fresh { identity.map_or(id, |known| known.id()) } else { id };
+    let home = Home { id, ..home };
     if let Some(known) = identity.filter(|known| known.id() != id) {
         return Err(home.refused(Loss::OtherOwner(known.id())));
     }
     let path = folder.join("log");
-    if identity.is_some() && !path.join("db").exists() {
+    let home = if fresh && !path.join("db").exists() { Home { identity: None, ..home } } else { home };
+    if home.identity.is_some() && !path.join("db").exists() {
         return Err(home.lost("its identity file is there, its database is not".to_owned()));
     }
     match Database::wait_until_free(&path) {
@@ -417,4 +423,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         lock(&self.shared.window).purge(upto);
         self.write(|done| Operation::Purge { upto, done }).await
     }
+}
+
+pub fn quarantine(folder: &Path) -> Result<PathBuf, LogError> {
+    let aside = folder.with_extension("quarantined-temp");
+    fs::rename(folder, &aside).map_err(|source| LogError::Folder { path: folder.to_owned(), source })?;
+    Ok(aside)
+}
+pub fn replace_identity(folder: &Path, old: ControllerId) -> Result<ControllerId, LogError> {
+    fs::create_dir_all(folder).unwrap();
+    let id = rand::random();
+    IdentityRecord { id, initialized: true, replaces: Some(old.0) }.save(folder).map_err(identity_error)?;
+    Ok(ControllerId(id))
 }

@@ -358,7 +358,7 @@ fn golden_bytes_of_what_is_stored() {
     let first = record::FirstPart { index: 1, parts: 2, len: 3, crc: 4, bytes: Bytes::from_static(b"ab") };
     let next = record::NextPart { index: 1, part: 1, bytes: Bytes::from_static(b"c") };
     let all = [
-        hex(wire::encode(&IdentityRecord { id: 7, initialized: true }).unwrap()),
+        hex(wire::encode(&IdentityRecord { id: 7, initialized: true, replaces: None }).unwrap()),
         hex(wire::encode(&OwnerRecord { id: 7 }).unwrap()),
         hex(wire::encode(&first).unwrap()),
         hex(wire::encode(&next).unwrap()),
