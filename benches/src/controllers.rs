@@ -64,8 +64,7 @@ impl Controllers {
         prepare(&files)?;
         let pairs = proxied.iter().copied().zip(listen.iter().copied()).collect();
         let delays = shape.delay.map(|delay| Delays::start(pairs, delay)).transpose()?;
-        let mut cluster =
-            Self { processes: Vec::new(), rest: rest.to_vec(), files, _delays: delays, _folder: folder };
+        let mut cluster = Self { processes: Vec::new(), rest: rest.to_vec(), files, _delays: delays, _folder: folder };
         for at in 0..shape.controllers {
             cluster.processes.push(cluster.spawn(at)?);
         }

@@ -56,12 +56,7 @@ fn theirs_once(etcd: &Etcd, name: &str, clients: usize, batch: usize, spread: bo
 }
 
 /// Says on stderr what a run cost the servers and this process, the load.
-fn with_cost(
-    name: &str,
-    servers: &[u32],
-    batch: usize,
-    run: impl FnOnce() -> Result<Measured>,
-) -> Result<Measured> {
+fn with_cost(name: &str, servers: &[u32], batch: usize, run: impl FnOnce() -> Result<Measured>) -> Result<Measured> {
     let load = std::process::id();
     let (servers_before, load_before) = (usage::cpu_of(servers)?, usage::cpu(load)?);
     let measured = run()?;

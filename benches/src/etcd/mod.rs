@@ -53,8 +53,7 @@ impl Etcd {
             log: folder.path().join(format!("m{at}.log")),
             child: None,
         });
-        let mut etcd =
-            Self { members: members.collect(), clients: clients.to_vec(), _delays: delays, _folder: folder };
+        let mut etcd = Self { members: members.collect(), clients: clients.to_vec(), _delays: delays, _folder: folder };
         (0..MEMBERS).try_for_each(|at| etcd.restart(at))?;
         etcd.leader()?;
         Ok(etcd)
