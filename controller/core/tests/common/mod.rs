@@ -50,11 +50,13 @@ impl World {
         };
         // What is applied has been through bytes, as in the log.
         let entry = Entry::decode(&entry.encode().unwrap()).unwrap();
-        let mut replica = self.state.clone();
+        let (before, mut replica) = (self.state.clone(), self.state.clone());
         let outcome = self.state.apply(self.state.index() + 1, &entry).remove(0);
         replica.apply(replica.index() + 1, &entry);
         assert_eq!(replica, self.state, "two replicas differ after {entry:?}");
         assert_eq!(check::violations(&self.state), Vec::<String>::new(), "after {entry:?}");
+        let routes = view::route_table_after(&view::route_table(&before), &before, &self.state);
+        assert_eq!(routes, view::route_table(&self.state), "the routes after {entry:?}");
         outcome
     }
 
