@@ -66,7 +66,8 @@ impl PeersRpc for PeersService {
 
     async fn rejoin(&self, request: Request<RejoinRequest>) -> Answer<RejoinReply> {
         let caller = rpc::caller(&request, Role::Controller)?;
-        let name = caller.id.parse().map_err(|_| Status::permission_denied(format!("{caller} is no controller's name")))?;
+        let name =
+            caller.id.parse().map_err(|_| Status::permission_denied(format!("{caller} is no controller's name")))?;
         Ok(Response::new(rejoin::answer(&self.membership, &name, request.into_inner())))
     }
 

@@ -541,7 +541,8 @@ async fn a_majority_does_not_give_up_its_stores() {
         let config = cluster.config(at);
         let loss = Consensus::start(config.clone()).await.err().expect("a lost store does not start");
         // Several rounds of asking the one that is left.
-        let waiting = timeout(Duration::from_secs(3), rejoin::start_anew(config.clone(), config.members[at].grpc, loss));
+        let waiting =
+            timeout(Duration::from_secs(3), rejoin::start_anew(config.clone(), config.members[at].grpc, loss));
         assert!(waiting.await.is_err(), "it must wait for a person");
         assert!(cluster.data_dir(at).join("raft/identity").exists(), "nothing is set aside");
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Instant as _, ServerState};
+use pontoon_core::State;
 use pontoon_model::{ControllerId, ControllerName};
 use pontoon_proto::services::raft_server::RaftServer;
 use tokio::sync::watch;
@@ -25,7 +26,7 @@ use super::peers::{Connections, Peers};
 use super::proposer::Proposer;
 use super::snapshot::{SnapshotError, SnapshotStore};
 use super::state_machine::{StateFeed, StateMachine};
-use super::types::{Peer, Raft};
+use super::types::{Peer, Raft, SnapshotMeta};
 
 /// Bytes of log after which a snapshot is made, or as many as the last snapshot has if that is more: replaying as
 /// much takes a few seconds, and a snapshot never costs more than what was logged since the one before.
@@ -72,7 +73,11 @@ pub enum ConsensusError {
 impl ConsensusError {
     /// Whether what was acknowledged is gone from this controller's disk.
     pub fn is_data_loss(&self) -> bool {
-        matches!(self, Self::Log(LogError::DataLoss { .. }))
+        match self {
+            Self::Log(error) => matches!(error, LogError::DataLoss { .. }),
+            Self::Snapshot(error) => error.is_damage(),
+            Self::Timing(_) | Self::NotAMember { .. } | Self::Start { .. } => false,
+        }
     }
 }
 
@@ -114,10 +119,13 @@ impl Consensus {
             return Err(ConsensusError::NotAMember { id: config.id });
         }
         let openraft = config.openraft().map_err(|error| ConsensusError::Timing(Box::new(error)))?;
-        let (log, snapshots) = open_stores(&config).await?;
+        let Stores { log, snapshots, loaded } = open_stores(&config).await?;
         // The configuration names the first life of the store; after a loss its identity file names another.
         let id = log.identity().id();
-        let (state_machine, feed) = StateMachine::new(snapshots.clone());
+        let (state_machine, feed) = match loaded {
+            Some((meta, state)) => StateMachine::restored(snapshots.clone(), meta, state),
+            None => StateMachine::new(snapshots.clone()),
+        };
         let configured: BTreeMap<u64, SocketAddr> =
             config.members.iter().map(|member| (member.id.0, member.grpc)).collect();
         let network = Network::new(id.0, config.identity.clone(), configured.clone());
@@ -138,7 +146,11 @@ impl Consensus {
         let proposer = Proposer::new(id, batcher, leadership.clone(), peers.clone());
         let membership = MembershipQueue::start(raft.clone(), leadership.clone(), config.timing);
         let compacting = CancellationToken::new();
-        tokio::spawn(compacting.clone().run_until_cancelled_owned(compact(raft.clone(), log.clone(), snapshots.clone())));
+        tokio::spawn(compacting.clone().run_until_cancelled_owned(compact(
+            raft.clone(),
+            log.clone(),
+            snapshots.clone(),
+        )));
 
         let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard))
             .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
@@ -281,13 +293,21 @@ fn raft_folder(config: &ConsensusConfig) -> PathBuf {
     config.data_dir.join("raft")
 }
 
-async fn open_stores(config: &ConsensusConfig) -> Result<(LogStore, Arc<SnapshotStore>), ConsensusError> {
+/// What a controller has on its disk.
+struct Stores {
+    log: LogStore,
+    snapshots: Arc<SnapshotStore>,
+    loaded: Option<(SnapshotMeta, State)>,
+}
+
+async fn open_stores(config: &ConsensusConfig) -> Result<Stores, ConsensusError> {
     let folder = raft_folder(config);
     let id = config.id;
     let opened = tokio::task::spawn_blocking(move || {
         let log = LogStore::open(&folder, id)?;
-        let snapshots = SnapshotStore::open(&folder.join("snapshots"))?;
-        Ok((log, Arc::new(snapshots)))
+        let snapshots = Arc::new(SnapshotStore::open(&folder.join("snapshots"))?);
+        let loaded = snapshots.load()?;
+        Ok(Stores { log, snapshots, loaded })
     });
     opened.await.unwrap_or_else(|error| Err(ConsensusError::Start { id, why: error.to_string() }))
 }

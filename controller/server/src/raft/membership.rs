@@ -242,7 +242,8 @@ impl Worker {
             } else if moved.1.elapsed() > NO_PROGRESS {
                 return Err(format!("it has not caught up: it is at {matched:?} of {last}"));
             }
-            let how_far = format!("it is catching up: {} of {last}", matched.map_or("nothing".into(), |at| at.to_string()));
+            let how_far =
+                format!("it is catching up: {} of {last}", matched.map_or("nothing".into(), |at| at.to_string()));
             self.say(Some((replacement.clone(), how_far)));
             tokio::time::sleep(LOOK).await;
         }

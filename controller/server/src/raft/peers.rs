@@ -129,12 +129,8 @@ impl Peers {
         if !known.is_empty() {
             return known;
         }
-        let first = |member: &Member| Known {
-            id: member.id,
-            name: member.name.clone(),
-            voter: true,
-            address: member.grpc,
-        };
+        let first =
+            |member: &Member| Known { id: member.id, name: member.name.clone(), voter: true, address: member.grpc };
         configured.iter().map(first).collect()
     }
 

@@ -65,6 +65,13 @@ pub enum SnapshotError {
     },
 }
 
+impl SnapshotError {
+    /// Whether the file is not what was written, and not merely unreadable now or written by a newer Pontoon.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Contents { source, .. } if !matches!(source, WireError::TooNew { .. }))
+    }
+}
+
 /// A snapshot file, open for reading; received ones with the state they hold.
 #[derive(Debug)]
 pub struct SnapshotFile {
@@ -217,6 +224,11 @@ impl SnapshotStore {
         };
         let (meta, snapshot) = SnapshotFile::open(path, file, false)?;
         Ok(Some((meta, snapshot)))
+    }
+
+    /// What the snapshot in place covers, and the state it holds; every record is checked.
+    pub(super) fn load(&self) -> Result<Option<(SnapshotMeta, State)>, SnapshotError> {
+        self.current()?.map(|(_, snapshot)| read(&snapshot)).transpose()
     }
 
     /// Bytes of the snapshot in place.

@@ -168,7 +168,9 @@ impl LogStore {
         let new = home.identity.is_none();
         let (store, writer) = Self::on(Arc::new(database), home)?;
         let temp = IdentityRecord::load(folder).map_err(identity_error)?;
-        if let Some(temp) = temp { *lock(&store.shared.identity) = temp; }
+        if let Some(temp) = temp {
+            *lock(&store.shared.identity) = temp;
+        }
         if new && temp.is_none() {
             store.identity().save(folder).map_err(identity_error)?;
         }
