@@ -227,8 +227,8 @@ async fn open_stores(config: &ConsensusConfig) -> Result<(LogStore, Arc<Snapshot
     let folder = config.data_dir.join("raft");
     let id = config.id;
     let opened = tokio::task::spawn_blocking(move || {
-        let log = LogStore::open(&folder, id)?;
         let snapshots = SnapshotStore::open(&folder.join("snapshots"))?;
+        let log = LogStore::open(&folder, id, snapshots.covered())?;
         Ok((log, Arc::new(snapshots)))
     });
     opened.await.unwrap_or_else(|error| Err(ConsensusError::Start { id, why: error.to_string() }))
