@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::batcher::Batcher;
 use super::config::{ConsensusConfig, Member};
 use super::leadership::{self, Leadership};
-use super::log_store::{self, LogError, LogStore};
+use super::log_store::{IdentityRecord, LogError, LogStore, identity_in, replace};
 use super::membership::MembershipQueue;
 use super::network::{Heard, Network, RaftService};
 use super::peers::{Connections, Peers};
@@ -169,19 +169,20 @@ impl Consensus {
 
     /// Whether this controller's store was set aside and its id is a new one, which may not vote yet.
     pub fn is_replacement(&self) -> bool {
-        self.log.identity().replaces.is_some()
+        self.log.identity().replaces().is_some()
     }
 
     /// Sets this controller's store aside for good and makes an identity with a new id; returns where the old store
     /// is now, and the new id. Only what the leader has allowed: [`MembershipQueue::may_be_replaced`].
     pub async fn set_aside(config: &ConsensusConfig) -> Result<(PathBuf, ControllerId), ConsensusError> {
-        let (folder, id) = (raft_folder(config), config.id);
+        let (folder, first) = (raft_folder(config), config.id);
         let aside = tokio::task::spawn_blocking(move || {
-            let aside = log_store::quarantine(&folder)?;
-            let new = log_store::replace_identity(&folder, id)?;
-            Ok((aside, new))
+            // An identity file that is damaged too says nothing; the configuration names the first life.
+            let old = identity_in(&folder).ok().flatten().map_or(first, IdentityRecord::id);
+            let (aside, identity) = replace(&folder, old)?;
+            Ok((aside, identity.id()))
         });
-        aside.await.unwrap_or_else(|error| Err(ConsensusError::Start { id: config.id, why: error.to_string() }))
+        aside.await.unwrap_or_else(|error| Err(ConsensusError::Start { id: first, why: error.to_string() }))
     }
 
     /// Connections to the others by address.
@@ -304,9 +305,11 @@ async fn open_stores(config: &ConsensusConfig) -> Result<Stores, ConsensusError>
     let folder = raft_folder(config);
     let id = config.id;
     let opened = tokio::task::spawn_blocking(move || {
-        let log = LogStore::open(&folder, id)?;
+        // What a crash left between the old store and its replacement comes first.
+        let id = identity_in(&folder)?.filter(|known| known.replaces().is_some()).map_or(id, IdentityRecord::id);
         let snapshots = Arc::new(SnapshotStore::open(&folder.join("snapshots"))?);
         let loaded = snapshots.load()?;
+        let log = LogStore::open(&folder, id, snapshots.covered())?;
         Ok(Stores { log, snapshots, loaded })
     });
     opened.await.unwrap_or_else(|error| Err(ConsensusError::Start { id, why: error.to_string() }))

@@ -29,7 +29,7 @@ pub use self::batcher::{MAX_BYTES, MAX_COMMANDS};
 pub use self::config::{ConsensusConfig, Member, Timing};
 pub use self::consensus::{Consensus, ConsensusError, MemberStatus};
 pub use self::leadership::Leadership;
-pub use self::log_store::LogError;
+pub use self::log_store::{DiskHealth, LogError};
 pub use self::membership::{MembershipQueue, Progress, Replacement};
 pub use self::network::RaftService;
 pub(crate) use self::peers::Connections;
