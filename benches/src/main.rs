@@ -1,5 +1,6 @@
 //! Figures, each beside a peer in the same run where there is one. `benches/README.md` lists them.
 
+mod catchup;
 mod ceiling;
 mod controllers;
 mod delay;
@@ -7,14 +8,17 @@ mod deploy;
 mod etcd;
 mod failover;
 mod figure;
+mod heartbeats;
 mod http;
 mod idle;
 mod load;
+mod million;
 mod planner;
 mod ports;
 mod scale;
 mod settled;
 mod store;
+mod timeline;
 mod usage;
 mod workload;
 
@@ -23,7 +27,7 @@ use anyhow::{Result, bail};
 type Bench = (&'static str, fn() -> Result<()>);
 
 /// Name and body of each bench.
-const BENCHES: [Bench; 8] = [
+const BENCHES: [Bench; 10] = [
     ("scale", scale::run),
     ("deploy", deploy::run),
     ("idle", idle::run),
@@ -31,7 +35,9 @@ const BENCHES: [Bench; 8] = [
     ("ceiling", ceiling::run),
     ("failover", failover::lan),
     ("failover-wan", failover::wan),
+    ("catchup", catchup::run),
     ("planner", planner::run),
+    ("million", million::run),
 ];
 
 fn main() -> Result<()> {

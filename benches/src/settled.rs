@@ -64,7 +64,8 @@ pub(crate) fn state(extent: Extent) -> Result<State> {
 pub(crate) fn with_one_servo_silent(state: &State) -> Result<State> {
     let servo = state.servos().next().map(|servo| (servo.id, servo.host.clone()));
     let (id, host) = servo.ok_or_else(|| anyhow::anyhow!("no servo"))?;
-    let mut maker = Maker { state: state.clone(), extent: Extent { apps: 0, hosts: 0, servos_per_app: 0 }, key: u128::MAX - 1 };
+    let mut maker =
+        Maker { state: state.clone(), extent: Extent { apps: 0, hosts: 0, servos_per_app: 0 }, key: u128::MAX - 1 };
     let exit = Exit { code: 1, reason: "ended".into(), last_lines: Vec::new() };
     let status = ServoStatus::Exited(exit);
     let report = ServoReport { servo: id, status, address: None, restarts: 1, limits_enforced: true };
