@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
-use openraft::{Instant as _, ServerState};
 use pontoon_core::State;
 use pontoon_model::{ControllerId, ControllerName};
 use pontoon_proto::services::raft_server::RaftServer;
@@ -108,7 +107,7 @@ pub struct Consensus {
     leadership: watch::Receiver<Leadership>,
     handover: Duration,
     configured: BTreeMap<u64, SocketAddr>,
-    _compacting: DropGuard,
+    _background: DropGuard,
 }
 
 impl Consensus {
@@ -145,8 +144,11 @@ impl Consensus {
         let peers = Peers::new(id, raft.clone(), Connections::new(config.identity.clone(), config.members.clone()));
         let proposer = Proposer::new(id, batcher, leadership.clone(), peers.clone());
         let membership = MembershipQueue::start(raft.clone(), leadership.clone(), config.timing);
-        let compacting = CancellationToken::new();
-        tokio::spawn(compacting.clone().run_until_cancelled_owned(compact(
+        let handover = config.timing.election_max * HANDOVER_ELECTIONS;
+        let yielding = leadership::yield_when_full(raft.clone(), log.disk_health(), leadership.clone(), handover);
+        let background = CancellationToken::new();
+        tokio::spawn(background.clone().run_until_cancelled_owned(yielding));
+        tokio::spawn(background.clone().run_until_cancelled_owned(compact(
             raft.clone(),
             log.clone(),
             snapshots.clone(),
@@ -155,10 +157,9 @@ impl Consensus {
         let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard))
             .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES);
-        let handover = config.timing.election_max * HANDOVER_ELECTIONS;
-        let _compacting = compacting.drop_guard();
+        let _background = background.drop_guard();
         let consensus =
-            Self { id, raft, log, proposer, peers, membership, feed, leadership, handover, configured, _compacting };
+            Self { id, raft, log, proposer, peers, membership, feed, leadership, handover, configured, _background };
         Ok((consensus, service))
     }
 
@@ -263,21 +264,7 @@ impl Consensus {
 
     /// Transfers leadership to the follower that has most of the log, so that nobody waits for an election.
     async fn hand_over(&self) {
-        let target = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
-            let heard = |id: &u64| {
-                let last = metrics.heartbeat.as_ref()?.get(id)?.as_ref()?;
-                (last.elapsed() < self.handover).then_some(())
-            };
-            let followers = metrics.replication.iter().flatten();
-            followers
-                .filter(|(id, _)| **id != self.id.0 && voters.contains(id) && heard(id).is_some())
-                .max_by_key(|(_, matched)| matched.as_ref().map(|log| log.index()))
-                .filter(|_| metrics.state == ServerState::Leader)
-                .map(|(id, _)| *id)
-        };
+        let target = leadership::successor(&self.raft, self.handover);
         let Some(target) = target else { return };
         if self.raft.trigger().transfer_leader(target).await.is_err() {
             return;
