@@ -98,7 +98,7 @@ impl State {
             Op::ForgetBalancer { name, version } => {
                 let fits = self.balancers.get(name).is_some_and(|row| row.version == *version);
                 if fits {
-                    self.balancers.remove(name);
+                    self.remove_balancer(name);
                 }
                 fits
             }

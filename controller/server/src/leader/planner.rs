@@ -5,7 +5,7 @@ use std::time::Duration;
 use pontoon_core::plan::{PlanInput, plan};
 use pontoon_core::{Command, Stamped};
 use pontoon_kit::{CancellationToken, clock};
-use pontoon_model::{IdempotencyKey, Timestamp};
+use pontoon_model::Timestamp;
 use tokio::sync::watch;
 
 use super::{LeaderMemory, Waiting};
@@ -80,7 +80,7 @@ impl Planner {
     async fn propose(&self, commands: Vec<pontoon_core::command::ApplyPlan>) -> Result<Option<u64>, String> {
         let mut last = None;
         for command in commands {
-            let stamped = Stamped { key: IdempotencyKey(rand::random()), command: Command::from(command) };
+            let stamped = Stamped { key: self.proposer.fresh_key(), command: Command::from(command) };
             let (_, index) = self.proposer.propose_here(vec![stamped]).await.map_err(|error| error.to_string())?;
             last = Some(index);
         }
