@@ -22,7 +22,7 @@ use crate::error::ControllerError;
 use crate::leader::{LeaderMemory, Planner, Waiting};
 use crate::peers::{Peers, PeersService};
 use crate::raft::{Consensus, ConsensusConfig, Member, RaftService};
-use crate::rest::{self, Api, TokenHash};
+use crate::rest::{self, Api, Limits, TokenHash};
 use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, Logs, RouteFeed};
 
 /// Requests under way get this long when the controller stops; streams of logs and sessions are ended at once.
@@ -206,6 +206,7 @@ impl Parts {
         let peers = PeersService {
             feed,
             proposer: self.consensus.proposer(),
+            reads: self.consensus.reads(),
             leadership,
             memory: self.memory.clone(),
             store: self.store.clone(),
@@ -245,7 +246,7 @@ impl Parts {
             logs: self.logs.clone(),
             heard: self.heard.clone(),
             waiting: self.waiting.clone(),
-            uploads: Api::upload_permits(),
+            limits: Limits::default(),
             shutdown: self.stopping.clone(),
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
+use openraft::storage::RaftLogStorage;
 use openraft::{Instant as _, ServerState};
 use pontoon_model::{ControllerId, ControllerName};
 use pontoon_proto::services::raft_server::RaftServer;
@@ -16,10 +17,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::batcher::Batcher;
 use super::config::{ConsensusConfig, Member};
+use super::events::EventLog;
+use super::health::Health;
 use super::leadership::{self, Leadership};
+use super::levels::{HeldBack, Levels};
 use super::log_store::{LogError, LogStore};
 use super::network::{Heard, Network, RaftService};
 use super::proposer::{Peers, Proposer};
+use super::read::Reads;
 use super::snapshot::{SnapshotError, SnapshotStore};
 use super::state_machine::{StateFeed, StateMachine};
 use super::types::{Peer, Raft};
@@ -87,6 +92,10 @@ pub struct Consensus {
     pub(super) log: LogStore,
     proposer: Proposer,
     feed: StateFeed,
+    events: EventLog,
+    reads: Reads,
+    health: Health,
+    recovered: u64,
     leadership: watch::Receiver<Leadership>,
     handover: Duration,
     configured: BTreeMap<u64, SocketAddr>,
@@ -104,6 +113,8 @@ impl Consensus {
         let openraft = config.openraft().map_err(|error| ConsensusError::Timing(Box::new(error)))?;
         let (log, snapshots) = open_stores(&config).await?;
         let (state_machine, feed) = StateMachine::new(snapshots.clone());
+        let events = state_machine.events();
+        let recovered = committed_before(&log, id).await?;
         let configured: BTreeMap<u64, SocketAddr> =
             config.members.iter().map(|member| (member.id.0, member.grpc)).collect();
         let network = Network::new(id.0, config.identity.clone(), configured.clone());
@@ -119,10 +130,22 @@ impl Consensus {
 
         let heard = Heard::default();
         let leadership = leadership::watch_leadership(&raft, heard.clone(), config.timing);
-        let batcher = Batcher::start(raft.clone(), feed.clone());
-        let peers = Peers::new(raft.clone(), config.identity.clone(), configured.clone());
+        let (health, held_back) = (Health::default(), HeldBack::default());
+        let batcher = Batcher::start(raft.clone(), feed.clone(), health.clone(), held_back.clone());
+        let peers = Arc::new(Peers::new(raft.clone(), config.identity.clone(), configured.clone()));
+        let reads = Reads::start(id, raft.clone(), leadership.clone(), peers.clone());
+        let levels = Levels {
+            id,
+            raft: raft.clone(),
+            feed: feed.clone(),
+            leadership: leadership.clone(),
+            peers: peers.clone(),
+            batcher: batcher.clone(),
+            held_back,
+        };
         let proposer = Proposer::new(id, batcher, leadership.clone(), peers);
         let compacting = CancellationToken::new();
+        tokio::spawn(compacting.clone().run_until_cancelled_owned(levels.run()));
         tokio::spawn(compacting.clone().run_until_cancelled_owned(compact(raft.clone(), log.clone())));
 
         let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard))
@@ -130,7 +153,22 @@ impl Consensus {
             .max_encoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES);
         let handover = config.timing.election_max * HANDOVER_ELECTIONS;
         let _compacting = compacting.drop_guard();
-        Ok((Self { id, raft, log, proposer, feed, leadership, handover, configured, _compacting }, service))
+        let consensus = Self {
+            id,
+            raft,
+            log,
+            proposer,
+            feed,
+            events,
+            reads,
+            health,
+            recovered,
+            leadership,
+            handover,
+            configured,
+            _compacting,
+        };
+        Ok((consensus, service))
     }
 
     /// The way in.
@@ -141,6 +179,27 @@ impl Consensus {
     /// The way out.
     pub fn feed(&self) -> StateFeed {
         self.feed.clone()
+    }
+
+    /// What each entry changed.
+    pub fn events(&self) -> EventLog {
+        self.events.clone()
+    }
+
+    /// What a linearizable read must see.
+    pub fn reads(&self) -> Reads {
+        self.reads.clone()
+    }
+
+    /// What the store says of itself.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// The index up to which this controller knew entries to be committed when it started: a state before it is older
+    /// than what was read here before.
+    pub fn recovered_at(&self) -> u64 {
+        self.recovered
     }
 
     /// Who leads.
@@ -232,6 +291,13 @@ async fn open_stores(config: &ConsensusConfig) -> Result<(LogStore, Arc<Snapshot
         Ok((log, Arc::new(snapshots)))
     });
     opened.await.unwrap_or_else(|error| Err(ConsensusError::Start { id, why: error.to_string() }))
+}
+
+/// The index of the newest entry that this store knows to be committed.
+async fn committed_before(log: &LogStore, id: ControllerId) -> Result<u64, ConsensusError> {
+    let committed = log.clone().read_committed().await;
+    let committed = committed.map_err(|error| ConsensusError::Start { id, why: error.to_string() })?;
+    Ok(committed.map_or(0, |log_id| log_id.index()))
 }
 
 /// Makes the cluster, once in the life of this store. Every first member does it with the same members, which
