@@ -20,7 +20,8 @@ pub use balancers::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessa
 pub use blobs::{BlobPart, BlobPresence, BlobRequest, BlobStored};
 pub use logs::{LogChunk, LogLine, LogPushed, LogRequest, LogSource};
 pub use peers::{
-    DescribeRequest, Described, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RelayBatch, Relayed,
+    DescribeRequest, Described, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
+    RejoinRequest, RelayBatch, Relayed,
 };
 pub use raft::RaftMessage;
 
@@ -56,5 +57,7 @@ pontoon_model::wire! {
     345, 1 => Described;
     346, 1 => ReadIndexRequest;
     347, 1 => ReadIndexReply;
+    348, 1 => RejoinRequest;
+    349, 1 => RejoinReply;
     350, 1 => RaftMessage;
 }

@@ -37,8 +37,8 @@ impl State {
         if before != Some((app.live, app.deployment)) {
             self.touch_routes();
         }
-        self.touched.add(RowKey::App(app.name.clone()));
         let name = app.name.clone();
+        self.touched.add(RowKey::App(name.clone()));
         let old = self.apps.insert(name.clone(), Arc::new(app));
         self.index_app(old.as_deref(), &name);
     }
@@ -51,8 +51,8 @@ impl State {
     }
 
     pub(crate) fn put_release(&mut self, release: Release) {
-        self.touched.add(RowKey::Release(release.app.clone(), release.number));
         let app = release.app.clone();
+        self.touched.add(RowKey::Release(app.clone(), release.number));
         self.releases.insert((app.clone(), release.number), Arc::new(release));
         self.index_release(&app);
     }
@@ -75,8 +75,8 @@ impl State {
                 self.touch_assignment(host);
             }
         }
-        self.touched.add(RowKey::Build(build.id));
         self.index_build(&build.app, build.id, Some(&build));
+        self.touched.add(RowKey::Build(build.id));
         self.builds.insert(build.id, Arc::new(build));
     }
 
@@ -95,8 +95,8 @@ impl State {
         if self.deployments.get(&deployment.id).is_some_and(|old| mixed(old)) != mixed(&deployment) {
             self.touch_routes();
         }
-        self.touched.add(RowKey::Deployment(deployment.id));
         self.index_deployment(&deployment.app, deployment.id, Some(&deployment));
+        self.touched.add(RowKey::Deployment(deployment.id));
         self.deployments.insert(deployment.id, Arc::new(deployment));
     }
 
@@ -147,9 +147,9 @@ impl State {
         if old != Some((host.state, host.site.clone())) && self.servos_on(&host.name).next().is_some() {
             self.touch_routes();
         }
-        self.touched.add(RowKey::Host(host.name.clone()));
         let lost = |state: Option<HostState>| state == Some(HostState::Lost);
         self.index_host(&host.name, lost(old.map(|(state, _)| state)), host.state == HostState::Lost);
+        self.touched.add(RowKey::Host(host.name.clone()));
         self.hosts.insert(host.name.clone(), Arc::new(host));
     }
 

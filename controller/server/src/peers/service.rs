@@ -8,14 +8,15 @@ use pontoon_model::Timestamp;
 use pontoon_proto::services::peers_server::Peers as PeersRpc;
 use pontoon_proto::{
     BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described, LogChunk, LogRequest, ProposeReply,
-    ProposeRequest, ReadIndexReply, ReadIndexRequest, RelayBatch, Relayed,
+    ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::blobs::{BlobStore, parts, receive};
 use crate::leader::LeaderMemory;
-use crate::raft::{Leadership, Proposer, Reads, StateFeed};
+use crate::raft::{Leadership, MembershipQueue, Proposer, Reads, StateFeed};
+use crate::rejoin;
 use crate::sessions::Logs;
 
 /// What controllers offer each other.
@@ -29,6 +30,8 @@ pub struct PeersService {
     pub reads: Reads,
     /// Whether this controller leads.
     pub leadership: watch::Receiver<Leadership>,
+    /// Takes changes of the membership.
+    pub membership: MembershipQueue,
     /// Takes what the others heard.
     pub memory: LeaderMemory,
     /// Sources and bundles.
@@ -73,6 +76,13 @@ impl PeersRpc for PeersService {
             self.memory.hear(request.get_ref(), &self.feed.snapshot(), Timestamp(clock::unix_millis()));
         }
         Ok(Response::new(Relayed { accepted }))
+    }
+
+    async fn rejoin(&self, request: Request<RejoinRequest>) -> Answer<RejoinReply> {
+        let caller = rpc::caller(&request, Role::Controller)?;
+        let name =
+            caller.id.parse().map_err(|_| Status::permission_denied(format!("{caller} is no controller's name")))?;
+        Ok(Response::new(rejoin::answer(&self.membership, &name, request.into_inner())))
     }
 
     async fn has_blob(&self, request: Request<BlobRequest>) -> Answer<BlobPresence> {

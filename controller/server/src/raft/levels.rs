@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::batcher::Batcher;
 use super::encoded::Encoded;
 use super::leadership::Leadership;
-use super::proposer::Peers;
+use super::peers::Peers;
 use super::state_machine::StateFeed;
 use super::types::Raft;
 
@@ -48,7 +48,7 @@ pub(super) struct Levels {
     pub(super) raft: Raft,
     pub(super) feed: StateFeed,
     pub(super) leadership: watch::Receiver<Leadership>,
-    pub(super) peers: Arc<Peers>,
+    pub(super) peers: Peers,
     pub(super) batcher: Batcher,
     pub(super) held_back: HeldBack,
 }
@@ -101,7 +101,7 @@ impl Levels {
 
     /// Whether a member can read `level`, or its name and why not.
     async fn ask(&self, id: ControllerId, name: &str, level: u32) -> Result<(), String> {
-        let mut client = self.peers.client(id)?;
+        let mut client = self.peers.reach(id)?.client();
         match timeout(ANSWER, client.describe(DescribeRequest { from: self.id })).await {
             Ok(Ok(described)) => {
                 let described = described.into_inner();

@@ -7,7 +7,6 @@
 //! handover (`transfer_leader`) asks followers to break the promise, and the monotonic clock that measures it stands still
 //! while a virtual machine is suspended.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::errors::{LinearizableReadError, RaftError};
@@ -18,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::leadership::{Leadership, until};
-use super::proposer::Peers;
+use super::peers::Peers;
 use super::types::Raft;
 
 /// Reads that wait for the next round; more are refused at once.
@@ -55,17 +54,12 @@ pub struct Reads {
     id: ControllerId,
     queue: mpsc::Sender<Asked>,
     leadership: watch::Receiver<Leadership>,
-    peers: Arc<Peers>,
+    peers: Peers,
 }
 
 impl Reads {
     /// Starts answering for `raft`, until all handles are gone.
-    pub(super) fn start(
-        id: ControllerId,
-        raft: Raft,
-        leadership: watch::Receiver<Leadership>,
-        peers: Arc<Peers>,
-    ) -> Self {
+    pub(super) fn start(id: ControllerId, raft: Raft, leadership: watch::Receiver<Leadership>, peers: Peers) -> Self {
         let (queue, asked) = mpsc::channel(WAITING);
         tokio::spawn(confirm(raft, asked));
         Self { id, queue, leadership, peers }
@@ -103,8 +97,8 @@ impl Reads {
 
     async fn there(&self, leader: ControllerId) -> Result<ReadIndexReply, ReadError> {
         let unavailable = |reason| Ok(ReadIndexReply::Unavailable { reason });
-        let mut client = match self.peers.client(leader) {
-            Ok(client) => client,
+        let mut client = match self.peers.reach(leader) {
+            Ok(peer) => peer.client(),
             Err(why) => return unavailable(why),
         };
         match timeout(ONE_TRY, client.read_index(ReadIndexRequest { from: self.id })).await {
