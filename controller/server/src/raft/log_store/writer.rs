@@ -68,10 +68,6 @@ pub(in crate::raft) enum Operation {
     },
     /// Written with the next group, without a sync of its own.
     Committed(Option<LogId>),
-    /// The watermark is unsure no longer.
-    Sure {
-        done: Answer,
-    },
     Stop,
 }
 
@@ -337,9 +333,7 @@ impl Writer {
             }
             count += 1;
         }
-        let presses = |operation: &Operation| {
-            matches!(operation, Operation::Vote { .. } | Operation::Truncate { .. } | Operation::Sure { .. })
-        };
+        let presses = |operation: &Operation| matches!(operation, Operation::Vote { .. } | Operation::Truncate { .. });
         let Some(last) = self.taken.iter().skip(count).rposition(presses) else { return count };
         let upto = count + last + 1;
         let more: usize = self.taken.iter().take(upto).skip(count).map(Operation::bytes).sum();
@@ -399,10 +393,6 @@ impl Writer {
             }
             Operation::Committed(Some(id)) => group.batch.put(COMMITTED, wire::encode(&LogIdRecord::from(&id))?),
             Operation::Committed(None) => group.batch.remove(COMMITTED),
-            Operation::Sure { done } => {
-                group.waiting.push(Waiting::Other(done));
-                group.mark.unsure = false;
-            }
             Operation::Truncate { done, .. } => group.waiting.push(Waiting::Other(done)),
             Operation::Stop => {}
         }
