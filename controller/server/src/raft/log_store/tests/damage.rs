@@ -7,7 +7,7 @@ use super::*;
 
 /// Cases in every run, and with `PONTOON_SLOW=1`.
 const CASES: u64 = 200;
-const SLOW_CASES: u64 = 2_000;
+const SLOW_CASES: u64 = 1_000;
 
 /// Stores that are damaged, of different ages.
 const BASES: u64 = 5;

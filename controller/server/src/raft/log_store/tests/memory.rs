@@ -203,6 +203,24 @@ async fn everything_older_than_the_watermark_is_data_loss() {
     }
 }
 
+#[tokio::test]
+async fn what_is_found_beyond_the_watermark_counts_from_then_on() {
+    let known = Some(IdentityRecord::new(ID));
+    let disk = MemoryDisk::default();
+    let mut store = open(&disk, None).unwrap();
+    append(&mut store, entries(0..3, 10)).await;
+    let marks = lock(&disk.0).marks.clone();
+    let shorter = lock(&disk.0).synced.clone();
+    append(&mut store, entries(3..5, 10)).await;
+    // The database was written, the watermark not yet.
+    lock(&disk.0).marks = marks;
+    let mut store = open(&disk, known).unwrap();
+    assert_eq!(everything(&mut store).await.len(), 5);
+    // Whoever was told of entry 4 by this controller must not see it forget.
+    lock(&disk.0).synced = shorter;
+    assert!(why(&disk, COVERED).contains("it ends at entry 2 of term 1, entry 4 of term 1 was acknowledged"));
+}
+
 fn why(disk: &MemoryDisk, covered: Option<u64>) -> String {
     let home = Home { id: ID, folder: None, identity: Some(IdentityRecord::new(ID)) };
     match LogStore::on(Arc::new(disk.clone()), home, covered).err() {
