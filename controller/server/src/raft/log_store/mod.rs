@@ -38,7 +38,7 @@ use self::database::Database;
 use self::disk::Disk;
 use self::identity::IdentityError;
 pub use self::identity::IdentityRecord;
-pub use self::quarantine::{identity_in, quarantine, replace};
+pub use self::quarantine::{identity_in, replace};
 use self::recovery::Loss;
 pub use self::room::DiskHealth;
 use self::room::Room;

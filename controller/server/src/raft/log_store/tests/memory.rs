@@ -266,8 +266,9 @@ async fn one_damaged_record_of_a_slot_is_nothing_and_a_damaged_slot_is_data_loss
         lock(&disk.0).marks = whole.clone();
     }
     // A slot that missed a write is no better.
-    store.save_vote(&vote(1)).await.unwrap();
-    store.save_vote(&vote(2)).await.unwrap();
+    for term in 1..=4 {
+        store.save_vote(&vote(term)).await.unwrap();
+    }
     for slot in 0..SLOTS {
         let newer = lock(&disk.0).marks.clone();
         lock(&disk.0).marks[slot] = whole[slot].clone();
