@@ -10,9 +10,8 @@ const REQUIRE: &str = "PONTOON_REQUIRE_MOUNT";
 /// Mounted until dropped.
 pub(super) struct Image {
     file: PathBuf,
-    device: Option<String>,
     pub(super) mounted: PathBuf,
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
@@ -42,14 +41,16 @@ impl Image {
 
     fn in_folder() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { file: folder.path().join("image"), device: None, mounted: folder.path().join("mounted"), folder }
+        Self { file: folder.path().join("image"), mounted: folder.path().join("mounted"), _folder: folder }
     }
 
-    fn mount(mut self) -> Result<Self, String> {
+    fn mount(self) -> Result<Self, String> {
         fs::create_dir(&self.mounted).map_err(|error| error.to_string())?;
         let device = run("losetup", &["--find", "--show", self.file.to_str().unwrap()])?;
-        run("mount", &[self.device.insert(device), self.mounted.to_str().unwrap()])?;
-        Ok(self)
+        let mounted = run("mount", &[&device, self.mounted.to_str().unwrap()]);
+        // Detached now, the device goes when it is unmounted, whoever does that.
+        let detached = run("losetup", &["--detach", &device]);
+        mounted.and(detached).map(|_| self)
     }
 
     /// A new one, or SKIPPED.
@@ -69,14 +70,9 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        let unmounted = run("umount", &[self.mounted.to_str().unwrap()]);
-        if unmounted.is_err() && self.device.is_some() {
-            // Something still has a file open: the name goes now, the device with the last of them.
+        if run("umount", &[self.mounted.to_str().unwrap()]).is_err() {
+            // Something still has a file open: the name goes now, the rest with the last of them.
             let _ = run("umount", &["--lazy", self.mounted.to_str().unwrap()]);
         }
-        if let Some(device) = &self.device {
-            let _ = run("losetup", &["--detach", device]);
-        }
-        let _ = &self.folder;
     }
 }
