@@ -83,6 +83,11 @@ impl ConsensusError {
             Self::Timing(_) | Self::NotAMember { .. } | Self::Start { .. } => false,
         }
     }
+
+    /// Whether nothing is lost and all it takes is room on the disk.
+    pub fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::Log(LogError::Full { .. }))
+    }
 }
 
 /// One member, as `GET /v1/controllers` shows it.
