@@ -1,16 +1,26 @@
 //! Figures, each beside a peer in the same run where there is one. `benches/README.md` lists them.
 
+mod controllers;
+mod delay;
 mod deploy;
+mod etcd;
 mod figure;
+mod http;
 mod idle;
+mod load;
+mod ports;
 mod scale;
+mod store;
+mod usage;
+mod workload;
 
 use anyhow::{Result, bail};
 
 type Bench = (&'static str, fn() -> Result<()>);
 
 /// Name and body of each bench.
-const BENCHES: [Bench; 3] = [("scale", scale::run), ("deploy", deploy::run), ("idle", idle::run)];
+const BENCHES: [Bench; 4] =
+    [("scale", scale::run), ("deploy", deploy::run), ("idle", idle::run), ("store", store::run)];
 
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Instant as _, ServerState};
+use pontoon_core::State;
 use pontoon_model::{ControllerId, ControllerName};
 use pontoon_proto::services::raft_server::RaftServer;
 use tokio::sync::watch;
@@ -17,14 +19,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::batcher::Batcher;
 use super::config::{ConsensusConfig, Member};
 use super::leadership::{self, Leadership};
-use super::log_store::{LogError, LogStore};
+use super::log_store::{self, LogError, LogStore};
+use super::membership::MembershipQueue;
 use super::network::{Heard, Network, RaftService};
-use super::proposer::{Peers, Proposer};
+use super::peers::{Connections, Peers};
+use super::proposer::Proposer;
 use super::snapshot::{SnapshotError, SnapshotStore};
 use super::state_machine::{StateFeed, StateMachine};
-use super::types::{Peer, Raft};
+use super::types::{Peer, Raft, SnapshotMeta};
 
-/// Bytes of log after which a snapshot is made: replaying as much takes a few seconds.
+/// Bytes of log after which a snapshot is made, or as many as the last snapshot has if that is more: replaying as
+/// much takes a few seconds, and a snapshot never costs more than what was logged since the one before.
 const SNAPSHOT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Bytes of log kept behind a snapshot at most, however few entries that is.
@@ -65,6 +70,17 @@ pub enum ConsensusError {
     },
 }
 
+impl ConsensusError {
+    /// Whether what was acknowledged is gone from this controller's disk.
+    pub fn is_data_loss(&self) -> bool {
+        match self {
+            Self::Log(error) => matches!(error, LogError::DataLoss { .. }),
+            Self::Snapshot(error) => error.is_damage(),
+            Self::Timing(_) | Self::NotAMember { .. } | Self::Start { .. } => false,
+        }
+    }
+}
+
 /// One member, as `GET /v1/controllers` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberStatus {
@@ -86,6 +102,8 @@ pub struct Consensus {
     pub(super) raft: Raft,
     pub(super) log: LogStore,
     proposer: Proposer,
+    peers: Peers,
+    membership: MembershipQueue,
     feed: StateFeed,
     leadership: watch::Receiver<Leadership>,
     handover: Duration,
@@ -97,13 +115,17 @@ impl Consensus {
     /// Opens the log and the snapshot, applies what was committed, joins the others. The service must be
     /// served under the address in `members`.
     pub async fn start(config: ConsensusConfig) -> Result<(Self, RaftServer<RaftService>), ConsensusError> {
-        let id = config.id;
-        if !config.members.iter().any(|member| member.id == id) {
-            return Err(ConsensusError::NotAMember { id });
+        if !config.members.iter().any(|member| member.id == config.id) {
+            return Err(ConsensusError::NotAMember { id: config.id });
         }
         let openraft = config.openraft().map_err(|error| ConsensusError::Timing(Box::new(error)))?;
-        let (log, snapshots) = open_stores(&config).await?;
-        let (state_machine, feed) = StateMachine::new(snapshots.clone());
+        let Stores { log, snapshots, loaded } = open_stores(&config).await?;
+        // The configuration names the first life of the store; after a loss its identity file names another.
+        let id = log.identity().id();
+        let (state_machine, feed) = match loaded {
+            Some((meta, state)) => StateMachine::restored(snapshots.clone(), meta, state),
+            None => StateMachine::new(snapshots.clone()),
+        };
         let configured: BTreeMap<u64, SocketAddr> =
             config.members.iter().map(|member| (member.id.0, member.grpc)).collect();
         let network = Network::new(id.0, config.identity.clone(), configured.clone());
@@ -120,17 +142,61 @@ impl Consensus {
         let heard = Heard::default();
         let leadership = leadership::watch_leadership(&raft, heard.clone(), config.timing);
         let batcher = Batcher::start(raft.clone(), feed.clone());
-        let peers = Peers::new(raft.clone(), config.identity.clone(), configured.clone());
-        let proposer = Proposer::new(id, batcher, leadership.clone(), peers);
+        let peers = Peers::new(id, raft.clone(), Connections::new(config.identity.clone(), config.members.clone()));
+        let proposer = Proposer::new(id, batcher, leadership.clone(), peers.clone());
+        let membership = MembershipQueue::start(raft.clone(), leadership.clone(), config.timing);
         let compacting = CancellationToken::new();
-        tokio::spawn(compacting.clone().run_until_cancelled_owned(compact(raft.clone(), log.clone())));
+        tokio::spawn(compacting.clone().run_until_cancelled_owned(compact(
+            raft.clone(),
+            log.clone(),
+            snapshots.clone(),
+        )));
 
         let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard))
             .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES);
         let handover = config.timing.election_max * HANDOVER_ELECTIONS;
         let _compacting = compacting.drop_guard();
-        Ok((Self { id, raft, log, proposer, feed, leadership, handover, configured, _compacting }, service))
+        let consensus =
+            Self { id, raft, log, proposer, peers, membership, feed, leadership, handover, configured, _compacting };
+        Ok((consensus, service))
+    }
+
+    /// This controller's Raft id: one life of its store.
+    pub fn id(&self) -> ControllerId {
+        self.id
+    }
+
+    /// Whether this controller's store was set aside and its id is a new one, which may not vote yet.
+    pub fn is_replacement(&self) -> bool {
+        self.log.identity().replaces.is_some()
+    }
+
+    /// Sets this controller's store aside for good and makes an identity with a new id; returns where the old store
+    /// is now, and the new id. Only what the leader has allowed: [`MembershipQueue::may_be_replaced`].
+    pub async fn set_aside(config: &ConsensusConfig) -> Result<(PathBuf, ControllerId), ConsensusError> {
+        let (folder, id) = (raft_folder(config), config.id);
+        let aside = tokio::task::spawn_blocking(move || {
+            let aside = log_store::quarantine(&folder)?;
+            let new = log_store::replace_identity(&folder, id)?;
+            Ok((aside, new))
+        });
+        aside.await.unwrap_or_else(|error| Err(ConsensusError::Start { id: config.id, why: error.to_string() }))
+    }
+
+    /// Connections to the others by address.
+    pub(crate) fn connections(&self) -> Connections {
+        self.peers.connections()
+    }
+
+    /// The other controllers.
+    pub fn peers(&self) -> Peers {
+        self.peers.clone()
+    }
+
+    /// Where the membership is changed.
+    pub fn membership(&self) -> MembershipQueue {
+        self.membership.clone()
     }
 
     /// The way in.
@@ -223,13 +289,25 @@ impl Consensus {
     }
 }
 
-async fn open_stores(config: &ConsensusConfig) -> Result<(LogStore, Arc<SnapshotStore>), ConsensusError> {
-    let folder = config.data_dir.join("raft");
+fn raft_folder(config: &ConsensusConfig) -> PathBuf {
+    config.data_dir.join("raft")
+}
+
+/// What a controller has on its disk.
+struct Stores {
+    log: LogStore,
+    snapshots: Arc<SnapshotStore>,
+    loaded: Option<(SnapshotMeta, State)>,
+}
+
+async fn open_stores(config: &ConsensusConfig) -> Result<Stores, ConsensusError> {
+    let folder = raft_folder(config);
     let id = config.id;
     let opened = tokio::task::spawn_blocking(move || {
         let log = LogStore::open(&folder, id)?;
-        let snapshots = SnapshotStore::open(&folder.join("snapshots"))?;
-        Ok((log, Arc::new(snapshots)))
+        let snapshots = Arc::new(SnapshotStore::open(&folder.join("snapshots"))?);
+        let loaded = snapshots.load()?;
+        Ok(Stores { log, snapshots, loaded })
     });
     opened.await.unwrap_or_else(|error| Err(ConsensusError::Start { id, why: error.to_string() }))
 }
@@ -254,7 +332,7 @@ async fn initialize(raft: &Raft, log: &LogStore, config: &ConsensusConfig) -> Re
 }
 
 /// Makes snapshots by the log's bytes (openraft counts entries), and keeps the log behind them bounded.
-async fn compact(raft: Raft, log: LogStore) {
+async fn compact(raft: Raft, log: LogStore, snapshots: Arc<SnapshotStore>) {
     let mut asked_at = None;
     loop {
         tokio::time::sleep(LOOK_AT_SIZE).await;
@@ -264,7 +342,8 @@ async fn compact(raft: Raft, log: LogStore) {
             (metrics.snapshot.map(|id| id.index()), metrics.last_applied.map(|id| id.index()))
         };
         let since = snapshot.max(asked_at);
-        let result = if log.bytes_after(since) > SNAPSHOT_BYTES && applied > since {
+        let enough = SNAPSHOT_BYTES.max(snapshots.current_len());
+        let result = if log.bytes_after(since) > enough && applied > since {
             asked_at = applied;
             raft.trigger().snapshot().await
         } else if let Some(snapshot) = snapshot.filter(|_| log.bytes_after(None) > KEPT_BYTES) {

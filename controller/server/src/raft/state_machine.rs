@@ -75,6 +75,16 @@ impl StateMachine {
         (Self { store, state: State::default(), applied: None, membership, newest }, StateFeed { newest: receiver })
     }
 
+    /// Begins with what the stored snapshot holds; openraft applies the committed log on top.
+    pub fn restored(store: Arc<SnapshotStore>, meta: SnapshotMeta, state: State) -> (Self, StateFeed) {
+        let (mut machine, feed) = Self::new(store);
+        machine.state = state;
+        machine.applied = meta.last_log_id;
+        machine.membership = meta.last_membership;
+        machine.publish();
+        (machine, feed)
+    }
+
     fn apply_one(&mut self, entry: Entry) -> Result<Applied, ApplyError> {
         let index = entry.log_id.index();
         let applied = match entry.payload {

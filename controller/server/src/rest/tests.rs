@@ -14,8 +14,6 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
-use crate::config::{Config, MemberConfig};
-use crate::peers::Peers;
 use crate::raft::{ConsensusConfig, Member, Timing};
 use crate::sessions::AgentDirectory;
 
@@ -36,20 +34,6 @@ impl Fixture {
         let (id, name): (_, ControllerName) = (ControllerId(1), "a".parse().unwrap());
         // Alone, it never calls anybody: the address is not listened on.
         let grpc = SocketAddr::from(([127, 0, 0, 1], 1));
-        let config = Config {
-            name: name.clone(),
-            id,
-            site: "test".parse().unwrap(),
-            data_dir: folder.path().to_owned(),
-            rest: grpc,
-            rest_advertised: None,
-            grpc,
-            tls_dir: folder.path().to_owned(),
-            token_file: folder.path().join("token"),
-            members: vec![MemberConfig { id, name: name.clone(), grpc }],
-            timing: Default::default(),
-            base_domain: "localhost".into(),
-        };
         let member = Member { id, name: name.clone(), grpc };
         let started = Consensus::start(ConsensusConfig {
             id,
@@ -62,7 +46,7 @@ impl Fixture {
         let (consensus, _service) = started.await.unwrap();
         let mut leadership = consensus.leadership();
         tokio::time::timeout(ELECTED, leadership.wait_for(|now| now.leading)).await.expect("elected").unwrap();
-        let peers = Peers::new(&config, &identity).unwrap();
+        let peers = consensus.peers();
         let store = BlobStore::open(folder.path()).unwrap();
         let api = Api {
             name,
