@@ -26,7 +26,7 @@ mod types;
 mod cluster_tests;
 
 pub use self::batcher::{MAX_BYTES, MAX_COMMANDS};
-pub use self::config::{ConsensusConfig, Member, Timing};
+pub use self::config::{Compaction, ConsensusConfig, Member, Timing};
 pub use self::consensus::{Consensus, ConsensusError, MemberStatus};
 pub use self::leadership::Leadership;
 pub use self::log_store::LogError;
