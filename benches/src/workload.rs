@@ -21,7 +21,8 @@ const CONNECTIONS: usize = 16;
 /// Connections over which the apps are made.
 const MAKERS: usize = 32;
 
-fn app(n: usize) -> String {
+/// The app that a write goes to.
+pub(crate) fn app(n: usize) -> String {
     format!("bench-{:04}", n % APPS)
 }
 
@@ -43,6 +44,11 @@ fn place(client: usize, clients: usize, n: u64) -> (String, String) {
 fn batch_place(client: usize, batch: usize, item: usize) -> (String, String) {
     let pair = client * batch + item;
     (app(pair), format!("b{}", pair / APPS))
+}
+
+/// Where an app's labels are changed.
+pub(crate) fn labels_path(n: usize) -> String {
+    format!("/v1/apps/{}/labels", app(n))
 }
 
 /// A client of ours.

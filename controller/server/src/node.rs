@@ -54,6 +54,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
             listeners = Listeners::bind(&config).await?;
             recovered
         }
+        Err(error) if error.is_data_loss() => return Err(ControllerError::OnlyCopy(error)),
         started => started?,
     };
     let Listeners { grpc, rest } = listeners;

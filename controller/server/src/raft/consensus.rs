@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
-use openraft::{Instant as _, ServerState};
 use pontoon_core::State;
 use pontoon_model::{ControllerId, ControllerName};
 use pontoon_proto::services::raft_server::RaftServer;
@@ -19,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::batcher::Batcher;
 use super::config::{Compaction, ConsensusConfig, Member};
 use super::leadership::{self, Leadership};
-use super::log_store::{self, LogError, LogStore};
+use super::log_store::{IdentityRecord, LogError, LogStore, identity_in, replace};
 use super::membership::MembershipQueue;
 use super::network::{Heard, Network, RaftService};
 use super::peers::{Connections, Peers};
@@ -101,7 +100,7 @@ pub struct Consensus {
     leadership: watch::Receiver<Leadership>,
     handover: Duration,
     configured: BTreeMap<u64, SocketAddr>,
-    _compacting: DropGuard,
+    _background: DropGuard,
 }
 
 impl Consensus {
@@ -138,8 +137,11 @@ impl Consensus {
         let peers = Peers::new(id, raft.clone(), Connections::new(config.identity.clone(), config.members.clone()));
         let proposer = Proposer::new(id, batcher, leadership.clone(), peers.clone());
         let membership = MembershipQueue::start(raft.clone(), leadership.clone(), config.timing);
-        let compacting = CancellationToken::new();
-        tokio::spawn(compacting.clone().run_until_cancelled_owned(compact(
+        let handover = config.timing.election_max * HANDOVER_ELECTIONS;
+        let yielding = leadership::yield_when_full(raft.clone(), log.disk_health(), leadership.clone(), handover);
+        let background = CancellationToken::new();
+        tokio::spawn(background.clone().run_until_cancelled_owned(yielding));
+        tokio::spawn(background.clone().run_until_cancelled_owned(compact(
             raft.clone(),
             log.clone(),
             snapshots.clone(),
@@ -149,10 +151,9 @@ impl Consensus {
         let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard))
             .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES);
-        let handover = config.timing.election_max * HANDOVER_ELECTIONS;
-        let _compacting = compacting.drop_guard();
+        let _background = background.drop_guard();
         let consensus =
-            Self { id, raft, log, proposer, peers, membership, feed, leadership, handover, configured, _compacting };
+            Self { id, raft, log, proposer, peers, membership, feed, leadership, handover, configured, _background };
         Ok((consensus, service))
     }
 
@@ -163,19 +164,20 @@ impl Consensus {
 
     /// Whether this controller's store was set aside and its id is a new one, which may not vote yet.
     pub fn is_replacement(&self) -> bool {
-        self.log.identity().replaces.is_some()
+        self.log.identity().replaces().is_some()
     }
 
     /// Sets this controller's store aside for good and makes an identity with a new id; returns where the old store
     /// is now, and the new id. Only what the leader has allowed: [`MembershipQueue::may_be_replaced`].
     pub async fn set_aside(config: &ConsensusConfig) -> Result<(PathBuf, ControllerId), ConsensusError> {
-        let (folder, id) = (raft_folder(config), config.id);
+        let (folder, first) = (raft_folder(config), config.id);
         let aside = tokio::task::spawn_blocking(move || {
-            let aside = log_store::quarantine(&folder)?;
-            let new = log_store::replace_identity(&folder, id)?;
-            Ok((aside, new))
+            // An identity file that is damaged too says nothing; the configuration names the first life.
+            let old = identity_in(&folder).ok().flatten().map_or(first, IdentityRecord::id);
+            let (aside, identity) = replace(&folder, old)?;
+            Ok((aside, identity.id()))
         });
-        aside.await.unwrap_or_else(|error| Err(ConsensusError::Start { id: config.id, why: error.to_string() }))
+        aside.await.unwrap_or_else(|error| Err(ConsensusError::Start { id: first, why: error.to_string() }))
     }
 
     /// Connections to the others by address.
@@ -256,21 +258,7 @@ impl Consensus {
 
     /// Transfers leadership to the follower that has most of the log, so that nobody waits for an election.
     async fn hand_over(&self) {
-        let target = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
-            let heard = |id: &u64| {
-                let last = metrics.heartbeat.as_ref()?.get(id)?.as_ref()?;
-                (last.elapsed() < self.handover).then_some(())
-            };
-            let followers = metrics.replication.iter().flatten();
-            followers
-                .filter(|(id, _)| **id != self.id.0 && voters.contains(id) && heard(id).is_some())
-                .max_by_key(|(_, matched)| matched.as_ref().map(|log| log.index()))
-                .filter(|_| metrics.state == ServerState::Leader)
-                .map(|(id, _)| *id)
-        };
+        let target = leadership::successor(&self.raft, self.handover);
         let Some(target) = target else { return };
         if self.raft.trigger().transfer_leader(target).await.is_err() {
             return;
@@ -298,9 +286,11 @@ async fn open_stores(config: &ConsensusConfig) -> Result<Stores, ConsensusError>
     let folder = raft_folder(config);
     let id = config.id;
     let opened = tokio::task::spawn_blocking(move || {
-        let log = LogStore::open(&folder, id)?;
+        // What a crash left between the old store and its replacement comes first.
+        let id = identity_in(&folder)?.filter(|known| known.replaces().is_some()).map_or(id, IdentityRecord::id);
         let snapshots = Arc::new(SnapshotStore::open(&folder.join("snapshots"))?);
         let loaded = snapshots.load()?;
+        let log = LogStore::open(&folder, id, snapshots.covered())?;
         Ok(Stores { log, snapshots, loaded })
     });
     opened.await.unwrap_or_else(|error| Err(ConsensusError::Start { id, why: error.to_string() }))

@@ -205,6 +205,12 @@ impl SnapshotStore {
         Ok(store)
     }
 
+    /// The last entry that the snapshot in place holds.
+    pub(super) fn covered(&self) -> Option<u64> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().and_then(|current| current.last_log_id).map(|last| last.index())
+    }
+
     fn current_path(&self) -> PathBuf {
         self.folder.join(CURRENT)
     }
@@ -561,8 +567,8 @@ mod tests {
     fn golden_bytes_of_header_and_end() {
         let hex = |bytes: Vec<u8>| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
         let header = SnapshotHeader { id: 0x0102, meta: (&meta(5)).into() };
-        let golden = "b76202010022000000bbc4dc13010100000000000000050000000000000000000000000000000000000000\
-                      00000000";
+        let golden = "b7620201002a000000c58e2fda02010000000000000101000000000000000500000000000000000000000000000000\
+                      0000000000000000";
         assert_eq!(hex(wire::encode(&header).unwrap()), golden);
         assert_eq!(hex(wire::encode(&SnapshotEnd { rows: 3 }).unwrap()), "b76302010008000000e96575a10300000000000000");
     }
