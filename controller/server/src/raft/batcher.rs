@@ -9,12 +9,15 @@ use futures_util::stream::FuturesUnordered;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
-use pontoon_core::{Outcome, Stamped};
+use pontoon_core::Outcome;
 use pontoon_kit::clock;
-use pontoon_model::{ControllerId, Timestamp};
+use pontoon_model::{ControllerId, IdempotencyKey, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::encoded::Encoded;
+use super::health::Health;
+use super::levels::HeldBack;
 use super::state_machine::StateFeed;
 use super::types::{EntryBytes, Raft, TypeConfig};
 
@@ -53,6 +56,18 @@ pub enum ProposeHereError {
         /// Their size.
         bytes: usize,
     },
+    /// Nothing was proposed: not all members can read it yet.
+    #[error("{reason}")]
+    NeedsLevel {
+        /// Who holds it back, in a sentence.
+        reason: String,
+    },
+    /// Nothing was proposed: this controller's disk takes no more.
+    #[error("{reason}")]
+    DiskFull {
+        /// Which disk and what to do, in a sentence.
+        reason: String,
+    },
     /// Nothing was proposed: a command cannot be encoded.
     #[error("a command cannot be encoded: {why}")]
     Encoding {
@@ -76,7 +91,7 @@ pub enum ProposeHereError {
 type Answer = Result<(Vec<Outcome>, u64), ProposeHereError>;
 
 struct Waiting {
-    commands: Vec<Stamped>,
+    commands: Vec<Encoded>,
     bytes: usize,
     answer: oneshot::Sender<Answer>,
 }
@@ -85,19 +100,36 @@ struct Waiting {
 #[derive(Debug, Clone)]
 pub(super) struct Batcher {
     queue: mpsc::Sender<Waiting>,
+    feed: StateFeed,
+    health: Health,
+    held_back: HeldBack,
 }
 
 impl Batcher {
     /// Starts gathering for `raft`, until all handles are gone.
-    pub(super) fn start(raft: Raft, feed: StateFeed) -> Self {
+    pub(super) fn start(raft: Raft, feed: StateFeed, health: Health, held_back: HeldBack) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING);
-        tokio::spawn(Gatherer { raft, feed, time: Timestamp(0), batch: Batch::default() }.run(waiting));
-        Self { queue }
+        let gatherer = Gatherer { raft, feed: feed.clone(), time: Timestamp(0), batch: Batch::default() };
+        tokio::spawn(gatherer.run(waiting));
+        Self { queue, feed, health, held_back }
+    }
+
+    /// A key for a command that this controller takes in now.
+    pub(super) fn fresh_key(&self) -> IdempotencyKey {
+        IdempotencyKey::born(self.feed.snapshot().index(), rand::random())
     }
 
     /// Proposes `commands` in one entry and waits for their outcomes.
-    pub(super) async fn propose(&self, commands: Vec<Stamped>) -> Answer {
+    pub(super) async fn propose(&self, commands: Vec<Encoded>) -> Answer {
         let bytes = size_of(&commands)?;
+        // The level only rises, so what may be proposed now may also be applied.
+        let (needed, now) = (commands.iter().map(Encoded::level).max(), self.feed.snapshot().feature_level());
+        if let Some(needed) = needed.filter(|needed| *needed > now) {
+            return Err(ProposeHereError::NeedsLevel { reason: self.held_back.sentence(needed, now) });
+        }
+        if let Some(reason) = self.health.disk_full() {
+            return Err(ProposeHereError::DiskFull { reason: String::clone(&reason) });
+        }
         let (answer, outcome) = oneshot::channel();
         self.queue.try_send(Waiting { commands, bytes, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeHereError::Busy,
@@ -112,10 +144,8 @@ fn ended() -> ProposeHereError {
 }
 
 /// The bytes of `commands`, if they fit into one entry.
-pub(super) fn size_of(commands: &[Stamped]) -> Result<usize, ProposeHereError> {
-    let sizes = commands.iter().map(|command| command.encode().map(|bytes| bytes.len()));
-    let bytes =
-        sizes.sum::<Result<usize, _>>().map_err(|error| ProposeHereError::Encoding { why: error.to_string() })?;
+pub(super) fn size_of(commands: &[Encoded]) -> Result<usize, ProposeHereError> {
+    let bytes = commands.iter().map(Encoded::len).sum();
     if commands.len() > MAX_COMMANDS || bytes > MAX_BYTES {
         return Err(ProposeHereError::TooLarge { commands: commands.len(), bytes });
     }
@@ -203,7 +233,7 @@ impl Gatherer {
         // Never before an earlier entry, whatever the clock says.
         let now = Timestamp(clock::unix_millis());
         self.time = self.time.max(self.feed.snapshot().time()).max(now);
-        let entry = match (pontoon_core::Entry { time: self.time, commands }).encode() {
+        let entry = match pontoon_core::Entry::join(self.time, &commands) {
             Ok(bytes) => EntryBytes(bytes.into()),
             Err(error) => {
                 answer_all(asked, &Err(ProposeHereError::Encoding { why: error.to_string() }));

@@ -10,6 +10,7 @@ use pontoon_core::State;
 use pontoon_model::wire::WireError;
 use tokio::sync::watch;
 
+use super::events::{EventLog, HeldEvent};
 use super::snapshot::{SnapshotFile, SnapshotStore};
 use super::types::{Applied, Entry, EntryBytes, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -65,14 +66,30 @@ pub struct StateMachine {
     applied: Option<LogId>,
     membership: StoredMembership,
     newest: watch::Sender<Arc<State>>,
+    events: EventLog,
+    /// Of the batch that is being applied.
+    changed: Vec<HeldEvent>,
 }
 
 impl StateMachine {
     /// An empty state; openraft installs the stored snapshot and applies the committed log on top.
     pub fn new(store: Arc<SnapshotStore>) -> (Self, StateFeed) {
         let (newest, receiver) = watch::channel(Arc::new(State::default()));
-        let membership = StoredMembership::default();
-        (Self { store, state: State::default(), applied: None, membership, newest }, StateFeed { newest: receiver })
+        let machine = Self {
+            store,
+            state: State::default(),
+            applied: None,
+            membership: StoredMembership::default(),
+            newest,
+            events: EventLog::default(),
+            changed: Vec::new(),
+        };
+        (machine, StateFeed { newest: receiver })
+    }
+
+    /// Where each entry's changes are to be had.
+    pub fn events(&self) -> EventLog {
+        self.events.clone()
     }
 
     /// Begins with what the stored snapshot holds; openraft applies the committed log on top.
@@ -88,27 +105,37 @@ impl StateMachine {
     fn apply_one(&mut self, entry: Entry) -> Result<Applied, ApplyError> {
         let index = entry.log_id.index();
         let applied = match entry.payload {
-            EntryPayload::Blank => Applied::default(),
+            EntryPayload::Blank => {
+                self.state.skip(index);
+                Applied::default()
+            }
             EntryPayload::Membership(membership) => {
+                self.state.skip(index);
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
                 Applied::default()
             }
             EntryPayload::Normal(EntryBytes(bytes)) => {
                 let entry = pontoon_core::Entry::decode(&bytes).map_err(|source| match source {
-                    WireError::TooNew { .. } => ApplyError::TooNew { index, source },
+                    WireError::TooNew { .. } | WireError::LevelTooNew { .. } => ApplyError::TooNew { index, source },
                     _ => ApplyError::Damaged { index, source },
                 })?;
-                Applied { outcomes: self.state.apply(index, &entry) }
+                let outcomes = self.state.apply(index, &entry);
+                let changes = self.state.take_changes();
+                if !changes.is_empty() {
+                    self.changed.push(HeldEvent::new(index, self.state.time(), changes));
+                }
+                Applied { outcomes }
             }
         };
         self.applied = Some(entry.log_id);
         Ok(applied)
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         if self.state.index() > self.newest.borrow().index() {
             self.newest.send_replace(Arc::new(self.state.clone()));
         }
+        self.events.add(std::mem::take(&mut self.changed), self.state.index());
     }
 }
 
@@ -168,6 +195,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.state = state;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
+        self.events.restart(self.state.index());
         self.publish();
         Ok(())
     }
