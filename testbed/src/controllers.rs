@@ -19,8 +19,9 @@ use crate::until::until;
 
 const NAMES: [&str; 5] = ["north", "east", "west", "south", "centre"];
 
-/// Longest answer to a question of the test itself: a paused controller gives none.
-const ANSWER: Duration = Duration::from_secs(3);
+/// Longest answer to a question of the test itself: a paused controller gives none, and one without a majority takes
+/// ten seconds to say so.
+const ANSWER: Duration = Duration::from_secs(15);
 
 /// What the controllers are like.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +54,7 @@ pub struct Controllers {
     token: String,
     /// By who calls and who is called.
     proxies: BTreeMap<(usize, usize), Proxy>,
+    passed: bool,
     // Removed last.
     _folder: TempDir,
 }
@@ -90,9 +92,10 @@ impl Controllers {
             rest: files.context.url.clone(),
             token: files.context.token,
             proxies,
+            passed: false,
             _folder: folder,
         };
-        controllers.until_whole().inspect_err(|_| controllers.print_logs())?;
+        controllers.until_whole()?;
         Ok(controllers)
     }
 
@@ -183,6 +186,15 @@ impl Controllers {
         })
     }
 
+    /// Asks `one`, without waiting for the answer, to make an app: so that there is a write under way at it.
+    pub fn write_and_go_on(&self, one: usize, app: &str) {
+        let (url, token) = (format!("{}/v1/apps", self.rest[one]), self.token.clone());
+        let body = serde_json::json!({ "name": app });
+        std::thread::spawn(move || {
+            crate::http::send(|client| client.post(url).bearer_auth(token).json(&body))
+        });
+    }
+
     /// Waits until all run, agree on a leader, and have applied what that one had.
     pub fn until_whole(&mut self) -> Result<usize> {
         for one in self.all() {
@@ -240,6 +252,11 @@ impl Controllers {
         self.proxies.get(&(caller, called)).context("these controllers have no proxies between them")
     }
 
+    /// The test has passed: their logs need not be shown.
+    pub fn pass(&mut self) {
+        self.passed = true;
+    }
+
     /// Every controller's newest log lines on stderr: for a failing test.
     pub fn print_logs(&self) {
         for process in &self.processes {
@@ -250,7 +267,7 @@ impl Controllers {
 
 impl Drop for Controllers {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if !self.passed {
             self.print_logs();
         }
         // Before their disks.

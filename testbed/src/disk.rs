@@ -48,17 +48,17 @@ impl Disk {
     /// Takes all room that is left.
     pub fn fill(&self) -> Result<()> {
         let mut file = fs::OpenOptions::new().create(true).append(true).open(self.ballast())?;
-        for size in [1024 * 1024, 4096, 1] {
+        for size in [1024 * 1024, 4096] {
             let block = vec![0x55; size];
             loop {
-                match file.write_all(&block).and_then(|()| file.sync_data()) {
+                match file.write_all(&block) {
                     Ok(()) => {}
                     Err(error) if error.kind() == ErrorKind::StorageFull => break,
                     Err(error) => return Err(error).context("cannot fill the disk"),
                 }
             }
         }
-        Ok(())
+        file.sync_data().context("cannot fill the disk")
     }
 
     /// Gives the room back that [`Disk::fill`] took.

@@ -13,7 +13,7 @@ use crate::oracle::{History, Key, Look, Operation, Value, What};
 use crate::workload::{APPS, Common, LABELS, app};
 
 /// A controller that does not answer within this is left for the next: longer than two elections.
-const ANSWER: Duration = Duration::from_secs(3);
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Between tries, and between operations: some hundred operations a second in all.
 const PAUSE: Duration = Duration::from_millis(10);

@@ -8,7 +8,7 @@ use pontoon_testbed::controllers::{Controllers, Kind};
 use pontoon_testbed::until;
 use serde_json::Value as Json;
 
-use crate::rounds;
+use crate::{few, rounds, some};
 use crate::workload::{PATIENCE, Workload};
 
 /// What its log says, once, of a store that cannot be used.
@@ -16,7 +16,7 @@ const LOSS: &str = "is lost or damaged";
 
 /// sled's file.
 fn database(controllers: &Controllers, one: usize) -> PathBuf {
-    controllers.raft_folder(one).join("db")
+    controllers.raft_folder(one).join("log").join("db")
 }
 
 /// What a controller may find of its store.
@@ -71,7 +71,7 @@ fn comes_back_after(damages: &[Damage]) -> Result<()> {
     let mut controllers = Controllers::start(&Kind::of(3))?;
     let workload = Workload::start(&controllers)?;
     for round in 0..rounds(damages.len(), 4 * damages.len()) {
-        workload.until_more(40)?;
+        workload.until_more(some())?;
         let leader = controllers.until_whole()?;
         let others = controllers.others(leader);
         // Whoever it is: the second time the leader.
@@ -79,7 +79,7 @@ fn comes_back_after(damages: &[Damage]) -> Result<()> {
         let old = id_of(&controllers, controllers.others(victim)[0], controllers.name(victim))?;
         let before = quarantined(&controllers, victim)?.len();
         controllers.kill(&[victim])?;
-        workload.until_more(20)?;
+        workload.until_more(few())?;
         damage(&controllers, victim, damages[round % damages.len()])?;
         let said = controllers.processes[victim].log().matches(LOSS).count();
         controllers.restart(&[victim])?;
@@ -91,7 +91,7 @@ fn comes_back_after(damages: &[Damage]) -> Result<()> {
         // It counts: with another one gone, there is a majority only with it.
         let gone = controllers.others(victim)[round / 2 % 2];
         controllers.kill(&[gone])?;
-        workload.until_more(20)?;
+        workload.until_more(few())?;
         controllers.restart(&[gone])?;
         controllers.until_whole()?;
     }
@@ -102,7 +102,7 @@ fn comes_back_after(damages: &[Damage]) -> Result<()> {
 fn with_a_majority_damaged_nothing_is_set_aside_and_nothing_acknowledged() -> Result<()> {
     let mut controllers = Controllers::start(&Kind::of(3))?;
     let workload = Workload::start(&controllers)?;
-    workload.until_more(60)?;
+    workload.until_more(some())?;
     let all: Vec<usize> = controllers.all().collect();
     let (damaged, whole) = ([0, 1], 2);
     controllers.kill(&all)?;
@@ -132,7 +132,7 @@ fn with_a_majority_damaged_nothing_is_set_aside_and_nothing_acknowledged() -> Re
         copy(&copies.path().join(one.to_string()), &folder)?;
     }
     controllers.restart(&damaged)?;
-    workload.until_more(20)?;
+    workload.until_more(few())?;
     workload.finish(&mut controllers).map(drop)
 }
 
@@ -151,7 +151,6 @@ fn until_replaced(controllers: &Controllers, victim: usize, old: &str) -> Result
         }
         new.context("nobody was asked")
     })
-    .inspect_err(|_| controllers.print_logs())
 }
 
 fn id_of(controllers: &Controllers, one: usize, name: &str) -> Result<String> {

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use pontoon_testbed::controllers::{Controllers, Kind};
 use pontoon_testbed::until;
 
-use crate::rounds;
+use crate::{few, rounds, some};
 use crate::workload::{PATIENCE, Workload};
 
 #[test]
@@ -12,13 +12,13 @@ fn any_controller_may_be_killed_and_nothing_is_lost() -> Result<()> {
     let mut controllers = Controllers::start(&Kind::of(3))?;
     let workload = Workload::start(&controllers)?;
     for round in 0..rounds(3, 15) {
-        workload.until_more(40)?;
+        workload.until_more(some())?;
         let leader = controllers.until_whole()?;
         // The leader every other time, and each of the followers in between.
         let followers = controllers.others(leader);
         let victim = if round % 2 == 0 { leader } else { followers[round / 2 % 2] };
         controllers.kill(&[victim])?;
-        workload.until_more(40)?;
+        workload.until_more(some())?;
         controllers.restart(&[victim])?;
     }
     workload.finish(&mut controllers).map(drop)
@@ -28,8 +28,8 @@ fn any_controller_may_be_killed_and_nothing_is_lost() -> Result<()> {
 fn two_killed_of_three_stop_writes_until_one_is_back() -> Result<()> {
     let mut controllers = Controllers::start(&Kind::of(3))?;
     let workload = Workload::start(&controllers)?;
-    for round in 0..rounds(2, 10) {
-        workload.until_more(40)?;
+    for round in 0..rounds(1, 10) {
+        workload.until_more(some())?;
         let leader = controllers.until_whole()?;
         let left = if round % 2 == 0 { leader } else { controllers.others(leader)[0] };
         let killed = controllers.others(left);
@@ -42,7 +42,7 @@ fn two_killed_of_three_stop_writes_until_one_is_back() -> Result<()> {
         ensure!(status == 503, "what is newest cannot be known without a majority: {status} {refusal}");
         ensure!(workload.acknowledged() == stuck, "a write was acknowledged without a majority");
         controllers.restart(&killed[..1])?;
-        workload.until_more(20)?;
+        workload.until_more(few())?;
         controllers.restart(&killed[1..])?;
     }
     workload.finish(&mut controllers).map(drop)
@@ -53,11 +53,11 @@ fn all_killed_at_once_come_back_with_everything() -> Result<()> {
     let mut controllers = Controllers::start(&Kind::of(3))?;
     let workload = Workload::start(&controllers)?;
     let all: Vec<usize> = controllers.all().collect();
-    for _ in 0..rounds(2, 10) {
-        workload.until_more(60)?;
+    for _ in 0..rounds(1, 10) {
+        workload.until_more(some())?;
         controllers.kill(&all)?;
         controllers.restart(&all)?;
-        workload.until_more(20)?;
+        workload.until_more(few())?;
     }
     workload.finish(&mut controllers).map(drop)
 }
@@ -67,18 +67,18 @@ fn two_killed_of_five_are_not_missed_and_three_are() -> Result<()> {
     let mut controllers = Controllers::start(&Kind::of(5))?;
     let workload = Workload::start(&controllers)?;
     for _ in 0..rounds(1, 5) {
-        workload.until_more(40)?;
+        workload.until_more(some())?;
         let leader = controllers.until_whole()?;
         let others = controllers.others(leader);
         let killed = [leader, others[0]];
         controllers.kill(&killed)?;
-        workload.until_more(40)?;
+        workload.until_more(some())?;
         let third = controllers.until_led(&others[1..])?;
         controllers.kill(&[third])?;
         let left: Vec<usize> = others[1..].iter().copied().filter(|one| *one != third).collect();
         until_leaderless(&controllers, &left)?;
         controllers.restart(&[killed[0], killed[1], third])?;
-        workload.until_more(20)?;
+        workload.until_more(few())?;
     }
     workload.finish(&mut controllers).map(drop)
 }
@@ -87,16 +87,17 @@ fn two_killed_of_five_are_not_missed_and_three_are() -> Result<()> {
 fn a_leader_killed_with_writes_on_its_own_disk_only_loses_none_that_was_acknowledged() -> Result<()> {
     let mut controllers = Controllers::start(&Kind::of(3))?;
     let workload = Workload::start(&controllers)?;
-    for _ in 0..rounds(2, 10) {
-        workload.until_more(30)?;
+    for round in 0..rounds(1, 10) {
+        workload.until_more(some())?;
         let leader = controllers.until_whole()?;
         let followers = controllers.others(leader);
         followers.iter().try_for_each(|one| controllers.processes[*one].pause())?;
+        controllers.write_and_go_on(leader, &format!("under-way-{round}"));
         until_ahead(&controllers, leader)?;
         controllers.kill(&[leader])?;
         followers.iter().try_for_each(|one| controllers.processes[*one].resume())?;
         // Their clients try again, with the same keys, at a leader that never heard of them.
-        workload.until_more(30)?;
+        workload.until_more(some())?;
         controllers.restart(&[leader])?;
     }
     workload.finish(&mut controllers).map(drop)
@@ -106,16 +107,17 @@ fn a_leader_killed_with_writes_on_its_own_disk_only_loses_none_that_was_acknowle
 fn a_leader_killed_before_it_hears_that_the_others_have_a_write_does_not_see_it_applied_twice() -> Result<()> {
     let mut controllers = Controllers::start(&Kind { proxied: true, ..Kind::of(3) })?;
     let workload = Workload::start(&controllers)?;
-    for _ in 0..rounds(2, 10) {
-        workload.until_more(30)?;
+    for round in 0..rounds(1, 10) {
+        workload.until_more(some())?;
         let leader = controllers.until_whole()?;
         let followers = controllers.others(leader);
         followers.iter().try_for_each(|one| controllers.cut(*one, leader))?;
+        controllers.write_and_go_on(leader, &format!("under-way-{round}"));
         until_ahead(&controllers, leader)?;
         controllers.kill(&[leader])?;
         controllers.heal();
         // The entries are in the others' logs and are committed by the next leader; the retries must find that out.
-        workload.until_more(30)?;
+        workload.until_more(some())?;
         controllers.restart(&[leader])?;
     }
     workload.finish(&mut controllers).map(drop)

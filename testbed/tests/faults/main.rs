@@ -16,7 +16,22 @@ mod snapshots;
 mod watcher;
 mod workload;
 
+/// Whether there is time for the long variant.
+fn is_slow() -> bool {
+    std::env::var_os("PONTOON_SLOW").is_some_and(|value| value == "1")
+}
+
 /// How often something is done: `few` in CI, `many` in the long variant.
 fn rounds(few: usize, many: usize) -> usize {
-    if std::env::var_os("PONTOON_SLOW").is_some_and(|value| value == "1") { many } else { few }
+    if is_slow() { many } else { few }
+}
+
+/// Acknowledged writes that show that work goes on, with several from every client.
+fn some() -> u64 {
+    if is_slow() { 60 } else { 20 }
+}
+
+/// Acknowledged writes that show that it has begun again.
+fn few() -> u64 {
+    some() / 4
 }

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use pontoon_testbed::controllers::{Controllers, Kind};
 use pontoon_testbed::until;
 
-use crate::rounds;
+use crate::{few, rounds, some};
 use crate::workload::{PATIENCE, Workload};
 
 #[test]
@@ -12,15 +12,15 @@ fn a_paused_leader_is_replaced_and_believes_no_longer_that_it_leads_when_it_wake
     let mut controllers = Controllers::start(&Kind::of(3))?;
     let workload = Workload::start(&controllers)?;
     for _ in 0..rounds(2, 10) {
-        workload.until_more(40)?;
+        workload.until_more(some())?;
         let leader = controllers.until_whole()?;
         controllers.processes[leader].pause()?;
         let others = controllers.others(leader);
         controllers.until_led(&others)?;
-        workload.until_more(40)?;
+        workload.until_more(some())?;
         // Its clients' requests of before it slept, and those that came meanwhile, are answered now.
         controllers.processes[leader].resume()?;
-        workload.until_more(20)?;
+        workload.until_more(few())?;
         controllers.until_whole()?;
     }
     workload.finish(&mut controllers).map(drop)
@@ -31,11 +31,11 @@ fn a_paused_follower_is_not_missed_and_a_paused_majority_stops_writes() -> Resul
     let mut controllers = Controllers::start(&Kind::of(3))?;
     let workload = Workload::start(&controllers)?;
     for _ in 0..rounds(1, 5) {
-        workload.until_more(40)?;
+        workload.until_more(some())?;
         let leader = controllers.until_whole()?;
         let followers = controllers.others(leader);
         controllers.processes[followers[0]].pause()?;
-        workload.until_more(40)?;
+        workload.until_more(some())?;
         controllers.processes[followers[1]].pause()?;
         until("the leader to say that it leads no longer", PATIENCE, || {
             let status = controllers.get(leader, "/v1/status")?;
@@ -43,11 +43,11 @@ fn a_paused_follower_is_not_missed_and_a_paused_majority_stops_writes() -> Resul
             Ok(())
         })?;
         let stuck = workload.acknowledged();
-        let (status, refusal) = controllers.ask(leader, "/v1/apps/oracle-0/labels?consistency=linearizable")?;
-        ensure!(status == 503, "what is newest cannot be known without a majority: {status} {refusal}");
+        let status = controllers.get(leader, "/v1/apps/oracle-0/labels?consistency=stale")?;
+        ensure!(status.is_object(), "what is there can be read without a majority: {status}");
         ensure!(workload.acknowledged() == stuck, "a write was acknowledged without a majority");
         followers.iter().try_for_each(|one| controllers.processes[*one].resume())?;
-        workload.until_more(20)?;
+        workload.until_more(few())?;
     }
     workload.finish(&mut controllers).map(drop)
 }
@@ -57,7 +57,7 @@ fn all_paused_at_once_go_on_when_they_wake() -> Result<()> {
     let mut controllers = Controllers::start(&Kind::of(3))?;
     let workload = Workload::start(&controllers)?;
     for _ in 0..rounds(1, 10) {
-        workload.until_more(40)?;
+        workload.until_more(some())?;
         controllers.all().try_for_each(|one| controllers.processes[one].pause())?;
         // Longer than any election: each wakes with its deadline passed.
         let asleep = std::time::Instant::now();
@@ -66,7 +66,7 @@ fn all_paused_at_once_go_on_when_they_wake() -> Result<()> {
             Ok(())
         })?;
         controllers.all().try_for_each(|one| controllers.processes[one].resume())?;
-        workload.until_more(20)?;
+        workload.until_more(few())?;
     }
     workload.finish(&mut controllers).map(drop)
 }

@@ -6,11 +6,12 @@ use pontoon_testbed::controllers::{Controllers, Kind};
 use pontoon_testbed::disk::Slow;
 use pontoon_testbed::skip::disks_or_skip;
 
-use crate::rounds;
+use crate::{few, rounds, some};
 use crate::workload::Workload;
 
-/// Write requests a second: an fdatasync of sled's file takes one or two, so 80 ms and more.
-const WRITES: u32 = 12;
+/// Write requests a second. A group commit takes three or four of them, about 100 ms: as long as a heartbeat of the `lan`
+/// profile, and below its election timeout, without which no vote would be on disk in time.
+const WRITES: u32 = 40;
 
 fn slow(controllers: &Controllers, one: usize) -> Result<Slow> {
     let pid = controllers.processes[one].pid().context("it does not run")?;
@@ -42,18 +43,18 @@ fn one_slow_disk_does_not_stop_writes_and_three_only_slow_them_down() -> Result<
         let leader = controllers.until_whole()?;
         for one in [leader, controllers.others(leader)[0]] {
             let slow = slow(&controllers, one)?;
-            workload.until_more(40)?;
+            workload.until_more(some())?;
             drop(slow);
         }
         let all = controllers.all().map(|one| slow(&controllers, one)).collect::<Result<Vec<_>>>()?;
-        workload.until_more(40)?;
+        workload.until_more(some())?;
         // Killed in the middle of a slow flush.
         let leader = controllers.until_led(&controllers.all().collect::<Vec<_>>())?;
         controllers.kill(&[leader])?;
-        workload.until_more(20)?;
+        workload.until_more(few())?;
         drop(all);
         controllers.restart(&[leader])?;
-        workload.until_more(20)?;
+        workload.until_more(few())?;
     }
     workload.finish(&mut controllers).map(drop)
 }

@@ -12,7 +12,7 @@ use pontoon_testbed::controllers::{Controllers, Kind};
 use pontoon_testbed::until;
 use serde_json::{Value as Json, json};
 
-use crate::rounds;
+use crate::{few, rounds};
 use crate::workload::{PATIENCE, Workload};
 
 /// Snapshots after little log, and little log kept, so that one that was away needs a snapshot.
@@ -43,7 +43,7 @@ fn killed_while_it_builds_a_snapshot_it_starts_from_the_one_before() -> Result<(
         for victim in [leader, controllers.others(leader)[0]] {
             let half = catch(&mut controllers, victim, "tmp", &None)?;
             controllers.kill(&[victim])?;
-            workload.until_more(10)?;
+            workload.until_more(few())?;
             controllers.restart(&[victim])?;
             controllers.until_whole()?;
             let (half, _) = half.context("caught")?;
@@ -54,7 +54,7 @@ fn killed_while_it_builds_a_snapshot_it_starts_from_the_one_before() -> Result<(
         controllers.kill(&all)?;
         controllers.restart(&all)?;
         controllers.until_whole()?;
-        workload.until_more(10)?;
+        workload.until_more(few())?;
     }
     filling.stop()?;
     workload.finish(&mut controllers).map(drop)
@@ -82,7 +82,7 @@ fn killed_while_it_takes_or_sends_a_snapshot_it_takes_another() -> Result<()> {
         catch(&mut controllers, behind, "part", &first)?;
         controllers.kill(&[behind])?;
         controllers.restart(&[leader])?;
-        workload.until_more(10)?;
+        workload.until_more(few())?;
         controllers.restart(&[behind])?;
         controllers.until_whole()?;
         let log = controllers.processes[behind].log();
@@ -113,7 +113,6 @@ fn catch(controllers: &mut Controllers, one: usize, extension: &str, before: &Ha
         }
         std::thread::sleep(LOOK);
     }
-    controllers.print_logs();
     bail!("{} was never caught with a half-written snapshot ({extension})", controllers.name(one))
 }
 
