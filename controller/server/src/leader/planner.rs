@@ -1,12 +1,12 @@
 //! The leader's loop: look, plan, propose, wait for something to change.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pontoon_core::plan::{HostsSeen, PlanInput, plan, plan_again, plan_everything};
 use pontoon_core::{Command, Plan, Stamped, State};
 use pontoon_kit::{CancellationToken, clock};
 use pontoon_model::Timestamp;
-use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

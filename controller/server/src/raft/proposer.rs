@@ -210,7 +210,8 @@ impl Proposer {
             };
             match tried {
                 Tried::Done(outcomes, index) => {
-                    if trying.unsure || !self.stamp_again(&mut commands, &outcomes, index) {
+                    let over = trying.unsure || Instant::now() >= trying.deadline;
+                    if over || !self.stamp_again(&mut commands, &outcomes, index) {
                         return Ok((outcomes, index));
                     }
                     continue;
