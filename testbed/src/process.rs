@@ -86,9 +86,37 @@ impl Process {
         ended.map(|_| ())
     }
 
+    /// SIGSTOP: it does nothing until [`Process::resume`], and its connections stay open.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.pid().with_context(|| format!("{} does not run", self.name))?;
+        kill(Pid::from_raw(pid as i32), signal).with_context(|| format!("{signal} to {}", self.name))
+    }
+
+    /// Whether it was started and has not ended by itself.
+    pub fn is_running(&mut self) -> Result<bool> {
+        match &mut self.child {
+            Some(child) => Ok(child.try_wait()?.is_none()),
+            None => Ok(false),
+        }
+    }
+
+    /// Everything it has logged, over all its starts.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// The newest part of its log, for a failing test's message.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }

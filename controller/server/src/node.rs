@@ -137,6 +137,7 @@ fn consensus_config(config: &Config, identity: &Identity) -> ConsensusConfig {
         members: config.members.iter().map(member).collect(),
         identity: identity.clone(),
         timing: config.timing.times(),
+        compaction: config.store,
     }
 }
 

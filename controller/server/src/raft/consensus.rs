@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::batcher::Batcher;
-use super::config::{ConsensusConfig, Member};
+use super::config::{Compaction, ConsensusConfig, Member};
 use super::events::EventLog;
 use super::health::Health;
 use super::leadership::{self, Leadership};
@@ -31,13 +31,6 @@ use super::read::Reads;
 use super::snapshot::{SnapshotError, SnapshotStore};
 use super::state_machine::{StateFeed, StateMachine};
 use super::types::{Peer, Raft, SnapshotMeta};
-
-/// Bytes of log after which a snapshot is made, or as many as the last snapshot has if that is more: replaying as
-/// much takes a few seconds, and a snapshot never costs more than what was logged since the one before.
-const SNAPSHOT_BYTES: u64 = 64 * 1024 * 1024;
-
-/// Bytes of log kept behind a snapshot at most, however few entries that is.
-const KEPT_BYTES: u64 = 256 * 1024 * 1024;
 
 /// How often the log's size is looked at.
 const LOOK_AT_SIZE: Duration = Duration::from_secs(5);
@@ -173,7 +166,7 @@ impl Consensus {
         let membership = MembershipQueue::start(raft.clone(), leadership.clone(), config.timing);
         let handover = config.timing.election_max * HANDOVER_ELECTIONS;
         let yielding = leadership::yield_when_full(raft.clone(), log.disk_health(), leadership.clone(), handover);
-        let compacting = compact(raft.clone(), log.clone(), snapshots.clone());
+        let compacting = compact(raft.clone(), log.clone(), snapshots.clone(), config.compaction);
         let background = CancellationToken::new();
         tokio::spawn(background.clone().run_until_cancelled_owned(levels.run()));
         let following = health.clone().follow(config.name.clone(), log.disk_health());
@@ -391,8 +384,8 @@ async fn initialize(raft: &Raft, log: &LogStore, config: &ConsensusConfig) -> Re
 }
 
 /// Makes snapshots by the log's bytes (openraft counts entries), and keeps the log behind them bounded.
-async fn compact(raft: Raft, log: LogStore, snapshots: Arc<SnapshotStore>) {
-    let mut asked_at = None;
+async fn compact(raft: Raft, log: LogStore, snapshots: Arc<SnapshotStore>, limits: Compaction) {
+    let (mut asked_at, mut let_go) = (None, None);
     loop {
         tokio::time::sleep(LOOK_AT_SIZE).await;
         let (snapshot, applied) = {
@@ -401,15 +394,20 @@ async fn compact(raft: Raft, log: LogStore, snapshots: Arc<SnapshotStore>) {
             (metrics.snapshot.map(|id| id.index()), metrics.last_applied.map(|id| id.index()))
         };
         let since = snapshot.max(asked_at);
-        let enough = SNAPSHOT_BYTES.max(snapshots.current_len());
-        let result = if log.bytes_after(since) > enough && applied > since {
+        let enough = limits.snapshot_bytes.max(snapshots.current_len());
+        let mut result = Ok(());
+        if log.bytes_after(since) > enough && applied > since {
             asked_at = applied;
-            raft.trigger().snapshot().await
-        } else if let Some(snapshot) = snapshot.filter(|_| log.bytes_after(None) > KEPT_BYTES) {
-            raft.trigger().purge_log(snapshot).await
-        } else {
-            Ok(())
-        };
+            result = raft.trigger().snapshot().await;
+        }
+        // Also when the next snapshot is already due: under steady load one always is.
+        if let Some(upto) = snapshot.filter(|_| log.bytes_after(None) > limits.kept_bytes) {
+            if let_go < Some(upto) {
+                let_go = Some(upto);
+                tracing::info!(upto, "the log behind the snapshot is let go");
+            }
+            result = result.and(raft.trigger().purge_log(upto).await);
+        }
         if result.is_err() {
             return;
         }

@@ -32,7 +32,7 @@ mod types;
 mod cluster_tests;
 
 pub use self::batcher::{MAX_BYTES, MAX_COMMANDS};
-pub use self::config::{ConsensusConfig, Member, Timing};
+pub use self::config::{Compaction, ConsensusConfig, Member, Timing};
 pub use self::consensus::{Consensus, ConsensusError, MemberStatus};
 pub use self::events::{EventLog, EventRead, HeldEvent};
 pub use self::health::Health;

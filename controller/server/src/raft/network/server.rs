@@ -8,6 +8,7 @@ use futures_util::{Stream, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::Snapshot;
 use pontoon_kit::{Role, rpc};
+use pontoon_model::ControllerId;
 use pontoon_model::wire::Wire;
 use pontoon_proto::RaftMessage;
 use pontoon_proto::services::raft_server;
@@ -132,7 +133,9 @@ impl raft_server::Raft for RaftService {
         self.admit(&request)?;
         let received = transfer::receive(self.id, self.snapshots.clone(), request.into_inner()).await?;
         let snapshot = Snapshot { meta: received.meta, snapshot: received.file };
+        let last = snapshot.meta.last_log_id.map(|id| id.index());
         let taken = self.raft.install_full_snapshot(received.vote, snapshot).await.map_err(stopped)?;
+        tracing::info!(last, from = %ControllerId(received.from), "a snapshot of the leader was installed");
         self.heard.now();
         seal(self.id, received.from, SnapshotTaken { vote: (&taken.vote).into() }).map(Response::new)
     }
