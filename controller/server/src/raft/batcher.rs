@@ -10,11 +10,11 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use pontoon_core::{Outcome, Stamped};
-use pontoon_kit::clock;
 use pontoon_model::{ControllerId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::runtime;
 use super::state_machine::StateFeed;
 use super::types::{EntryBytes, Raft, TypeConfig};
 
@@ -91,7 +91,7 @@ impl Batcher {
     /// Starts gathering for `raft`, until all handles are gone.
     pub(super) fn start(raft: Raft, feed: StateFeed) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING);
-        tokio::spawn(Gatherer { raft, feed, time: Timestamp(0), batch: Batch::default() }.run(waiting));
+        runtime::spawn(Gatherer { raft, feed, time: Timestamp(0), batch: Batch::default() }.run(waiting));
         Self { queue }
     }
 
@@ -201,7 +201,7 @@ impl Gatherer {
             commands.extend(request.commands);
         }
         // Never before an earlier entry, whatever the clock says.
-        let now = Timestamp(clock::unix_millis());
+        let now = Timestamp(runtime::unix_millis());
         self.time = self.time.max(self.feed.snapshot().time()).max(now);
         let entry = match (pontoon_core::Entry { time: self.time, commands }).encode() {
             Ok(bytes) => EntryBytes(bytes.into()),

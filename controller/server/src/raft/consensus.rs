@@ -20,6 +20,7 @@ use super::leadership::{self, Leadership};
 use super::log_store::{LogError, LogStore};
 use super::network::{Heard, Network, RaftService};
 use super::proposer::{Peers, Proposer};
+use super::runtime;
 use super::snapshot::{SnapshotError, SnapshotStore};
 use super::state_machine::{StateFeed, StateMachine};
 use super::types::{Peer, Raft};
@@ -123,7 +124,7 @@ impl Consensus {
         let peers = Peers::new(raft.clone(), config.identity.clone(), configured.clone());
         let proposer = Proposer::new(id, batcher, leadership.clone(), peers);
         let compacting = CancellationToken::new();
-        tokio::spawn(compacting.clone().run_until_cancelled_owned(compact(raft.clone(), log.clone())));
+        runtime::spawn(compacting.clone().run_until_cancelled_owned(compact(raft.clone(), log.clone())));
 
         let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard))
             .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
@@ -226,7 +227,7 @@ impl Consensus {
 async fn open_stores(config: &ConsensusConfig) -> Result<(LogStore, Arc<SnapshotStore>), ConsensusError> {
     let folder = config.data_dir.join("raft");
     let id = config.id;
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = runtime::blocking(move || {
         let log = LogStore::open(&folder, id)?;
         let snapshots = SnapshotStore::open(&folder.join("snapshots"))?;
         Ok((log, Arc::new(snapshots)))
@@ -249,7 +250,7 @@ async fn initialize(raft: &Raft, log: &LogStore, config: &ConsensusConfig) -> Re
         Err(error) => return Err(start(error.to_string())),
     }
     let log = log.clone();
-    let marked = tokio::task::spawn_blocking(move || log.mark_initialized()).await;
+    let marked = runtime::blocking(move || log.mark_initialized()).await;
     Ok(marked.map_err(|error| start(error.to_string()))??)
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::config::Timing;
 use super::network::Heard;
+use super::runtime;
 use super::types::{Raft, TypeConfig};
 
 /// Who leads.
@@ -38,12 +39,13 @@ impl Leadership {
 pub(super) fn watch_leadership(raft: &Raft, heard: Heard, timing: Timing) -> watch::Receiver<Leadership> {
     let (sender, receiver) = watch::channel(Leadership::unknown());
     let mut metrics = raft.metrics();
-    tokio::spawn(async move {
+    runtime::spawn(async move {
         // A leader's silence changes no metric, so there is also a clock.
         let mut clock = tokio::time::interval(timing.heartbeat);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let ended = tokio::select! {
+                biased;
                 changed = metrics.changed() => changed.is_err(),
                 _ = clock.tick() => false,
                 () = sender.closed() => return,

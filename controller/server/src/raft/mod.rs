@@ -16,12 +16,15 @@ mod leadership;
 mod log_store;
 mod network;
 mod proposer;
+mod runtime;
 mod snapshot;
 mod state_machine;
 mod types;
 
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod simulation;
 
 pub use self::batcher::{MAX_BYTES, MAX_COMMANDS};
 pub use self::config::{ConsensusConfig, Member, Timing};

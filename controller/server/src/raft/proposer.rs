@@ -8,18 +8,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use pontoon_core::{Command, Outcome, Rejected, Reply, Stamped, decode_outcome, encode_outcome};
-use pontoon_kit::{Backoff, Identity, Role, rpc};
+use pontoon_kit::{Backoff, Identity};
 use pontoon_model::wire::WireError;
 use pontoon_model::{ControllerId, IdempotencyKey};
 use pontoon_proto::services::peers_client::PeersClient;
 use pontoon_proto::{ProposeReply, ProposeRequest};
+use rand::RngExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
-use tonic::transport::Channel;
 
 pub use super::batcher::ProposeHereError;
 use super::batcher::{Batcher, size_of};
 use super::leadership::{Leadership, until};
+use super::network::link::{self, Link};
+use super::runtime;
 use super::types::Raft;
 
 /// How long a proposal is tried: a failover takes one second, two in a row and a slow disk take a few.
@@ -124,7 +126,7 @@ impl Proposer {
 
     /// Proposes one command with a fresh key; returns its reply and the index of its entry.
     pub async fn propose(&self, command: Command) -> Result<(Reply, u64), ProposeError> {
-        let key = IdempotencyKey(rand::random());
+        let key = IdempotencyKey(runtime::rng().random());
         let (outcomes, index) = self.propose_stamped(vec![Stamped { key, command }]).await?;
         match outcomes.into_iter().next() {
             Some(outcome) => Ok((outcome?, index)),
@@ -159,7 +161,7 @@ impl Proposer {
                     (last, hint, busy) = (why, elsewhere.filter(|elsewhere| *elsewhere != leader), false);
                 }
             }
-            if timeout_at(deadline, tokio::time::sleep(backoff.wait())).await.is_err() {
+            if timeout_at(deadline, tokio::time::sleep(backoff.wait_by(&mut runtime::rng()))).await.is_err() {
                 return Err(if busy { ProposeError::Busy } else { ProposeError::NoLeader { last } });
             }
         }
@@ -248,7 +250,7 @@ pub(super) struct Peers {
     raft: Raft,
     identity: Identity,
     configured: BTreeMap<u64, SocketAddr>,
-    channels: Mutex<HashMap<ControllerId, (SocketAddr, Channel)>>,
+    channels: Mutex<HashMap<ControllerId, (SocketAddr, Link)>>,
 }
 
 impl std::fmt::Debug for Peers {
@@ -267,13 +269,13 @@ impl Peers {
         configured.or_else(|| Some(self.raft.metrics().borrow_watched().membership_config.get_node(&id.0)?.grpc))
     }
 
-    fn client(&self, id: ControllerId) -> Result<PeersClient<Channel>, String> {
+    fn client(&self, id: ControllerId) -> Result<PeersClient<Link>, String> {
         let address = self.address(id).ok_or_else(|| format!("the address of {id} is not known here"))?;
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match channels.get(&id) {
             Some((known, channel)) if *known == address => channel.clone(),
             _ => {
-                let channel = rpc::channel(address, Role::Controller, &self.identity);
+                let channel = link::open(address, &self.identity);
                 let channel = channel.map_err(|error| format!("{id} at {address}: {error}"))?;
                 channels.insert(id, (address, channel.clone()));
                 channel

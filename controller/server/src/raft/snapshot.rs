@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pontoon_core::State;
+use rand::Rng;
 use pontoon_model::wire::{self, Envelope, HEADER_LEN, MAX_PAYLOAD, WireError};
 use serde::{Deserialize, Serialize};
 
 use super::layout::SnapshotMetaRecord;
+use super::runtime;
 use super::types::SnapshotMeta;
 
 const CURRENT: &str = "current.snapshot";
@@ -133,7 +135,7 @@ impl SnapshotStore {
 
     /// A name for a file that is being written or received.
     pub(super) fn temporary_path(&self) -> PathBuf {
-        self.folder.join(format!("{:016x}.tmp", rand::random::<u64>()))
+        self.folder.join(format!("{:016x}.tmp", runtime::rng().next_u64()))
     }
 
     /// The snapshot in place.

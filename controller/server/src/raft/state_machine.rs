@@ -10,6 +10,7 @@ use pontoon_core::State;
 use pontoon_model::wire::WireError;
 use tokio::sync::watch;
 
+use super::runtime;
 use super::snapshot::{SnapshotFile, SnapshotStore};
 use super::types::{Applied, Entry, EntryBytes, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -151,7 +152,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {
         let store = self.store.clone();
-        let state = tokio::task::spawn_blocking(move || store.install(snapshot))
+        let state = runtime::blocking(move || store.install(snapshot))
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
@@ -164,7 +165,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
         let store = self.store.clone();
-        let current = tokio::task::spawn_blocking(move || store.current())
+        let current = runtime::blocking(move || store.current())
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
@@ -184,7 +185,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
         let (store, meta, state) = (self.store.clone(), self.meta.clone(), self.state.clone());
-        let snapshot = tokio::task::spawn_blocking(move || store.build(&meta, &state))
+        let snapshot = runtime::blocking(move || store.build(&meta, &state))
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::{Stream, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::Snapshot;
-use pontoon_kit::{Role, rpc};
 use pontoon_model::wire::Wire;
 use pontoon_proto::RaftMessage;
 use pontoon_proto::services::raft_server;
@@ -17,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::super::snapshot::SnapshotStore;
 use super::super::types::Raft;
 use super::message::{self, Append, Appended, Ballot, MessageError, SnapshotTaken, Transfer, Transferred, Voted};
-use super::transfer;
+use super::{link, transfer};
 
 /// When the leader was last heard: openraft itself remembers only whom it voted for, and with pre-vote an
 /// isolated follower would name its old leader for ever.
@@ -52,7 +51,7 @@ impl RaftService {
     /// Refuses whoever is no controller, and everyone once this one has stopped: a stream of entries into a
     /// stopped openraft would end without a word, and its sender would try the same connection for ever.
     fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        rpc::caller(request, Role::Controller)?;
+        link::check_caller(request)?;
         self.raft.metrics().borrow_watched().running_state.clone().map_err(stopped)
     }
 

@@ -15,6 +15,7 @@ use pontoon_proto::RaftMessage;
 use tokio::time::{Instant, timeout};
 use tonic::{Status, Streaming};
 
+use super::super::runtime;
 use super::super::snapshot::{SnapshotFile, SnapshotReader, SnapshotStore};
 use super::super::types::{SnapshotMeta, TypeConfig, Vote};
 use super::connection::Connection;
@@ -48,6 +49,7 @@ pub(super) async fn send(
     let mut cancel = std::pin::pin!(cancel);
     loop {
         tokio::select! {
+            biased;
             closed = &mut cancel => return Err(closed.into()),
             answer = timeout(LOOK, &mut answer) => match answer {
                 Ok(Ok(response)) => {
@@ -82,7 +84,7 @@ fn parts(
     let rest = stream::unfold((reader, 0), move |(mut reader, offset)| {
         let progress = progress.clone();
         async move {
-            let read = tokio::task::spawn_blocking(move || {
+            let read = runtime::blocking(move || {
                 let mut bytes = Vec::with_capacity(PART_BYTES);
                 let read = reader.by_ref().take(PART_BYTES as u64).read_to_end(&mut bytes);
                 read.map(|_| (reader, bytes))
@@ -137,14 +139,14 @@ pub(super) async fn receive(
             return Err(Status::invalid_argument(format!("part at {} where {received} was expected", part.offset)));
         }
         received += part.bytes.len() as u64;
-        file = tokio::task::spawn_blocking(move || file.write_all(&part.bytes).map(|()| file))
+        file = runtime::blocking(move || file.write_all(&part.bytes).map(|()| file))
             .await
             .map_err(|error| internal(&error))?
             .map_err(|error| internal(&error))?;
     }
     drop(file);
     incoming.0 = None;
-    let (meta, file) = tokio::task::spawn_blocking(move || store.received(path))
+    let (meta, file) = runtime::blocking(move || store.received(path))
         .await
         .map_err(|error| internal(&error))?
         .map_err(|error| internal(&error))?;
