@@ -1,10 +1,14 @@
 //! The only file that names sled, and what it takes to trust it (figures in decision 0001).
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
+
+use super::disk::{Batch, Disk, DiskError, SLOT_BYTES, SLOTS, Space};
 
 /// sled's page cache: the newest entries are in our own memory, so sled's is only for catching up.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
@@ -16,61 +20,63 @@ const UNLOCKED_WITHIN: Duration = Duration::from_secs(10);
 /// Between looks at the lock.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What sled answered, as text: its own errors are not `Send` everywhere and it also panics.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("sled, while {doing}: {why}")]
-pub(super) struct DatabaseError {
-    doing: &'static str,
-    why: String,
-}
-
-impl From<DatabaseError> for io::Error {
-    fn from(error: DatabaseError) -> Self {
-        io::Error::other(error)
-    }
-}
-
 /// Runs `operation`, in which sled may fail or panic: damaged files make 0.34.7 do both.
-fn guarded<T>(doing: &'static str, operation: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, DatabaseError> {
-    let fail = |why| Err(DatabaseError { doing, why });
+fn guarded<T>(doing: &'static str, operation: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, DiskError> {
     match panic::catch_unwind(AssertUnwindSafe(operation)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => fail(error.to_string()),
+        Ok(Err(error)) => {
+            let full = matches!(&error, sled::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull);
+            Err(DiskError { doing, why: format!("sled: {error}"), full })
+        }
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            fail(format!("panicked: {}", text.unwrap_or_else(|| "no message".to_owned())))
+            let why = format!("sled panicked: {}", text.unwrap_or_else(|| "no message".to_owned()));
+            Err(DiskError { doing, why, full: false })
         }
     }
 }
 
-/// Changes that take effect together.
-#[derive(Default)]
-pub(super) struct Batch {
-    inner: sled::Batch,
-    len: usize,
+fn failed(doing: &'static str) -> impl Fn(io::Error) -> DiskError {
+    move |error| DiskError { doing, why: error.to_string(), full: error.kind() == io::ErrorKind::StorageFull }
 }
 
-impl Batch {
-    /// Sets `key`.
-    pub(super) fn put(&mut self, key: &[u8], value: Vec<u8>) {
-        self.inner.insert(key, value);
-        self.len += 1;
-    }
-
-    /// Removes `key`.
-    pub(super) fn remove(&mut self, key: &[u8]) {
-        self.inner.remove(key);
-        self.len += 1;
-    }
-}
-
-/// An ordered map from bytes to bytes on disk.
-pub(super) struct Database {
+/// sled, open.
+struct Opened {
     db: sled::Db,
     // A second descriptor of sled's data file: `flush` alone writes with sync_file_range, which
     // neither updates the file's size nor reaches past the disk's cache.
     file: File,
+}
+
+impl Opened {
+    fn open(folder: &Path) -> Result<Self, DiskError> {
+        let config = sled::Config::new()
+            .path(folder)
+            .cache_capacity(CACHE_BYTES)
+            .mode(sled::Mode::LowSpace)
+            // We flush, and only we: an acknowledgement must follow the flush of just its records.
+            .flush_every_ms(None);
+        let db = guarded("opening the log", || config.open())?;
+        let file = File::open(folder.join("db")).map_err(failed("opening the log's file"))?;
+        Ok(Self { db, file })
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        guarded("flushing", || {
+            self.db.flush()?;
+            self.file.sync_data()?;
+            Ok(())
+        })
+    }
+}
+
+/// The log's disk: sled in one folder, the watermark's slots in a file beside it.
+pub(super) struct Database {
+    folder: PathBuf,
+    marks: File,
+    // None while it is opened anew.
+    opened: RwLock<Option<Opened>>,
 }
 
 impl Database {
@@ -93,89 +99,126 @@ impl Database {
         }
     }
 
-    /// Opens or makes the database in `folder`, which must be free.
-    pub(super) fn open(folder: &Path) -> Result<Self, DatabaseError> {
-        let config = sled::Config::new()
-            .path(folder)
-            .cache_capacity(CACHE_BYTES)
-            .mode(sled::Mode::LowSpace)
-            // We flush, and only we: an acknowledgement must follow the flush of just its records.
-            .flush_every_ms(None);
-        let db = guarded("opening the log", || config.open())?;
-        let file = File::open(folder.join("db"))
-            .map_err(|error| DatabaseError { doing: "opening the log's file", why: error.to_string() })?;
-        let database = Self { db, file };
-        database.sync()?;
+    /// Opens or makes the database in `folder`, which must be free, and the file of marks beside it.
+    pub(super) fn open(folder: &Path, marks: &Path) -> Result<Self, DiskError> {
+        let opened = Opened::open(folder)?;
+        opened.sync()?;
+        let marks = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(marks);
+        let marks = marks.map_err(failed("opening the watermark"))?;
         sync_folder(folder)?;
-        Ok(database)
+        Ok(Self { folder: folder.to_owned(), marks, opened: RwLock::new(Some(opened)) })
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DatabaseError> {
-        guarded("reading", || Ok(self.db.get(key)?.map(|value| value.to_vec())))
+    fn with<T>(&self, operation: impl FnOnce(&Opened) -> Result<T, DiskError>) -> Result<T, DiskError> {
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        let closed = || DiskError { doing: "using the log", why: "it could not be opened anew".into(), full: false };
+        operation(opened.as_ref().ok_or_else(closed)?)
+    }
+}
+
+impl Disk for Database {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        self.with(|opened| guarded("reading", || Ok(opened.db.get(key)?.map(|value| value.to_vec()))))
     }
 
-    /// Applies `batch`; durable after the next [`Database::sync`], and never in part.
-    pub(super) fn apply(&self, batch: Batch) -> Result<(), DatabaseError> {
-        if batch.len == 0 {
+    fn apply(&self, batch: &Batch) -> Result<(), DiskError> {
+        if batch.is_empty() {
             return Ok(());
         }
-        guarded("writing", || self.db.apply_batch(batch.inner))
+        let mut changes = sled::Batch::default();
+        for (key, value) in batch.changes() {
+            match value {
+                Some(value) => changes.insert(key.as_slice(), value.as_slice()),
+                None => changes.remove(key.as_slice()),
+            }
+        }
+        self.with(|opened| guarded("writing", || opened.db.apply_batch(changes)))
     }
 
-    /// Returns when everything applied before survives a power cut.
-    pub(super) fn sync(&self) -> Result<(), DatabaseError> {
-        guarded("flushing", || {
-            self.db.flush()?;
-            self.file.sync_data()?;
-            Ok(())
-        })
+    fn sync(&self) -> Result<(), DiskError> {
+        self.with(Opened::sync)
     }
 
-    /// Up to `limit` keys from `from` (inclusive) to `to` (exclusive), lowest first.
-    pub(super) fn keys(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, DatabaseError> {
-        guarded("listing", || self.db.range(from..to).keys().take(limit).map(|key| Ok(key?.to_vec())).collect())
+    fn keys(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, DiskError> {
+        let list = |db: &sled::Db| db.range(from..to).keys().take(limit).map(|key| Ok(key?.to_vec())).collect();
+        self.with(|opened| guarded("listing", || list(&opened.db)))
     }
 
-    /// The keys of this range, highest first, until `enough` says so.
-    pub(super) fn keys_from_the_end(
+    fn keys_from_the_end(
         &self,
         from: &[u8],
         to: &[u8],
-        mut enough: impl FnMut(&[Vec<u8>]) -> bool,
-    ) -> Result<Vec<Vec<u8>>, DatabaseError> {
-        guarded("listing", || {
+        enough: &mut dyn FnMut(&[Vec<u8>]) -> bool,
+    ) -> Result<Vec<Vec<u8>>, DiskError> {
+        let mut list = |db: &sled::Db| {
             let mut keys = Vec::new();
-            for key in self.db.range(from..to).keys().rev() {
+            for key in db.range(from..to).keys().rev() {
                 keys.push(key?.to_vec());
                 if enough(&keys) {
                     break;
                 }
             }
             Ok(keys)
-        })
+        };
+        self.with(|opened| guarded("listing", || list(&opened.db)))
     }
 
-    /// Hands each pair of this range to `visit`, lowest key first, until it says `false`.
-    pub(super) fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        mut visit: impl FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), DatabaseError> {
-        guarded("reading", || {
-            for pair in self.db.range(from..to) {
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), DiskError> {
+        let mut read = |db: &sled::Db| {
+            for pair in db.range(from..to) {
                 let (key, value) = pair?;
                 if !visit(&key, &value) {
                     break;
                 }
             }
             Ok(())
-        })
+        };
+        self.with(|opened| guarded("reading", || read(&opened.db)))
+    }
+
+    fn read_marks(&self) -> Result<[Option<Vec<u8>>; SLOTS], DiskError> {
+        let read = |slot: usize| {
+            let mut bytes = vec![0; SLOT_BYTES];
+            self.marks.read_exact_at(&mut bytes, (slot * SLOT_BYTES) as u64).map(|()| bytes).ok()
+        };
+        Ok(std::array::from_fn(read))
+    }
+
+    fn write_mark(&self, slot: usize, bytes: &[u8]) -> Result<(), DiskError> {
+        let mut block = vec![0; SLOT_BYTES];
+        block[..bytes.len()].copy_from_slice(bytes);
+        let written = self.marks.write_all_at(&block, (slot * SLOT_BYTES) as u64);
+        written.and_then(|()| self.marks.sync_data()).map_err(failed("writing the watermark"))
+    }
+
+    fn space(&self) -> Result<Space, DiskError> {
+        let found = nix::sys::statvfs::fstatvfs(&self.marks);
+        let found = found.map_err(|error| failed("looking for space")(error.into()))?;
+        let bytes = |blocks: nix::libc::fsblkcnt_t| blocks * found.fragment_size();
+        Ok(Space { free: bytes(found.blocks_available()), total: bytes(found.blocks()) })
+    }
+
+    fn reopen(&self) -> Result<(), DiskError> {
+        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        // Dropping what failed may fail and panic in turn; its files are all that counts.
+        let _ = guarded("closing the log", || {
+            drop(opened.take());
+            Ok(())
+        });
+        match Self::wait_until_free(&self.folder) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(DiskError { doing: "reopening the log", why: "it is still in use".into(), full: false });
+            }
+            Err(error) => return Err(failed("reopening the log")(error)),
+        }
+        *opened = Some(Opened::open(&self.folder)?);
+        Ok(())
     }
 }
 
 /// Makes the names in `folder` durable.
-fn sync_folder(folder: &Path) -> Result<(), DatabaseError> {
+fn sync_folder(folder: &Path) -> Result<(), DiskError> {
     let sync = || -> io::Result<()> {
         File::open(folder)?.sync_all()?;
         match folder.parent() {
@@ -183,5 +226,5 @@ fn sync_folder(folder: &Path) -> Result<(), DatabaseError> {
             _ => Ok(()),
         }
     };
-    sync().map_err(|error| DatabaseError { doing: "syncing the log's folder", why: error.to_string() })
+    sync().map_err(failed("syncing the log's folder"))
 }

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 /// One life of this store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct IdentityRecord {
-    pub(super) id: u64,
+pub(in crate::raft) struct IdentityRecord {
+    pub(in crate::raft) id: u64,
     /// Whether the cluster was made: `initialize` is called once in its life.
-    pub(super) initialized: bool,
+    pub(in crate::raft) initialized: bool,
 }
 
 pontoon_model::wire! {
@@ -34,6 +34,11 @@ fn path_in(folder: &Path) -> PathBuf {
 }
 
 impl IdentityRecord {
+    /// A store that was never part of a cluster.
+    pub(in crate::raft) fn new(id: ControllerId) -> Self {
+        Self { id: id.0, initialized: false }
+    }
+
     /// The identity in `folder`, if there is one.
     pub(super) fn load(folder: &Path) -> Result<Option<Self>, IdentityError> {
         let path = path_in(folder);
@@ -54,7 +59,7 @@ impl IdentityRecord {
         file::replace(&path, &bytes, 0o600).map_err(|source| IdentityError::Io { path, source })
     }
 
-    pub(super) fn id(self) -> ControllerId {
+    pub(in crate::raft) fn id(self) -> ControllerId {
         ControllerId(self.id)
     }
 }

@@ -1,13 +1,15 @@
-//! The Raft log and vote on disk: sled behind one file ([`database`]), one writing thread with group commit
-//! ([`writer`]), and the newest entries in memory ([`window`]).
+//! The Raft log and vote on disk: what it needs of one ([`disk`]), sled behind one file ([`database`]), one
+//! writer with group commit ([`writer`]), and the newest entries in memory ([`window`]).
 //!
 //! An append is acknowledged only after its group was flushed **and** its file synced; votes go through the
 //! same queue. What is not here yet is the durable watermark, quarantine and rejoining (decision 0001): a damaged
 //! or lost log is found when it is opened, and this controller refuses to start.
 
 mod database;
+pub(in crate::raft) mod disk;
 mod identity;
 mod record;
+mod recovery;
 mod window;
 mod writer;
 
@@ -26,15 +28,17 @@ use futures_util::{Stream, StreamExt, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use pontoon_model::ControllerId;
-use pontoon_model::wire::{self, Wire, WireError};
+use pontoon_model::wire::WireError;
 use tokio::sync::{mpsc, oneshot};
 
-use self::database::{Batch, Database};
-use self::identity::{IdentityError, IdentityRecord};
-use self::record::{COMMITTED, OWNER, OwnerRecord, PURGED, ReadError, VOTE};
+use self::database::Database;
+use self::disk::Disk;
+use self::identity::IdentityError;
+pub(in crate::raft) use self::identity::IdentityRecord;
+use self::recovery::Loss;
 use self::window::Window;
-use self::writer::{Operation, QUEUE, Writer};
-use super::layout::{LogIdRecord, VoteRecord, decode_as};
+pub(in crate::raft) use self::writer::Writer;
+use self::writer::{Operation, QUEUE};
 use super::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Bytes of entries in one message to a follower, so that a slow link still answers within its deadline.
@@ -107,14 +111,14 @@ pub struct LogStore {
 }
 
 struct Shared {
-    folder: PathBuf,
+    folder: Option<PathBuf>,
     queue: mpsc::Sender<Operation>,
     window: Arc<Mutex<Window>>,
     vote: Mutex<Option<Vote>>,
     committed: Mutex<Option<LogId>>,
     identity: Mutex<IdentityRecord>,
     /// None once closed.
-    database: Mutex<Option<Arc<Database>>>,
+    disk: Mutex<Option<Arc<dyn Disk>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -126,40 +130,77 @@ fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the Raft log is closed")
 }
 
-/// What is read when the store is opened.
-struct Recovered {
-    vote: Option<Vote>,
-    committed: Option<LogId>,
-    window: Window,
+/// Whose log a disk holds.
+#[derive(Debug, Clone)]
+pub(in crate::raft) struct Home {
+    /// The controller.
+    pub(in crate::raft) id: ControllerId,
+    /// Where its files are; none in a simulation, which keeps the identity itself.
+    pub(in crate::raft) folder: Option<PathBuf>,
+    /// What the store said of itself when it was last closed; none for a new one.
+    pub(in crate::raft) identity: Option<IdentityRecord>,
+}
+
+impl Home {
+    fn path(&self) -> PathBuf {
+        self.folder.clone().unwrap_or_default()
+    }
+
+    fn lost(&self, why: String) -> LogError {
+        LogError::DataLoss { path: self.path(), id: self.id, why }
+    }
+
+    fn refused(&self, loss: Loss) -> LogError {
+        match loss {
+            Loss::Lost(why) => self.lost(why),
+            Loss::OtherOwner(found) => LogError::OtherOwner { path: self.path(), found, expected: self.id },
+            Loss::TooNew(source) => LogError::TooNew { path: self.path(), source },
+        }
+    }
 }
 
 impl LogStore {
     /// Opens the log of controller `id` in `folder`, or makes it. Checks every entry.
     pub fn open(folder: &Path, id: ControllerId) -> Result<Self, LogError> {
-        fs::create_dir_all(folder).map_err(|source| LogError::Folder { path: folder.to_owned(), source })?;
-        let (database, identity) = open_owned(folder, id)?;
-        let recovered = recover(&database).map_err(|error| unreadable(folder, id, error))?;
-        let database = Arc::new(database);
+        let wrap = |source| LogError::Folder { path: folder.to_owned(), source };
+        fs::create_dir_all(folder).map_err(wrap)?;
+        let (database, home) = open_database(folder, id)?;
+        let new = home.identity.is_none();
+        let (store, writer) = Self::on(Arc::new(database), home)?;
+        if new {
+            store.identity().save(folder).map_err(identity_error)?;
+        }
+        let thread = std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || writer.run());
+        *lock(&store.shared.thread) = Some(thread.map_err(wrap)?);
+        Ok(store)
+    }
+
+    /// The log on `disk`, and the writer that must run for it: [`LogStore::open`] gives it a thread. The disk of a
+    /// new store is claimed, and its identity must be kept before the writer runs.
+    pub(in crate::raft) fn on(disk: Arc<dyn Disk>, home: Home) -> Result<(Self, Writer), LogError> {
+        let recovered = recovery::recover(disk.as_ref(), home.id, home.identity.is_some());
+        let recovered = recovered.map_err(|loss| home.refused(loss))?;
         let purging = recovered.window.purged().map(|purged| purged.index());
         let window = Arc::new(Mutex::new(recovered.window));
         let (queue, receiver) = mpsc::channel(QUEUE);
-        let writer = Writer::new(database.clone(), window.clone(), receiver, purging);
-        let thread = std::thread::Builder::new()
-            .name("raft-log".to_owned())
-            .spawn(move || writer.run())
-            .map_err(|source| LogError::Folder { path: folder.to_owned(), source })?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                folder: folder.to_owned(),
-                queue,
-                window,
-                vote: Mutex::new(recovered.vote),
-                committed: Mutex::new(recovered.committed),
-                identity: Mutex::new(identity),
-                database: Mutex::new(Some(database)),
-                thread: Mutex::new(Some(thread)),
-            }),
-        })
+        let writer = Writer::new(disk.clone(), window.clone(), receiver, purging);
+        let identity = home.identity.unwrap_or_else(|| IdentityRecord::new(home.id));
+        let shared = Shared {
+            folder: home.folder,
+            queue,
+            window,
+            vote: Mutex::new(recovered.vote),
+            committed: Mutex::new(recovered.committed),
+            identity: Mutex::new(identity),
+            disk: Mutex::new(Some(disk)),
+            thread: Mutex::new(None),
+        };
+        Ok((Self { shared: Arc::new(shared) }, writer))
+    }
+
+    /// What this store says of itself.
+    pub(in crate::raft) fn identity(&self) -> IdentityRecord {
+        *lock(&self.shared.identity)
     }
 
     /// Whether this store has been part of a cluster.
@@ -171,7 +212,9 @@ impl LogStore {
     pub fn mark_initialized(&self) -> Result<(), LogError> {
         let mut identity = lock(&self.shared.identity);
         let marked = IdentityRecord { initialized: true, ..*identity };
-        marked.save(&self.shared.folder).map_err(identity_error)?;
+        if let Some(folder) = &self.shared.folder {
+            marked.save(folder).map_err(identity_error)?;
+        }
         *identity = marked;
         Ok(())
     }
@@ -192,9 +235,9 @@ impl LogStore {
                 tracing::error!("the Raft log's writing thread panicked");
             }
         }
-        let database = lock(&self.shared.database).take();
+        let disk = lock(&self.shared.disk).take();
         // Dropping a sled database waits for its threads.
-        let _ = tokio::task::spawn_blocking(move || drop(database)).await;
+        let _ = tokio::task::spawn_blocking(move || drop(disk)).await;
     }
 
     async fn send(&self, operation: Operation) -> io::Result<()> {
@@ -212,11 +255,12 @@ impl LogStore {
         if located.stored.is_empty() {
             return Ok(located.cached);
         }
-        let database = lock(&self.shared.database).clone().ok_or_else(closed)?;
+        let disk = lock(&self.shared.disk).clone().ok_or_else(closed)?;
         let stored = located.stored;
         let read = tokio::task::spawn_blocking(move || {
             let mut entries = Vec::new();
-            record::read_entries(&database, stored.start, stored.end, |entry, _| entries.push(entry)).map(|()| entries)
+            record::read_entries(disk.as_ref(), stored.start, stored.end, |entry, _| entries.push(entry))
+                .map(|()| entries)
         });
         let mut entries = read.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         entries.extend(located.cached);
@@ -224,91 +268,30 @@ impl LogStore {
     }
 }
 
-/// Opens the database of `id`, after checking that the identity file and the database belong together.
-fn open_owned(folder: &Path, id: ControllerId) -> Result<(Database, IdentityRecord), LogError> {
-    let other = |found| LogError::OtherOwner { path: folder.to_owned(), found, expected: id };
-    let lost = |why: String| LogError::DataLoss { path: folder.to_owned(), id, why };
-    let known = IdentityRecord::load(folder).map_err(identity_error)?;
-    if let Some(known) = known.filter(|known| known.id() != id) {
-        return Err(other(known.id()));
+/// Opens the database of `id`, after checking that it is there if the identity file is.
+fn open_database(folder: &Path, id: ControllerId) -> Result<(Database, Home), LogError> {
+    let identity = IdentityRecord::load(folder).map_err(identity_error)?;
+    let home = Home { id, folder: Some(folder.to_owned()), identity };
+    if let Some(known) = identity.filter(|known| known.id() != id) {
+        return Err(home.refused(Loss::OtherOwner(known.id())));
     }
     let path = folder.join("log");
-    if known.is_some() && !path.join("db").exists() {
-        return Err(lost("its identity file is there, its database is not".to_owned()));
+    if identity.is_some() && !path.join("db").exists() {
+        return Err(home.lost("its identity file is there, its database is not".to_owned()));
     }
     match Database::wait_until_free(&path) {
         Ok(true) => {}
         Ok(false) => return Err(LogError::InUse { path }),
         Err(source) => return Err(LogError::Folder { path, source }),
     }
-    let database = Database::open(&path).map_err(|error| lost(error.to_string()))?;
-    let owner = database.get(OWNER).map_err(|error| lost(error.to_string()))?;
-    let owner = owner.map(|bytes| wire::decode::<OwnerRecord>(&bytes)).transpose();
-    match (owner.map_err(|error| lost(error.to_string()))?, known) {
-        (Some(owner), _) if owner.id != id.0 => Err(other(ControllerId(owner.id))),
-        (Some(_), Some(known)) => Ok((database, known)),
-        (None, Some(_)) => Err(lost("its database is empty".to_owned())),
-        // The identity is written after the database and before anything is acknowledged, so a database
-        // with a vote but without an identity file has lost that file.
-        (owner, None) => {
-            if database.get(VOTE).map_err(|error| lost(error.to_string()))?.is_some() {
-                return Err(lost("its database is there, its identity file is not".to_owned()));
-            }
-            if owner.is_none() {
-                claim(&database, id).map_err(|error| lost(error.to_string()))?;
-            }
-            let identity = IdentityRecord { id: id.0, initialized: false };
-            identity.save(folder).map_err(identity_error)?;
-            Ok((database, identity))
-        }
+    match Database::open(&path, &folder.join("watermark")) {
+        Ok(database) => Ok((database, home)),
+        Err(error) => Err(home.lost(error.to_string())),
     }
-}
-
-fn claim(database: &Database, id: ControllerId) -> io::Result<()> {
-    let mut batch = Batch::default();
-    batch.put(OWNER, wire::encode(&OwnerRecord { id: id.0 }).map_err(io::Error::other)?);
-    database.apply(batch)?;
-    Ok(database.sync()?)
-}
-
-fn recover(database: &Database) -> Result<Recovered, ReadError> {
-    let vote = stored::<VoteRecord, Vote>(database, VOTE)?;
-    let committed = stored::<LogIdRecord, LogId>(database, COMMITTED)?;
-    let purged = stored::<LogIdRecord, LogId>(database, PURGED)?;
-    let mut window = Window::after(purged);
-    let start = purged.map_or(0, |purged| purged.index() + 1);
-    let mut gap = None;
-    record::read_entries(database, start, u64::MAX, |entry, _| {
-        let index = entry.log_id.index();
-        // The first entry of a log that was never purged may have any index.
-        let follows = purged.is_none() || window.last() != purged || index == start;
-        match window.push(entry) {
-            Ok(()) if follows => window.durable(index),
-            _ => gap = gap.or(Some(index)),
-        }
-    })?;
-    match gap {
-        Some(index) => Err(ReadError::Damaged { index, why: "entries before it are missing".to_owned() }),
-        None => Ok(Recovered { vote, committed, window }),
-    }
-}
-
-fn stored<R: Wire, T: From<R>>(database: &Database, key: &[u8]) -> Result<Option<T>, ReadError> {
-    let bytes = database.get(key)?;
-    bytes.map(|bytes| decode_as::<R, T>(&bytes)).transpose().map_err(|source| ReadError::Wire { index: 0, source })
 }
 
 fn identity_error(error: IdentityError) -> LogError {
     LogError::Identity { why: error.to_string() }
-}
-
-fn unreadable(folder: &Path, id: ControllerId, error: ReadError) -> LogError {
-    match error {
-        ReadError::Wire { source: source @ WireError::TooNew { .. }, .. } => {
-            LogError::TooNew { path: folder.to_owned(), source }
-        }
-        error => LogError::DataLoss { path: folder.to_owned(), id, why: error.to_string() },
-    }
 }
 
 /// `start..end` of any range of indexes.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::layout::{decode_entry, encode_entry};
 use super::super::types::Entry;
-use super::database::{Batch, Database, DatabaseError};
+use super::disk::{Batch, Disk, DiskError};
 
 /// Bytes of an entry per part. With its envelope and key a part stays under 4 KiB, and a full sled node
 /// (17 parts) under 128 KiB, beyond which sled writes separate blob files and never syncs them.
@@ -63,7 +63,7 @@ pontoon_model::wire! {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadError {
     #[error(transparent)]
-    Database(#[from] DatabaseError),
+    Disk(#[from] DiskError),
     #[error("entry {index} is damaged: {why}")]
     Damaged { index: u64, why: String },
     #[error("entry {index} cannot be read: {source}")]
@@ -163,7 +163,7 @@ impl Assembly {
 /// Reads entries `start..end` in order, as far as they are there, and hands each to `visit` with its size.
 /// A hole between them is an error.
 pub(super) fn read_entries(
-    database: &Database,
+    disk: &dyn Disk,
     start: u64,
     end: u64,
     mut visit: impl FnMut(Entry, usize),
@@ -171,7 +171,7 @@ pub(super) fn read_entries(
     let mut open: Option<Assembly> = None;
     let mut failed = None;
     let mut finish = |assembly: Assembly| assembly.finish().map(|(entry, size)| visit(entry, size));
-    database.scan(&key(start, 0), &key(end, 0), |key, value| {
+    disk.scan(&key(start, 0), &key(end, 0), &mut |key, value| {
         let mut step = || {
             let Some((index, part)) = parse_key(key) else {
                 return Err(ReadError::Damaged { index: 0, why: format!("a key of {} bytes", key.len()) });

@@ -10,10 +10,13 @@ use openraft::storage::RaftLogStorageExt;
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::vote::{RaftLeaderId, RaftVote};
 use openraft::{RaftLogReader, StorageError, storage::RaftLogStorage};
+use pontoon_model::wire;
 
 use super::super::snapshot::SnapshotStore;
 use super::super::state_machine::StateMachine;
 use super::super::types::EntryBytes;
+use super::disk::Batch;
+use super::record::{OwnerRecord, VOTE};
 use super::*;
 
 type Committed = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
@@ -162,8 +165,8 @@ async fn purged_entries_leave_the_disk_in_slices() {
     let mut store = LogStore::open(folder.path(), ID).unwrap();
     append(&mut store, entries(0..2_500, 10)).await;
     store.purge(log_id(1, 2_400)).await.unwrap();
-    let database = lock(&store.shared.database).clone().unwrap();
-    let stored = || database.keys(&record::from_index(0), record::AFTER_ENTRIES, usize::MAX).unwrap().len();
+    let disk = lock(&store.shared.disk).clone().unwrap();
+    let stored = || disk.keys(&record::from_index(0), record::AFTER_ENTRIES, usize::MAX).unwrap().len();
     // The purge is answered with its first slice, so that votes need not wait for the rest.
     let all_gone = async {
         while stored() > 99 {
@@ -172,7 +175,7 @@ async fn purged_entries_leave_the_disk_in_slices() {
     };
     tokio::time::timeout(BOUND, all_gone).await.expect("purged entries stay on disk");
     assert_eq!(stored(), 99);
-    drop(database);
+    drop(disk);
     store.close().await;
 }
 
@@ -241,7 +244,7 @@ async fn a_lost_database_is_not_taken_for_a_new_controller() {
     fs::remove_dir_all(folder.path().join("log")).unwrap();
     assert!(data_loss(folder.path()).contains("must not vote as c7 again"));
     // Nor when something has made an empty one in its place.
-    drop(Database::open(&folder.path().join("log")).unwrap());
+    drop(database(folder.path()));
     assert!(data_loss(folder.path()).contains("its database is empty"));
 }
 
@@ -284,13 +287,17 @@ async fn the_marker_of_a_made_cluster_stays() {
     store.close().await;
 }
 
+fn database(folder: &Path) -> Database {
+    assert!(Database::wait_until_free(&folder.join("log")).unwrap());
+    Database::open(&folder.join("log"), &folder.join("watermark")).unwrap()
+}
+
 /// Opens the database alone and changes it.
 fn tamper(folder: &Path, change: impl FnOnce(&mut Batch)) {
-    assert!(Database::wait_until_free(&folder.join("log")).unwrap());
-    let database = Database::open(&folder.join("log")).unwrap();
+    let database = database(folder);
     let mut batch = Batch::default();
     change(&mut batch);
-    database.apply(batch).unwrap();
+    database.apply(&batch).unwrap();
     database.sync().unwrap();
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::layout::{LogIdRecord, VoteRecord};
 use super::super::types::{Entry, LogId, TypeConfig, Vote};
-use super::database::{Batch, Database, DatabaseError};
+use super::disk::{Batch, Disk, DiskError};
 use super::record::{self, AFTER_ENTRIES, COMMITTED, PURGED, VOTE};
 use super::window::Window;
 
@@ -26,7 +26,7 @@ const SLICE: usize = 1_000;
 type Answer = oneshot::Sender<io::Result<()>>;
 
 /// One write. All are done in the order they came.
-pub(super) enum Operation {
+pub(in crate::raft) enum Operation {
     Append {
         entries: Vec<Entry>,
         done: IOFlushed<TypeConfig>,
@@ -68,20 +68,29 @@ impl Waiting {
 #[derive(Debug, thiserror::Error)]
 enum WriteError {
     #[error(transparent)]
-    Database(#[from] DatabaseError),
+    Disk(#[from] DiskError),
     #[error(transparent)]
     Wire(#[from] WireError),
 }
 
-/// The writing thread's own state.
-pub(super) struct Writer {
-    database: Arc<Database>,
+/// What writes: a thread of its own in production, a task under simulated time in a simulation.
+pub(in crate::raft) struct Writer {
+    disk: Arc<dyn Disk>,
     window: Arc<Mutex<Window>>,
     queue: mpsc::Receiver<Operation>,
+    /// Taken from the queue and not yet written.
+    taken: Vec<Operation>,
     /// Entries up to here still lie in the database; they are removed slice by slice.
     purging: Option<u64>,
     /// After a failed write nothing is written any more: what is on disk is unknown.
     failed: Option<String>,
+}
+
+/// What taking from the queue came to.
+enum Taken {
+    Work,
+    Nothing,
+    Closed,
 }
 
 /// What one group has gathered.
@@ -96,46 +105,72 @@ struct Group {
 
 impl Writer {
     pub(super) fn new(
-        database: Arc<Database>,
+        disk: Arc<dyn Disk>,
         window: Arc<Mutex<Window>>,
         queue: mpsc::Receiver<Operation>,
         purging: Option<u64>,
     ) -> Self {
-        Self { database, window, queue, purging, failed: None }
+        Self { disk, window, queue, taken: Vec::with_capacity(GROUP), purging, failed: None }
     }
 
     /// Writes until it is told to stop or nobody can tell it any more.
     pub(super) fn run(mut self) {
-        let mut operations = Vec::with_capacity(GROUP);
-        while self.wait(&mut operations) {
-            if self.group(operations.drain(..)) {
+        while self.wait() {
+            if !self.step() {
                 break;
             }
         }
-        // A clean end needs no flush: what was acknowledged is on disk. `committed` is worth one.
-        if let Err(error) = self.database.sync() {
-            tracing::warn!(%error, "the log could not be flushed at the end");
-        }
+        self.finish();
     }
 
     /// Waits for work; `false` when there will be none.
-    fn wait(&mut self, operations: &mut Vec<Operation>) -> bool {
-        match self.queue.try_recv() {
-            Ok(operation) => operations.push(operation),
-            Err(mpsc::error::TryRecvError::Empty) if self.purging.is_some() => return true,
-            Err(mpsc::error::TryRecvError::Empty) => match self.queue.blocking_recv() {
-                Some(operation) => operations.push(operation),
-                None => return false,
-            },
-            Err(mpsc::error::TryRecvError::Disconnected) => return false,
+    fn wait(&mut self) -> bool {
+        match self.take() {
+            Taken::Work => true,
+            Taken::Nothing => self.queue.blocking_recv().is_some_and(|operation| self.took(operation)),
+            Taken::Closed => false,
         }
-        while operations.len() < GROUP {
+    }
+
+    /// Waits for work as [`Writer::run`] does, in a task; then call [`Writer::step`]. `false` when there will be none.
+    pub(in crate::raft) async fn gather(&mut self) -> bool {
+        match self.take() {
+            Taken::Work => true,
+            Taken::Nothing => self.queue.recv().await.is_some_and(|operation| self.took(operation)),
+            Taken::Closed => false,
+        }
+    }
+
+    /// Takes what there is, without waiting.
+    fn take(&mut self) -> Taken {
+        while self.taken.len() < GROUP {
             match self.queue.try_recv() {
-                Ok(operation) => operations.push(operation),
+                Ok(operation) => self.taken.push(operation),
+                Err(mpsc::error::TryRecvError::Disconnected) if self.taken.is_empty() => return Taken::Closed,
                 Err(_) => break,
             }
         }
+        if self.taken.is_empty() && self.purging.is_none() { Taken::Nothing } else { Taken::Work }
+    }
+
+    /// The first of a group, and what came with it.
+    fn took(&mut self, operation: Operation) -> bool {
+        self.taken.push(operation);
+        self.take();
         true
+    }
+
+    /// Writes one group; `false` to stop.
+    pub(in crate::raft) fn step(&mut self) -> bool {
+        let operations = std::mem::take(&mut self.taken);
+        !self.group(operations.into_iter())
+    }
+
+    /// A clean end needs no flush: what was acknowledged is on disk. `committed` is worth one.
+    pub(in crate::raft) fn finish(&mut self) {
+        if let Err(error) = self.disk.sync() {
+            tracing::warn!(%error, "the log could not be flushed at the end");
+        }
     }
 
     /// Writes one group; `true` to stop.
@@ -184,7 +219,7 @@ impl Writer {
                 group.must_sync = true;
                 if write {
                     // Removal looks at what is stored, so what waits in the batch must be stored first.
-                    self.database.apply(std::mem::take(&mut group.batch))?;
+                    self.disk.apply(&std::mem::take(&mut group.batch))?;
                     group.last_appended = None;
                     self.truncate(from)?;
                 }
@@ -202,9 +237,9 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&mut self, mut batch: Batch, must_sync: bool, only_purging: bool) -> Result<(), DatabaseError> {
+    fn write(&mut self, mut batch: Batch, must_sync: bool, only_purging: bool) -> Result<(), DiskError> {
         if let Some(upto) = self.purging {
-            let keys = self.database.keys(&record::from_index(0), &record::from_index(upto + 1), SLICE)?;
+            let keys = self.disk.keys(&record::from_index(0), &record::from_index(upto + 1), SLICE)?;
             for key in &keys {
                 batch.remove(key);
             }
@@ -213,18 +248,18 @@ impl Writer {
                 self.purging = None;
             }
         }
-        self.database.apply(batch)?;
+        self.disk.apply(&batch)?;
         // The durable watermark (decision 0001) belongs here: written and synced before the answers.
-        if must_sync { self.database.sync() } else { Ok(()) }
+        if must_sync { self.disk.sync() } else { Ok(()) }
     }
 
     /// Removes entries from `from` on, from the end backward and whole entries at a time, so that a crash
     /// leaves a shorter log and neither a hole nor half an entry.
-    fn truncate(&self, from: u64) -> Result<(), DatabaseError> {
+    fn truncate(&self, from: u64) -> Result<(), DiskError> {
         loop {
-            let enough =
+            let mut enough =
                 |keys: &[Vec<u8>]| keys.len() >= SLICE && keys.last().is_some_and(|key| record::begins_entry(key));
-            let keys = self.database.keys_from_the_end(&record::from_index(from), AFTER_ENTRIES, enough)?;
+            let keys = self.disk.keys_from_the_end(&record::from_index(from), AFTER_ENTRIES, &mut enough)?;
             if keys.is_empty() {
                 return Ok(());
             }
@@ -232,7 +267,7 @@ impl Writer {
             for key in &keys {
                 batch.remove(key);
             }
-            self.database.apply(batch)?;
+            self.disk.apply(&batch)?;
         }
     }
 }
