@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-setup test setup images build check fix bench
+.PHONY: help demo demo-setup test setup images build check fix bench sim
 
 CARGO ?= cargo
 NEXTEST_PROFILE := $(if $(CI),ci,default)
@@ -45,6 +45,9 @@ check: ## formatting, clippy, docs, dependencies, ansible; writes nothing
 fix: ## format, and apply what clippy suggests
 	$(CARGO) fmt --all
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+sim: ## thousands of seeds of the controllers' simulation; PONTOON_SIM_SEEDS=how many, PONTOON_SIM_SEED=which one to replay
+	PONTOON_SIM_SEEDS=$${PONTOON_SIM_SEEDS:-5000} $(CARGO) test --locked --profile sim -p pontoon-controller --lib simulation:: -- --nocapture
 
 bench: build ## every figure of benches/README.md
 	PONTOON_BIN=$(CURDIR)/target/release/pontoon $(CARGO) run --release --locked -p pontoon-benches

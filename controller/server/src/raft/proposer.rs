@@ -161,7 +161,8 @@ impl Proposer {
                     (last, hint, busy) = (why, elsewhere.filter(|elsewhere| *elsewhere != leader), false);
                 }
             }
-            if timeout_at(deadline, tokio::time::sleep(backoff.wait_by(&mut runtime::rng()))).await.is_err() {
+            let wait = backoff.wait_by(&mut runtime::rng());
+            if timeout_at(deadline, tokio::time::sleep(wait)).await.is_err() {
                 return Err(if busy { ProposeError::Busy } else { ProposeError::NoLeader { last } });
             }
         }

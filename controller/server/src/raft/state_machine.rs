@@ -77,6 +77,8 @@ impl StateMachine {
     }
 
     fn apply_one(&mut self, entry: Entry) -> Result<Applied, ApplyError> {
+        #[cfg(test)]
+        let seen = entry.clone();
         let index = entry.log_id.index();
         let applied = match entry.payload {
             EntryPayload::Blank => Applied::default(),
@@ -93,6 +95,8 @@ impl StateMachine {
             }
         };
         self.applied = Some(entry.log_id);
+        #[cfg(test)]
+        super::simulation::applied(&seen, &applied, &self.state);
         Ok(applied)
     }
 
@@ -159,6 +163,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.state = state;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
+        #[cfg(test)]
+        super::simulation::installed(meta, &self.state);
         self.publish();
         Ok(())
     }

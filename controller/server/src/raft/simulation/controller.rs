@@ -8,8 +8,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::RaftLogStorage;
 use openraft::vote::{RaftLeaderId, RaftVote};
 use openraft::{RaftLogReader, ServerState};
-use pontoon_kit::{Identity, Role, rpc};
-use pontoon_model::wire;
+use pontoon_kit::Identity;
 use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{

@@ -17,8 +17,8 @@ pub(super) enum Planted {
     SyncLies,
     /// The vote is not among what survives a restart.
     VoteForgotten,
-    /// Retries carry a key of their own.
-    KeysForgotten,
+    /// Reads that should see all do not ask the leader.
+    StaleReads,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -10,7 +10,7 @@ use tokio::task::{JoinError, JoinHandle};
 use super::life::Life;
 
 /// The thread's random numbers, or seeded ones.
-pub(in super::super) enum Rng {
+pub enum Rng {
     Thread(ThreadRng),
     Seeded(SmallRng),
 }
