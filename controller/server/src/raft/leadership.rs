@@ -98,6 +98,6 @@ pub(super) async fn until<T>(
         if let Some(value) = found(&leadership.borrow_and_update()) {
             return Some(value);
         }
-        leadership.changed().await.ok()?;
+        runtime::changed(leadership).await.ok()?;
     }
 }

@@ -13,16 +13,21 @@ use openraft::impls::TokioRuntime;
 #[cfg(test)]
 use super::simulation::seam;
 
-pub(super) use self::seam::{blocking, rng, spawn, unix_millis};
+pub(super) use self::seam::{blocking, changed, rng, spawn, unix_millis};
 
 /// What production uses.
 #[cfg(not(test))]
 mod seam {
     use std::future::Future;
 
+    use openraft::AsyncRuntime;
+    use openraft::impls::TokioRuntime;
+    use tokio::sync::watch;
     use tokio::task::{JoinError, JoinHandle};
 
     pub(in super::super) type Rng = rand::rngs::ThreadRng;
+
+    pub(in super::super) type Watch = <TokioRuntime as AsyncRuntime>::Watch;
 
     /// Random numbers.
     pub(in super::super) fn rng() -> Rng {
@@ -47,6 +52,11 @@ mod seam {
         tokio::task::spawn_blocking(work)
     }
 
+    /// Waits until `watched` changes.
+    pub(in super::super) async fn changed<T>(watched: &mut watch::Receiver<T>) -> Result<(), watch::error::RecvError> {
+        watched.changed().await
+    }
+
     /// The wall clock.
     pub(in super::super) fn unix_millis() -> u64 {
         pontoon_kit::clock::unix_millis()
@@ -66,7 +76,7 @@ impl AsyncRuntime for Runtime {
     type Timeout<R, T: Future<Output = R> + Send> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = seam::Rng;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
-    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+    type Watch = seam::Watch;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
     type Mutex<T: Send + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
 

@@ -52,7 +52,7 @@ impl StateFeed {
     /// Waits until there is a newer state than the last one this call returned; never goes back, and may
     /// skip states in between. Waits for ever once the consensus has ended.
     pub async fn changed(&mut self) -> Arc<State> {
-        if self.newest.changed().await.is_err() {
+        if runtime::changed(&mut self.newest).await.is_err() {
             std::future::pending::<()>().await;
         }
         self.newest.borrow_and_update().clone()

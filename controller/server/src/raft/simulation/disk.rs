@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use imbl::OrdMap;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::events::{self, Event};
 use super::life::Life;
@@ -35,7 +35,7 @@ pub(super) enum Cut {
 pub(super) struct SimDisk {
     node: usize,
     state: Mutex<State>,
-    stalled: watch::Sender<bool>,
+    moving: Notify,
 }
 
 struct State {
@@ -51,6 +51,7 @@ struct State {
     /// What a sync takes, in percent of the plan's.
     slowness: u64,
     full: bool,
+    stalled: bool,
     armed: Option<Cut>,
 }
 
@@ -65,9 +66,10 @@ impl SimDisk {
             identity: None,
             slowness: 100,
             full: false,
+            stalled: false,
             armed: None,
         };
-        Arc::new(Self { node, state: Mutex::new(state), stalled: watch::channel(false).0 })
+        Arc::new(Self { node, state: Mutex::new(state), moving: Notify::new() })
     }
 
     /// What is left after the process or the machine ended: the durable part and some of the batches after it.
@@ -108,7 +110,8 @@ impl SimDisk {
     }
 
     pub(super) fn set_stalled(&self, stalled: bool) {
-        self.stalled.send_replace(stalled);
+        lock(&self.state).stalled = stalled;
+        self.moving.notify_waiters();
     }
 
     /// Nothing is wrong with it any more.
@@ -130,11 +133,8 @@ impl SimDisk {
     }
 
     async fn until_moving(&self) {
-        let mut stalled = self.stalled.subscribe();
-        while *stalled.borrow_and_update() {
-            if stalled.changed().await.is_err() {
-                return;
-            }
+        while lock(&self.state).stalled {
+            self.moving.notified().await;
         }
     }
 }

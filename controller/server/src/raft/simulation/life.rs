@@ -96,10 +96,6 @@ impl Life {
         };
         parked.into_iter().for_each(Waker::wake);
     }
-
-    pub(super) fn is_paused(&self) -> bool {
-        lock(&self.scheduling).paused
-    }
 }
 
 /// A task that runs only while its life does.

@@ -35,6 +35,7 @@ mod run;
 pub(super) mod seam;
 mod tests;
 mod trace;
+pub(super) mod watch;
 pub(super) mod wire;
 mod world;
 

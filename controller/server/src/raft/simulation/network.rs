@@ -1,12 +1,12 @@
 //! The network between simulated controllers: who listens, how long bytes take, who is cut off from whom.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use pontoon_kit::rpc::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::controller::Services;
 use super::life::Life;
@@ -44,12 +44,13 @@ type Listener = (Arc<Life>, Services);
 pub(super) struct Network {
     delays: Delays,
     state: Mutex<State>,
-    changed: watch::Sender<u64>,
+    healed: Notify,
 }
 
 #[derive(Default)]
 struct State {
     listening: BTreeMap<usize, Listener>,
+    changes: u64,
     /// From whom nothing reaches whom, and since which change.
     cut: BTreeMap<(usize, usize), u64>,
     connections: Vec<Weak<Connection>>,
@@ -57,7 +58,7 @@ struct State {
 
 impl Network {
     pub(super) fn new(delays: Delays) -> Self {
-        Self { delays, state: Mutex::default(), changed: watch::channel(0).0 }
+        Self { delays, state: Mutex::default(), healed: Notify::new() }
     }
 
     pub(super) fn delay(&self, world: &World, from: usize, to: usize) -> Duration {
@@ -71,14 +72,12 @@ impl Network {
 
     /// Waits until bytes from `from` reach `to`.
     pub(super) async fn until_open(&self, from: usize, to: usize) {
-        if !lock(&self.state).cut.contains_key(&(from, to)) {
+        let is_cut = || lock(&self.state).cut.contains_key(&(from, to));
+        if !is_cut() {
             return;
         }
-        let mut changed = self.changed.subscribe();
-        while lock(&self.state).cut.contains_key(&(from, to)) {
-            if changed.changed().await.is_err() {
-                return;
-            }
+        while is_cut() {
+            self.healed.notified().await;
         }
         // TCP notices that the way is free again when it next tries.
         tokio::time::sleep(self.delays.again / 4).await;
@@ -126,9 +125,13 @@ impl Network {
 
     /// Nothing from `from` reaches `to`, until it is healed.
     pub(super) fn cut(&self, world: &Arc<World>, from: usize, to: usize) {
-        let change = self.change(|state, change| {
+        let change = {
+            let mut state = lock(&self.state);
+            state.changes += 1;
+            let change = state.changes;
             state.cut.entry((from, to)).or_insert(change);
-        });
+            change
+        };
         // Without answers to its probes either end gives the connection up.
         let (world, wait) = (world.clone(), self.keep_alive(world));
         tokio::spawn(async move {
@@ -140,18 +143,8 @@ impl Network {
     }
 
     pub(super) fn heal(&self) {
-        self.change(|state, _| state.cut.clear());
-    }
-
-    pub(super) fn cuts(&self) -> BTreeSet<(usize, usize)> {
-        lock(&self.state).cut.keys().copied().collect()
-    }
-
-    fn change(&self, change: impl FnOnce(&mut State, u64)) -> u64 {
-        let number = *self.changed.borrow() + 1;
-        change(&mut lock(&self.state), number);
-        self.changed.send_replace(number);
-        number
+        lock(&self.state).cut.clear();
+        self.healed.notify_waiters();
     }
 
     /// Breaks all connections between two controllers, as a firewall that forgets them does.

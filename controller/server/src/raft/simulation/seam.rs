@@ -2,12 +2,16 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use rand::rngs::{SmallRng, ThreadRng};
 use rand::{SeedableRng, TryRng};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::life::Life;
+pub(in super::super) use super::watch::OrderedWatch as Watch;
 
 /// The thread's random numbers, or seeded ones.
 pub enum Rng {
@@ -73,6 +77,22 @@ where
             }
             None => tokio::task::spawn_blocking(work).await,
         }
+    }
+}
+
+/// How often a simulated controller looks.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// tokio draws lots whom it tells first, so that simulated controllers must look by themselves.
+pub(in super::super) async fn changed<T>(watched: &mut watch::Receiver<T>) -> Result<(), watch::error::RecvError> {
+    if Life::current().is_none() {
+        return watched.changed().await;
+    }
+    loop {
+        if let Some(changed) = watched.changed().now_or_never() {
+            return changed;
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
