@@ -228,11 +228,12 @@ async fn open_stores(config: &ConsensusConfig) -> Result<(LogStore, Arc<Snapshot
     let folder = config.data_dir.join("raft");
     let id = config.id;
     let opened = runtime::blocking(move || {
-        #[cfg(test)]
-        let log = super::simulation::open_log(id).unwrap_or_else(|| LogStore::open(&folder, id))?;
-        #[cfg(not(test))]
-        let log = LogStore::open(&folder, id)?;
         let snapshots = SnapshotStore::open(&folder.join("snapshots"))?;
+        let covered = snapshots.covered();
+        #[cfg(test)]
+        let log = super::simulation::open_log(id, covered).unwrap_or_else(|| LogStore::open(&folder, id, covered))?;
+        #[cfg(not(test))]
+        let log = LogStore::open(&folder, id, covered)?;
         Ok((log, Arc::new(snapshots)))
     });
     opened.await.unwrap_or_else(|error| Err(ConsensusError::Start { id, why: error.to_string() }))

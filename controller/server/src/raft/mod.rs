@@ -30,7 +30,7 @@ pub use self::batcher::{MAX_BYTES, MAX_COMMANDS};
 pub use self::config::{ConsensusConfig, Member, Timing};
 pub use self::consensus::{Consensus, ConsensusError, MemberStatus};
 pub use self::leadership::Leadership;
-pub use self::log_store::LogError;
+pub use self::log_store::{DiskHealth, IdentityRecord, LogError, LogStore, identity_in, quarantine, replace};
 pub use self::network::RaftService;
 pub use self::proposer::{ProposeError, ProposeHereError, Proposer};
 pub use self::snapshot::SnapshotError;

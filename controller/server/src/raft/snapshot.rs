@@ -129,6 +129,12 @@ impl SnapshotStore {
         Ok(store)
     }
 
+    /// The last entry that the snapshot in place holds.
+    pub(super) fn covered(&self) -> Option<u64> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().and_then(|current| current.last_log_id).map(|last| last.index())
+    }
+
     fn current_path(&self) -> PathBuf {
         self.folder.join(CURRENT)
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
@@ -82,7 +82,7 @@ pub(super) struct Database {
 impl Database {
     /// Waits until nobody else has the database in `folder` open; `false` if somebody still has.
     pub(super) fn wait_until_free(folder: &Path) -> io::Result<bool> {
-        let file = match File::open(folder.join("db")) {
+        let file = match File::options().read(true).write(true).open(folder.join("db")) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
             Err(error) => return Err(error),
@@ -103,7 +103,10 @@ impl Database {
     pub(super) fn open(folder: &Path, marks: &Path) -> Result<Self, DiskError> {
         let opened = Opened::open(folder)?;
         opened.sync()?;
-        let marks = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(marks);
+        // Written in place and durable in one call; figures in decision 0007.
+        let flags = nix::libc::O_DSYNC;
+        let marks =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(marks);
         let marks = marks.map_err(failed("opening the watermark"))?;
         sync_folder(folder)?;
         Ok(Self { folder: folder.to_owned(), marks, opened: RwLock::new(Some(opened)) })
@@ -187,8 +190,7 @@ impl Disk for Database {
     fn write_mark(&self, slot: usize, bytes: &[u8]) -> Result<(), DiskError> {
         let mut block = vec![0; SLOT_BYTES];
         block[..bytes.len()].copy_from_slice(bytes);
-        let written = self.marks.write_all_at(&block, (slot * SLOT_BYTES) as u64);
-        written.and_then(|()| self.marks.sync_data()).map_err(failed("writing the watermark"))
+        self.marks.write_all_at(&block, (slot * SLOT_BYTES) as u64).map_err(failed("writing the watermark"))
     }
 
     fn space(&self) -> Result<Space, DiskError> {

@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 
 /// One life of this store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::raft) struct IdentityRecord {
+pub struct IdentityRecord {
     pub(in crate::raft) id: u64,
-    /// Whether the cluster was made: `initialize` is called once in its life.
+    /// Whether the cluster was made: `initialize` is called once in its life, and by a replacement never.
     pub(in crate::raft) initialized: bool,
+    /// The store of the same machine in whose place this one is.
+    pub(super) replaces: Option<u64>,
 }
 
 pontoon_model::wire! {
@@ -36,7 +38,17 @@ fn path_in(folder: &Path) -> PathBuf {
 impl IdentityRecord {
     /// A store that was never part of a cluster.
     pub(in crate::raft) fn new(id: ControllerId) -> Self {
-        Self { id: id.0, initialized: false }
+        Self { id: id.0, initialized: false, replaces: None }
+    }
+
+    /// A store in the place of that of `old`, under an id that was never used.
+    pub(super) fn replacing(old: ControllerId) -> Self {
+        Self { id: rand::random(), initialized: true, replaces: Some(old.0) }
+    }
+
+    /// Whose place it takes.
+    pub fn replaces(self) -> Option<ControllerId> {
+        self.replaces.map(ControllerId)
     }
 
     /// The identity in `folder`, if there is one.
@@ -59,7 +71,8 @@ impl IdentityRecord {
         file::replace(&path, &bytes, 0o600).map_err(|source| IdentityError::Io { path, source })
     }
 
-    pub(in crate::raft) fn id(self) -> ControllerId {
+    /// The Raft id of this life of the store.
+    pub fn id(self) -> ControllerId {
         ControllerId(self.id)
     }
 }

@@ -1,15 +1,18 @@
 //! The Raft log and vote on disk: what it needs of one ([`disk`]), sled behind one file ([`database`]), one
 //! writer with group commit ([`writer`]), and the newest entries in memory ([`window`]).
 //!
-//! An append is acknowledged only after its group was flushed **and** its file synced; votes go through the
-//! same queue. What is not here yet is the durable watermark, quarantine and rejoining (decision 0001): a damaged
-//! or lost log is found when it is opened, and this controller refuses to start.
+//! An append is acknowledged only after its group was flushed, its file synced **and** the [`watermark`] written;
+//! votes go through the same queue. A log that is lost, damaged or shorter than its watermark is found when it is
+//! opened ([`recovery`]). While the disk has too little [`room`], appends are held.
 
 mod database;
 pub(in crate::raft) mod disk;
 mod identity;
+mod quarantine;
 mod record;
 mod recovery;
+mod room;
+mod watermark;
 mod window;
 mod writer;
 
@@ -21,6 +24,7 @@ use std::fs;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -29,13 +33,16 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use pontoon_model::ControllerId;
 use pontoon_model::wire::WireError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::database::Database;
 use self::disk::Disk;
 use self::identity::IdentityError;
-pub(in crate::raft) use self::identity::IdentityRecord;
+pub use self::identity::IdentityRecord;
+pub use self::quarantine::{identity_in, quarantine, replace};
 use self::recovery::Loss;
+pub use self::room::DiskHealth;
+use self::room::Room;
 use self::window::Window;
 pub(in crate::raft) use self::writer::Writer;
 use self::writer::{Operation, QUEUE};
@@ -95,6 +102,14 @@ pub enum LogError {
         /// What is wrong.
         why: String,
     },
+    /// Nothing is lost, but it cannot be opened without room.
+    #[error("the Raft log in {} cannot be opened, since the disk is full: {why}", path.display())]
+    Full {
+        /// Where.
+        path: PathBuf,
+        /// What the disk says.
+        why: String,
+    },
     /// A newer Pontoon wrote it.
     #[error("the Raft log in {}: {source}", path.display())]
     TooNew {
@@ -120,6 +135,8 @@ struct Shared {
     identity: Mutex<IdentityRecord>,
     /// None once closed.
     disk: Mutex<Option<Arc<dyn Disk>>>,
+    unsure: AtomicBool,
+    health: watch::Receiver<DiskHealth>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -156,18 +173,20 @@ impl Home {
             Loss::Lost(why) => self.lost(why),
             Loss::OtherOwner(found) => LogError::OtherOwner { path: self.path(), found, expected: self.id },
             Loss::TooNew(source) => LogError::TooNew { path: self.path(), source },
+            Loss::Full(why) => LogError::Full { path: self.path(), why },
         }
     }
 }
 
 impl LogStore {
-    /// Opens the log of controller `id` in `folder`, or makes it. Checks every entry.
-    pub fn open(folder: &Path, id: ControllerId) -> Result<Self, LogError> {
+    /// Opens the log of controller `id` in `folder`, or makes it. Checks every entry, and that nothing that was
+    /// acknowledged is missing; `covered` is the last entry that the snapshot in place holds.
+    pub fn open(folder: &Path, id: ControllerId, covered: Option<u64>) -> Result<Self, LogError> {
         let wrap = |source| LogError::Folder { path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(wrap)?;
         let (database, home) = open_database(folder, id)?;
         let new = home.identity.is_none();
-        let (store, writer) = Self::on(Arc::new(database), home)?;
+        let (store, writer) = Self::on(Arc::new(database), home, covered)?;
         if new {
             store.identity().save(folder).map_err(identity_error)?;
         }
@@ -178,13 +197,26 @@ impl LogStore {
 
     /// The log on `disk`, and the writer that must run for it: [`LogStore::open`] gives it a thread. The disk of a
     /// new store is claimed, and its identity must be kept before the writer runs.
-    pub(in crate::raft) fn on(disk: Arc<dyn Disk>, home: Home) -> Result<(Self, Writer), LogError> {
-        let recovered = recovery::recover(disk.as_ref(), home.id, home.identity.is_some());
+    pub(in crate::raft) fn on(
+        disk: Arc<dyn Disk>,
+        home: Home,
+        covered: Option<u64>,
+    ) -> Result<(Self, Writer), LogError> {
+        let recovered = recovery::recover(disk.as_ref(), home.id, home.identity.is_some(), covered);
         let recovered = recovered.map_err(|loss| home.refused(loss))?;
-        let purging = recovered.window.purged().map(|purged| purged.index());
+        let unsure = recovered.mark.unsure;
+        if unsure {
+            tracing::warn!(
+                path = %home.path().display(),
+                "one half of the Raft log's watermark is unreadable: the end of the log may be lost, so this \
+                 controller does not vote until it has heard a leader"
+            );
+        }
         let window = Arc::new(Mutex::new(recovered.window));
         let (queue, receiver) = mpsc::channel(QUEUE);
-        let writer = Writer::new(disk.clone(), window.clone(), receiver, purging);
+        let room = Room::new();
+        let health = room.health();
+        let writer = Writer::new(disk.clone(), window.clone(), receiver, room, recovered.mark);
         let identity = home.identity.unwrap_or_else(|| IdentityRecord::new(home.id));
         let shared = Shared {
             folder: home.folder,
@@ -193,6 +225,8 @@ impl LogStore {
             vote: Mutex::new(recovered.vote),
             committed: Mutex::new(recovered.committed),
             identity: Mutex::new(identity),
+            unsure: AtomicBool::new(unsure),
+            health,
             disk: Mutex::new(Some(disk)),
             thread: Mutex::new(None),
         };
@@ -224,6 +258,24 @@ impl LogStore {
         }
         *identity = marked;
         Ok(())
+    }
+
+    /// Whether the end of the log may be lost: one half of the watermark was unreadable, which a write cut short
+    /// or damage leaves behind. It holds over restarts until [`LogStore::mark_sure`].
+    pub fn is_unsure(&self) -> bool {
+        self.shared.unsure.load(Ordering::Acquire)
+    }
+
+    /// A leader was heard, whose log is what counts: nothing is unsure any more.
+    pub async fn mark_sure(&self) -> io::Result<()> {
+        self.write(|done| Operation::Sure { done }).await?;
+        self.shared.unsure.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the disk has room. While it has not, appends are held, and go on by themselves.
+    pub fn disk_health(&self) -> watch::Receiver<DiskHealth> {
+        self.shared.health.clone()
     }
 
     /// Bytes of the entries after `index`.
@@ -293,7 +345,7 @@ fn open_database(folder: &Path, id: ControllerId) -> Result<(Database, Home), Lo
     }
     match Database::open(&path, &folder.join("watermark")) {
         Ok(database) => Ok((database, home)),
-        Err(error) => Err(home.lost(error.to_string())),
+        Err(error) => Err(home.refused(error.into())),
     }
 }
 
@@ -414,7 +466,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         let from = last.map_or(0, |last| last.index() + 1);
-        self.write(|done| Operation::Truncate { from, done }).await?;
+        self.write(|done| Operation::Truncate { last, done }).await?;
         // Only now: until then the writer may still call the old entries durable, under the same indexes.
         lock(&self.shared.window).truncate(from, last);
         Ok(())

@@ -1,5 +1,7 @@
 //! What a disk holds when it is opened, and whether that is all it must hold.
 
+use std::fmt;
+
 use pontoon_model::ControllerId;
 use pontoon_model::wire::{self, Wire, WireError};
 
@@ -7,7 +9,9 @@ use super::super::layout::{LogIdRecord, VoteRecord, decode_as};
 use super::super::types::{LogId, Vote};
 use super::disk::{Batch, Disk, DiskError};
 use super::record::{self, COMMITTED, OWNER, OwnerRecord, PURGED, ReadError, VOTE};
+use super::watermark::{self, Found, Watermark};
 use super::window::Window;
+use super::writer::WriteError;
 
 /// Why what a disk holds cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -21,11 +25,14 @@ pub(in crate::raft) enum Loss {
     /// A newer Pontoon wrote it.
     #[error(transparent)]
     TooNew(WireError),
+    /// Nothing is lost, but it cannot be opened without room.
+    #[error("{0}")]
+    Full(String),
 }
 
 impl From<DiskError> for Loss {
     fn from(error: DiskError) -> Self {
-        Loss::Lost(error.to_string())
+        if error.full { Loss::Full(error.to_string()) } else { Loss::Lost(error.to_string()) }
     }
 }
 
@@ -42,7 +49,17 @@ impl From<ReadError> for Loss {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Wire { source: source @ WireError::TooNew { .. }, .. } => Loss::TooNew(source),
+            ReadError::Disk(error) => error.into(),
             error => Loss::Lost(error.to_string()),
+        }
+    }
+}
+
+impl From<WriteError> for Loss {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Disk(error) => error.into(),
+            WriteError::Wire(error) => error.into(),
         }
     }
 }
@@ -52,51 +69,92 @@ pub(super) struct Recovered {
     pub(super) vote: Option<Vote>,
     pub(super) committed: Option<LogId>,
     pub(super) window: Window,
+    pub(super) mark: Watermark,
 }
 
 /// Reads and checks all that `disk` holds for controller `id`. `known` says that it has been used before: then
-/// an empty one is a loss. Otherwise it is claimed.
-pub(super) fn recover(disk: &dyn Disk, id: ControllerId, known: bool) -> Result<Recovered, Loss> {
+/// an empty one is a loss. Otherwise it is claimed. `covered` is the last entry that the snapshot holds.
+pub(super) fn recover(disk: &dyn Disk, id: ControllerId, known: bool, covered: Option<u64>) -> Result<Recovered, Loss> {
     let owner = disk.get(OWNER)?.map(|bytes| wire::decode::<OwnerRecord>(&bytes)).transpose()?;
-    match owner {
-        Some(owner) if owner.id != id.0 => return Err(Loss::OtherOwner(ControllerId(owner.id))),
-        Some(_) if known => {}
-        None if known => return Err(Loss::Lost("its database is empty".to_owned())),
+    let found = watermark::read(disk)?;
+    let used = matches!(&found, Found::Mark(mark) if mark.is_used());
+    let lost = |why: &str| Err(Loss::Lost(why.to_owned()));
+    let mark = match (owner, found) {
+        (Some(owner), _) if owner.id != id.0 => return Err(Loss::OtherOwner(ControllerId(owner.id))),
+        (None, _) if known => return lost("its database is empty"),
+        (_, Found::Nothing) if known => return lost("its watermark is missing"),
+        (_, Found::Unreadable) if known => return lost("its watermark is unreadable"),
+        (Some(_), Found::Mark(mark)) if known => mark,
         // The identity is written after the database and before anything is acknowledged, so a database
         // with a vote but without an identity file has lost that file.
-        _ if disk.get(VOTE)?.is_some() => {
-            return Err(Loss::Lost("its database is there, its identity file is not".to_owned()));
-        }
+        _ if used || disk.get(VOTE)?.is_some() => return lost("its database is there, its identity file is not"),
         _ => claim(disk, id)?,
-    }
-    let vote = stored::<VoteRecord, Vote>(disk, VOTE)?;
-    let committed = stored::<LogIdRecord, LogId>(disk, COMMITTED)?;
-    Ok(Recovered { vote, committed, window: entries(disk)? })
+    };
+    examine(disk, mark, covered)
 }
 
-fn claim(disk: &dyn Disk, id: ControllerId) -> Result<(), Loss> {
+/// Reads and checks a disk whose watermark is `mark`.
+pub(super) fn examine(disk: &dyn Disk, mark: Watermark, covered: Option<u64>) -> Result<Recovered, Loss> {
+    let vote = stored::<VoteRecord, Vote>(disk, VOTE)?;
+    let purged = stored::<LogIdRecord, LogId>(disk, PURGED)?;
+    let committed = stored::<LogIdRecord, LogId>(disk, COMMITTED)?;
+    if mark.vote.is_some() && !(vote >= mark.vote) {
+        return Err(Loss::Lost(format!("its vote is {vote:?}, {:?} was acknowledged", mark.vote)));
+    }
+    if purged < mark.purged {
+        return Err(Loss::Lost(format!("it begins after {}, after {} was acknowledged", At(purged), At(mark.purged))));
+    }
+    if let Some(purged) = purged.filter(|purged| covered < Some(purged.index())) {
+        let held =
+            covered.map_or_else(|| "there is no snapshot".to_owned(), |last| format!("its snapshot ends at {last}"));
+        return Err(Loss::Lost(format!("entries up to {} were removed from it, and {held}", purged.index())));
+    }
+    let window = entries(disk, purged, mark.last)?;
+    if window.last().map(|last| last.index()) < mark.last.map(|last| last.index()) {
+        return Err(Loss::Lost(format!("it ends at {}, {} was acknowledged", At(window.last()), At(mark.last))));
+    }
+    Ok(Recovered { vote, committed, window, mark })
+}
+
+/// A log id as people read it.
+struct At(Option<LogId>);
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(id) => write!(f, "entry {} of term {}", id.index(), **id.committed_leader_id()),
+            None => f.write_str("no entry"),
+        }
+    }
+}
+
+fn claim(disk: &dyn Disk, id: ControllerId) -> Result<Watermark, Loss> {
     let mut batch = Batch::default();
     batch.put(OWNER, wire::encode(&OwnerRecord { id: id.0 })?);
     disk.apply(&batch)?;
-    Ok(disk.sync()?)
+    disk.sync()?;
+    Ok(watermark::begin(disk)?)
 }
 
-fn entries(disk: &dyn Disk) -> Result<Window, Loss> {
-    let purged = stored::<LogIdRecord, LogId>(disk, PURGED)?;
+/// All entries, checked; the one that the watermark names must be that one.
+fn entries(disk: &dyn Disk, purged: Option<LogId>, marked: Option<LogId>) -> Result<Window, Loss> {
     let mut window = Window::after(purged);
     let start = purged.map_or(0, |purged| purged.index() + 1);
-    let mut gap = None;
+    let mut wrong = None;
     record::read_entries(disk, start, u64::MAX, |entry, _| {
-        let index = entry.log_id.index();
+        let id = entry.log_id;
         // The first entry of a log that was never purged may have any index.
-        let follows = purged.is_none() || window.last() != purged || index == start;
+        let follows = purged.is_none() || window.last() != purged || id.index() == start;
+        if marked.is_some_and(|marked| marked.index() == id.index() && marked != id) {
+            wrong.get_or_insert_with(|| format!("it holds {}, {} was acknowledged", At(Some(id)), At(marked)));
+        }
         match window.push(entry) {
-            Ok(()) if follows => window.durable(index),
-            _ => gap = gap.or(Some(index)),
+            Ok(()) if follows => window.durable(id.index()),
+            _ => drop(wrong.get_or_insert_with(|| format!("entries before entry {} are missing", id.index()))),
         }
     })?;
-    match gap {
-        Some(index) => Err(Loss::Lost(format!("entries before entry {index} are missing"))),
+    match wrong {
+        Some(why) => Err(Loss::Lost(why)),
         None => Ok(window),
     }
 }

@@ -24,6 +24,9 @@ type LeaderId = openraft::type_config::alias::LeaderIdOf<TypeConfig>;
 
 const ID: ControllerId = ControllerId(7);
 
+/// These logs stand alone: whatever was removed from them is as good as in a snapshot.
+const COVERED: Option<u64> = Some(u64::MAX);
+
 /// Long enough for a busy machine; a write that takes longer is stuck.
 const BOUND: Duration = Duration::from_secs(30);
 
@@ -56,11 +59,11 @@ async fn everything(store: &mut LogStore) -> Vec<Entry> {
 async fn reopen(store: LogStore, folder: &Path) -> LogStore {
     store.close().await;
     drop(store);
-    LogStore::open(folder, ID).unwrap()
+    LogStore::open(folder, ID, COVERED).unwrap()
 }
 
 fn data_loss(folder: &Path) -> String {
-    match LogStore::open(folder, ID).err() {
+    match LogStore::open(folder, ID, COVERED).err() {
         Some(error @ LogError::DataLoss { .. }) => error.to_string(),
         other => panic!("data loss was expected, not {other:?}"),
     }
@@ -76,7 +79,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Guard> for Builder {
     async fn build(&self) -> Result<(Guard, LogStore, StateMachine), StorageError<TypeConfig>> {
         let folder = tempfile::tempdir().unwrap();
         // openraft's suite calls itself node 0.
-        let store = LogStore::open(folder.path(), ControllerId(0)).unwrap();
+        let store = LogStore::open(folder.path(), ControllerId(0), COVERED).unwrap();
         let snapshots = SnapshotStore::open(&folder.path().join("snapshots")).unwrap();
         let (state_machine, _) = StateMachine::new(Arc::new(snapshots));
         Ok((Guard { _folder: folder }, store, state_machine))
@@ -91,7 +94,7 @@ async fn openrafts_own_suite_passes() {
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_reopening() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = LogStore::open(folder.path(), ID).unwrap();
+    let mut store = LogStore::open(folder.path(), ID, COVERED).unwrap();
     // Below a part, exactly around parts, and many parts.
     let sizes = [0, 1, 3_800, 3_900, 7_801, 200_000];
     let written: Vec<Entry> = (0..).zip(sizes).map(|(index, len)| entry(index, len)).collect();
@@ -123,13 +126,13 @@ fn copy_of(folder: &Path) -> tempfile::TempDir {
 #[tokio::test]
 async fn what_was_acknowledged_survives_a_kill() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = LogStore::open(folder.path(), ID).unwrap();
+    let mut store = LogStore::open(folder.path(), ID, COVERED).unwrap();
     for round in 0..20 {
         let end = (round + 1) * 7;
         append(&mut store, entries(round * 7..end, 2_000)).await;
         store.save_vote(&vote(round)).await.unwrap();
         let copy = copy_of(folder.path());
-        let mut killed = LogStore::open(copy.path(), ID).unwrap();
+        let mut killed = LogStore::open(copy.path(), ID, COVERED).unwrap();
         assert_eq!(everything(&mut killed).await, entries(0..end, 2_000));
         assert_eq!(killed.read_vote().await.unwrap(), Some(vote(round)));
         killed.close().await;
@@ -140,7 +143,7 @@ async fn what_was_acknowledged_survives_a_kill() {
 #[tokio::test]
 async fn purged_entries_stay_gone_and_the_marker_stays() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = LogStore::open(folder.path(), ID).unwrap();
+    let mut store = LogStore::open(folder.path(), ID, COVERED).unwrap();
     append(&mut store, entries(0..3_000, 10)).await;
     store.purge(log_id(1, 2_499)).await.unwrap();
     let mut store = reopen(store, folder.path()).await;
@@ -162,7 +165,7 @@ async fn purged_entries_stay_gone_and_the_marker_stays() {
 #[tokio::test]
 async fn purged_entries_leave_the_disk_in_slices() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = LogStore::open(folder.path(), ID).unwrap();
+    let mut store = LogStore::open(folder.path(), ID, COVERED).unwrap();
     append(&mut store, entries(0..2_500, 10)).await;
     store.purge(log_id(1, 2_400)).await.unwrap();
     let disk = lock(&store.shared.disk).clone().unwrap();
@@ -182,7 +185,7 @@ async fn purged_entries_leave_the_disk_in_slices() {
 #[tokio::test]
 async fn truncated_entries_are_replaced() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = LogStore::open(folder.path(), ID).unwrap();
+    let mut store = LogStore::open(folder.path(), ID, COVERED).unwrap();
     // Many parts per entry, so that removing takes several slices.
     append(&mut store, entries(0..40, 200_000)).await;
     store.truncate_after(Some(log_id(1, 9))).await.unwrap();
@@ -202,7 +205,7 @@ async fn truncated_entries_are_replaced() {
 #[tokio::test]
 async fn entries_that_left_memory_are_read_from_disk() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = LogStore::open(folder.path(), ID).unwrap();
+    let mut store = LogStore::open(folder.path(), ID, COVERED).unwrap();
     let written = entries(0..60, 500_000);
     for slice in written.chunks(6) {
         append(&mut store, slice.to_vec()).await;
@@ -220,7 +223,7 @@ async fn entries_that_left_memory_are_read_from_disk() {
 #[tokio::test]
 async fn a_hole_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = LogStore::open(folder.path(), ID).unwrap();
+    let mut store = LogStore::open(folder.path(), ID, COVERED).unwrap();
     append(&mut store, entries(0..3, 10)).await;
     assert!(store.blocking_append(entries(5..6, 10)).await.is_err());
     store.close().await;
@@ -229,7 +232,7 @@ async fn a_hole_is_refused() {
 #[tokio::test]
 async fn a_closed_log_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = LogStore::open(folder.path(), ID).unwrap();
+    let mut store = LogStore::open(folder.path(), ID, COVERED).unwrap();
     store.close().await;
     let error = store.save_vote(&vote(1)).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
@@ -238,7 +241,7 @@ async fn a_closed_log_says_so() {
 #[tokio::test]
 async fn a_lost_database_is_not_taken_for_a_new_controller() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = LogStore::open(folder.path(), ID).unwrap();
+    let mut store = LogStore::open(folder.path(), ID, COVERED).unwrap();
     store.save_vote(&vote(3)).await.unwrap();
     store.close().await;
     fs::remove_dir_all(folder.path().join("log")).unwrap();
@@ -251,7 +254,7 @@ async fn a_lost_database_is_not_taken_for_a_new_controller() {
 #[tokio::test]
 async fn a_lost_identity_file_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = LogStore::open(folder.path(), ID).unwrap();
+    let mut store = LogStore::open(folder.path(), ID, COVERED).unwrap();
     store.save_vote(&vote(3)).await.unwrap();
     store.close().await;
     fs::remove_file(folder.path().join("identity")).unwrap();
@@ -261,17 +264,17 @@ async fn a_lost_identity_file_is_noticed() {
 #[tokio::test]
 async fn another_controllers_log_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    LogStore::open(folder.path(), ID).unwrap().close().await;
-    let error = LogStore::open(folder.path(), ControllerId(8)).err().unwrap();
+    LogStore::open(folder.path(), ID, COVERED).unwrap().close().await;
+    let error = LogStore::open(folder.path(), ControllerId(8), COVERED).err().unwrap();
     assert!(matches!(error, LogError::OtherOwner { found: ID, .. }), "{error}");
 }
 
 #[tokio::test]
 async fn a_log_in_use_is_not_called_lost() {
     let folder = tempfile::tempdir().unwrap();
-    let store = LogStore::open(folder.path(), ID).unwrap();
+    let store = LogStore::open(folder.path(), ID, COVERED).unwrap();
     let path = folder.path().to_owned();
-    let second = tokio::task::spawn_blocking(move || LogStore::open(&path, ID).err()).await.unwrap().unwrap();
+    let second = tokio::task::spawn_blocking(move || LogStore::open(&path, ID, COVERED).err()).await.unwrap().unwrap();
     assert!(matches!(second, LogError::InUse { .. }), "{second}");
     store.close().await;
 }
@@ -279,7 +282,7 @@ async fn a_log_in_use_is_not_called_lost() {
 #[tokio::test]
 async fn the_marker_of_a_made_cluster_stays() {
     let folder = tempfile::tempdir().unwrap();
-    let store = LogStore::open(folder.path(), ID).unwrap();
+    let store = LogStore::open(folder.path(), ID, COVERED).unwrap();
     assert!(!store.is_initialized());
     store.mark_initialized().unwrap();
     let store = reopen(store, folder.path()).await;
@@ -302,7 +305,7 @@ fn tamper(folder: &Path, change: impl FnOnce(&mut Batch)) {
 }
 
 async fn closed_with_ten_entries(folder: &tempfile::TempDir) -> PathBuf {
-    let mut store = LogStore::open(folder.path(), ID).unwrap();
+    let mut store = LogStore::open(folder.path(), ID, COVERED).unwrap();
     append(&mut store, entries(0..10, 9_000)).await;
     store.close().await;
     folder.path().to_owned()
@@ -329,7 +332,7 @@ async fn an_entry_of_a_newer_version_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = closed_with_ten_entries(&folder).await;
     tamper(&path, |batch| batch.put(VOTE, wire::seal(602, 9, &1_u64).unwrap()));
-    let error = LogStore::open(&path, ID).err().unwrap();
+    let error = LogStore::open(&path, ID, COVERED).err().unwrap();
     assert!(matches!(error, LogError::TooNew { .. }), "{error}");
     assert!(error.to_string().contains("kind 602 version 9"), "{error}");
 }
@@ -343,7 +346,7 @@ async fn a_damaged_file_is_an_error_and_not_a_panic() {
     fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(len - 4_096).unwrap();
     // sled panics, which is caught, or forgets its end without a word: the durable watermark (decision 0001) is
     // what will notice that. What it still gives is whole and in order.
-    match LogStore::open(&path, ID) {
+    match LogStore::open(&path, ID, COVERED) {
         Err(error) => assert!(matches!(error, LogError::DataLoss { .. }), "{error}"),
         Ok(mut store) => {
             let left = everything(&mut store).await;
@@ -357,8 +360,17 @@ fn golden_bytes_of_what_is_stored() {
     let hex = |bytes: Vec<u8>| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
     let first = record::FirstPart { index: 1, parts: 2, len: 3, crc: 4, bytes: Bytes::from_static(b"ab") };
     let next = record::NextPart { index: 1, part: 1, bytes: Bytes::from_static(b"c") };
+    let mark = watermark::Watermark {
+        sequence: 5,
+        last: Some(log_id(3, 258)),
+        vote: Some(vote(3)),
+        purged: Some(log_id(2, 200)),
+        unsure: true,
+    };
     let all = [
-        hex(wire::encode(&IdentityRecord { id: 7, initialized: true }).unwrap()),
+        hex(wire::encode(&IdentityRecord { initialized: true, ..IdentityRecord::new(ID) }).unwrap()),
+        hex(wire::encode(&IdentityRecord { id: 8, ..IdentityRecord::replacing(ID) }).unwrap()),
+        hex(mark.encode().unwrap()),
         hex(wire::encode(&OwnerRecord { id: 7 }).unwrap()),
         hex(wire::encode(&first).unwrap()),
         hex(wire::encode(&next).unwrap()),

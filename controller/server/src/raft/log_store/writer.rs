@@ -1,7 +1,9 @@
-//! The one thread that writes: it drains its queue into one batch, syncs once, then answers everyone.
+//! The one writer: it drains its queue into one batch, syncs, writes the watermark, then answers everyone.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use openraft::entry::RaftEntry;
 use openraft::storage::IOFlushed;
@@ -12,7 +14,10 @@ use super::super::layout::{LogIdRecord, VoteRecord};
 use super::super::types::{Entry, LogId, TypeConfig, Vote};
 use super::disk::{Batch, Disk, DiskError};
 use super::record::{self, AFTER_ENTRIES, COMMITTED, PURGED, VOTE};
-use super::window::Window;
+use super::recovery;
+use super::room::{Room, RoomLeft};
+use super::watermark::Watermark;
+use super::window::{Window, size_of};
 
 /// Operations that may wait: openraft has at most 64 appends of a leader under way, each at most 1 MiB.
 pub(super) const QUEUE: usize = 64;
@@ -20,8 +25,24 @@ pub(super) const QUEUE: usize = 64;
 /// Operations written together; more would let the first wait too long.
 const GROUP: usize = QUEUE;
 
-/// Keys removed with one group: 50,000 at once block sled for 0.3 s, and votes with it.
+/// Operations taken from the queue while appends are held for want of room: as many appends again as wait in the
+/// queue, so that what comes behind them is seen.
+const HELD: usize = 2 * GROUP;
+
+/// Bytes of entries written together: about 0.1 s for sled, so that a vote behind them still comes in time.
+const GROUP_BYTES: usize = 4 * 1024 * 1024;
+
+/// Keys removed at once while nothing else is to be written: 50,000 at once block sled for 0.3 s, and votes with it.
 const SLICE: usize = 1_000;
+
+/// Keys removed with a group that adds few: a removal costs about 6 µs, so this delays its answer by 0.4 ms.
+const LEAST_SLICE: usize = 64;
+
+/// Keys removed for each that is added, so that a purge ends however much is written meanwhile.
+const REMOVED_PER_ADDED: usize = 2;
+
+/// Between looks at the room while there is too little.
+const LOOK: Duration = Duration::from_millis(50);
 
 type Answer = oneshot::Sender<io::Result<()>>;
 
@@ -35,9 +56,9 @@ pub(in crate::raft) enum Operation {
         vote: Vote,
         done: Answer,
     },
-    /// Removes entries from this index on.
+    /// Removes the entries after this one.
     Truncate {
-        from: u64,
+        last: Option<LogId>,
         done: Answer,
     },
     /// Removes entries up to this one.
@@ -47,7 +68,21 @@ pub(in crate::raft) enum Operation {
     },
     /// Written with the next group, without a sync of its own.
     Committed(Option<LogId>),
+    /// The watermark is unsure no longer.
+    Sure {
+        done: Answer,
+    },
     Stop,
+}
+
+impl Operation {
+    /// Bytes of the entries it adds.
+    fn bytes(&self) -> usize {
+        match self {
+            Operation::Append { entries, .. } => entries.iter().map(size_of).sum(),
+            _ => 0,
+        }
+    }
 }
 
 enum Waiting {
@@ -66,11 +101,22 @@ impl Waiting {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum WriteError {
+pub(super) enum WriteError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error(transparent)]
     Wire(#[from] WireError),
+}
+
+/// What is written and answered together. It can be written again from the beginning: that ends the same.
+struct Group {
+    batch: Batch,
+    /// Set for a truncation, which is a group of its own.
+    truncate: Option<u64>,
+    mark: Watermark,
+    waiting: Vec<Waiting>,
+    last_appended: Option<u64>,
+    must_sync: bool,
 }
 
 /// What writes: a thread of its own in production, a task under simulated time in a simulation.
@@ -78,8 +124,15 @@ pub(in crate::raft) struct Writer {
     disk: Arc<dyn Disk>,
     window: Arc<Mutex<Window>>,
     queue: mpsc::Receiver<Operation>,
-    /// Taken from the queue and not yet written.
-    taken: Vec<Operation>,
+    room: Room,
+    /// Taken from the queue and not yet written, in order.
+    taken: VecDeque<Operation>,
+    /// Whether something was taken since the last step.
+    fresh: bool,
+    /// Space ran out in the middle of it.
+    unfinished: Option<Group>,
+    /// As last written.
+    mark: Watermark,
     /// Entries up to here still lie in the database; they are removed slice by slice.
     purging: Option<u64>,
     /// After a failed write nothing is written any more: what is on disk is unknown.
@@ -89,18 +142,10 @@ pub(in crate::raft) struct Writer {
 /// What taking from the queue came to.
 enum Taken {
     Work,
+    /// Something waits for room.
+    Later,
     Nothing,
     Closed,
-}
-
-/// What one group has gathered.
-#[derive(Default)]
-struct Group {
-    batch: Batch,
-    waiting: Vec<Waiting>,
-    last_appended: Option<u64>,
-    must_sync: bool,
-    stop: bool,
 }
 
 impl Writer {
@@ -108,18 +153,17 @@ impl Writer {
         disk: Arc<dyn Disk>,
         window: Arc<Mutex<Window>>,
         queue: mpsc::Receiver<Operation>,
-        purging: Option<u64>,
+        room: Room,
+        mark: Watermark,
     ) -> Self {
-        Self { disk, window, queue, taken: Vec::with_capacity(GROUP), purging, failed: None }
+        let purging = window.lock().unwrap_or_else(PoisonError::into_inner).purged().map(|purged| purged.index());
+        let taken = VecDeque::with_capacity(HELD);
+        Self { disk, window, queue, room, taken, fresh: false, unfinished: None, mark, purging, failed: None }
     }
 
     /// Writes until it is told to stop or nobody can tell it any more.
     pub(super) fn run(mut self) {
-        while self.wait() {
-            if !self.step() {
-                break;
-            }
-        }
+        while self.wait() && self.step() {}
         self.finish();
     }
 
@@ -127,15 +171,24 @@ impl Writer {
     fn wait(&mut self) -> bool {
         match self.take() {
             Taken::Work => true,
+            Taken::Later => {
+                std::thread::sleep(LOOK);
+                true
+            }
             Taken::Nothing => self.queue.blocking_recv().is_some_and(|operation| self.took(operation)),
             Taken::Closed => false,
         }
     }
 
     /// Waits for work as [`Writer::run`] does, in a task; then call [`Writer::step`]. `false` when there will be none.
+    #[cfg(test)]
     pub(in crate::raft) async fn gather(&mut self) -> bool {
         match self.take() {
             Taken::Work => true,
+            Taken::Later => {
+                tokio::time::sleep(LOOK).await;
+                true
+            }
             Taken::Nothing => self.queue.recv().await.is_some_and(|operation| self.took(operation)),
             Taken::Closed => false,
         }
@@ -143,27 +196,68 @@ impl Writer {
 
     /// Takes what there is, without waiting.
     fn take(&mut self) -> Taken {
-        while self.taken.len() < GROUP {
+        while self.taken.len() < HELD {
             match self.queue.try_recv() {
-                Ok(operation) => self.taken.push(operation),
+                Ok(operation) => drop(self.took(operation)),
+                Err(mpsc::error::TryRecvError::Empty) => break,
                 Err(mpsc::error::TryRecvError::Disconnected) if self.taken.is_empty() => return Taken::Closed,
-                Err(_) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => break,
             }
         }
-        if self.taken.is_empty() && self.purging.is_none() { Taken::Nothing } else { Taken::Work }
+        match () {
+            () if self.fresh => Taken::Work,
+            () if self.unfinished.is_some() || !self.room.is_fine() => Taken::Later,
+            () if self.purging.is_some() || !self.taken.is_empty() => Taken::Work,
+            () => Taken::Nothing,
+        }
     }
 
-    /// The first of a group, and what came with it.
     fn took(&mut self, operation: Operation) -> bool {
-        self.taken.push(operation);
-        self.take();
+        self.taken.push_back(operation);
+        self.fresh = true;
         true
     }
 
     /// Writes one group; `false` to stop.
     pub(in crate::raft) fn step(&mut self) -> bool {
-        let operations = std::mem::take(&mut self.taken);
-        !self.group(operations.into_iter())
+        self.fresh = false;
+        self.look_for_room();
+        if let Some(group) = self.unfinished.take()
+            && !self.resume(group)
+        {
+            return !self.taken.iter().any(|operation| matches!(operation, Operation::Stop));
+        }
+        let mut group = self.new_group();
+        let mut go_on = true;
+        let mut operations = self.admitted();
+        while let Some(operation) = operations.pop_front() {
+            match operation {
+                Operation::Stop => go_on = false,
+                Operation::Truncate { last, done } => {
+                    self.commit(std::mem::replace(&mut group, self.new_group()));
+                    if self.unfinished.is_some() {
+                        operations.push_front(Operation::Truncate { last, done });
+                        break;
+                    }
+                    let truncation = self.truncation(last, done);
+                    self.commit(truncation);
+                    if self.unfinished.is_some() {
+                        break;
+                    }
+                    group = self.new_group();
+                }
+                operation => {
+                    if let Err(error) = self.add(operation, &mut group) {
+                        self.fail(&error);
+                    }
+                }
+            }
+        }
+        if self.unfinished.is_none() {
+            self.commit(group);
+        }
+        operations.into_iter().rev().for_each(|operation| self.taken.push_front(operation));
+        go_on
     }
 
     /// A clean end needs no flush: what was acknowledged is on disk. `committed` is worth one.
@@ -173,84 +267,212 @@ impl Writer {
         }
     }
 
-    /// Writes one group; `true` to stop.
-    fn group(&mut self, operations: impl ExactSizeIterator<Item = Operation>) -> bool {
-        let only_purging = operations.len() == 0;
-        let mut group = Group::default();
-        let mut result = self.failed.clone().map_or(Ok(()), Err);
-        for operation in operations {
-            let added = self.add(operation, &mut group, result.is_ok());
-            result = result.and(added.map_err(|error| error.to_string()));
+    fn look_for_room(&mut self) {
+        match self.disk.space() {
+            Ok(space) => self.room.look(space),
+            Err(error) => tracing::warn!(%error, "the room for the Raft log cannot be told"),
         }
-        let Group { batch, waiting, last_appended, must_sync, stop } = group;
-        result = result.and_then(|()| self.write(batch, must_sync, only_purging).map_err(|error| error.to_string()));
-        if let (Ok(()), Some(last)) = (&result, last_appended) {
-            self.window.lock().unwrap_or_else(PoisonError::into_inner).durable(last);
-        }
-        if let (Err(error), None) = (&result, &self.failed) {
-            tracing::error!(%error, "the Raft log cannot be written; this controller stops taking part");
-            self.failed = Some(error.clone());
-            self.purging = None;
-        }
-        for waiting in waiting {
-            waiting.answer(result.as_ref().map(|_| ()).map_err(|error| io::Error::other(error.clone())));
-        }
-        stop
     }
 
-    /// Adds one operation to the group; with `write` unset only who waits for it.
-    fn add(&mut self, operation: Operation, group: &mut Group, write: bool) -> Result<(), WriteError> {
+    /// What of the taken is written now, in order: the rest waits for the next group, or for room.
+    fn admitted(&mut self) -> VecDeque<Operation> {
+        // Behind an unfinished group nothing is written; a vote too must wait, since openraft takes a vote that
+        // was saved as a sign that the appends before it were.
+        if self.unfinished.is_some() {
+            return VecDeque::new();
+        }
+        let mut bytes = 0;
+        let mut count = 0;
+        let mut held = None;
+        for operation in self.taken.iter().take(GROUP) {
+            let more = bytes + operation.bytes();
+            if count > 0 && more > GROUP_BYTES {
+                break;
+            }
+            if operation.bytes() > 0 && self.failed.is_none() && self.room.left(more) != RoomLeft::Enough {
+                held = Some(more);
+                break;
+            }
+            bytes = more;
+            count += 1;
+        }
+        if let Some(wanted) = held {
+            self.room.hold(wanted);
+            count = self.with_reserve(count, bytes);
+        }
+        self.taken.drain(..count).collect()
+    }
+
+    /// Appends are held after `count` operations. A vote or a truncation behind them takes them along, from the
+    /// reserve, and a removal of older entries, which makes room, goes before them.
+    fn with_reserve(&mut self, count: usize, bytes: usize) -> usize {
+        let first = self.taken.get(count).and_then(|operation| match operation {
+            Operation::Append { entries, .. } => entries.first().map(RaftEntry::index),
+            _ => None,
+        });
+        let goes_before = |operation: &Operation| match operation {
+            Operation::Purge { upto, .. } => Some(upto.index()) < first,
+            _ => false,
+        };
+        let mut count = count;
+        while let Some(at) = self.taken.iter().skip(count).position(goes_before) {
+            if let Some(purge) = self.taken.remove(count + at) {
+                self.taken.insert(count, purge);
+            }
+            count += 1;
+        }
+        let presses = |operation: &Operation| {
+            !matches!(operation, Operation::Append { .. } | Operation::Committed(_) | Operation::Purge { .. })
+        };
+        let Some(last) = self.taken.iter().skip(count).rposition(presses) else { return count };
+        let upto = count + last + 1;
+        let more: usize = self.taken.iter().take(upto).skip(count).map(Operation::bytes).sum();
+        if self.room.left(bytes + more) == RoomLeft::Nothing { count } else { upto }
+    }
+
+    fn new_group(&self) -> Group {
+        Group {
+            batch: Batch::default(),
+            truncate: None,
+            mark: self.mark,
+            waiting: Vec::new(),
+            last_appended: None,
+            must_sync: false,
+        }
+    }
+
+    fn truncation(&self, last: Option<LogId>, done: Answer) -> Group {
+        let from = last.map_or(0, |last| last.index() + 1);
+        let shorter = |mark: Watermark| mark.last.is_some_and(|end| end.index() >= from);
+        let mark = Watermark { last: last.max(self.mark.purged), ..self.mark };
+        let mark = if shorter(self.mark) { mark } else { self.mark };
+        let waiting = vec![Waiting::Other(done)];
+        Group { truncate: Some(from), mark, waiting, must_sync: true, ..self.new_group() }
+    }
+
+    /// Adds one operation to the group.
+    fn add(&mut self, operation: Operation, group: &mut Group) -> Result<(), WriteError> {
+        group.must_sync |= !matches!(operation, Operation::Committed(_));
         match operation {
             Operation::Append { entries, done } => {
                 group.waiting.push(Waiting::Append(done));
-                group.must_sync = true;
-                for entry in entries.iter().filter(|_| write) {
+                if self.failed.is_some() {
+                    return Ok(());
+                }
+                for entry in &entries {
                     record::put_entry(&mut group.batch, entry)?;
                     group.last_appended = Some(entry.index());
+                    group.mark.last = Some(entry.log_id);
                 }
             }
             Operation::Vote { vote, done } => {
                 group.waiting.push(Waiting::Other(done));
-                group.must_sync = true;
                 group.batch.put(VOTE, wire::encode(&VoteRecord::from(&vote))?);
-            }
-            Operation::Truncate { from, done } => {
-                group.waiting.push(Waiting::Other(done));
-                group.must_sync = true;
-                if write {
-                    // Removal looks at what is stored, so what waits in the batch must be stored first.
-                    self.disk.apply(&std::mem::take(&mut group.batch))?;
-                    group.last_appended = None;
-                    self.truncate(from)?;
-                }
+                group.mark.vote = Some(vote);
             }
             Operation::Purge { upto, done } => {
                 group.waiting.push(Waiting::Other(done));
-                group.must_sync = true;
-                group.batch.put(PURGED, wire::encode(&LogIdRecord::from(&upto))?);
-                self.purging = self.purging.max(Some(upto.index()));
+                if group.mark.purged < Some(upto) {
+                    group.batch.put(PURGED, wire::encode(&LogIdRecord::from(&upto))?);
+                    group.mark.purged = Some(upto);
+                    group.mark.last = group.mark.last.max(Some(upto));
+                }
+                if self.failed.is_none() {
+                    self.purging = self.purging.max(Some(upto.index()));
+                }
             }
             Operation::Committed(Some(id)) => group.batch.put(COMMITTED, wire::encode(&LogIdRecord::from(&id))?),
             Operation::Committed(None) => group.batch.remove(COMMITTED),
-            Operation::Stop => group.stop = true,
+            Operation::Sure { done } => {
+                group.waiting.push(Waiting::Other(done));
+                group.mark.unsure = false;
+            }
+            Operation::Truncate { done, .. } => group.waiting.push(Waiting::Other(done)),
+            Operation::Stop => {}
         }
         Ok(())
     }
 
-    fn write(&mut self, mut batch: Batch, must_sync: bool, only_purging: bool) -> Result<(), DiskError> {
-        if let Some(upto) = self.purging {
-            let keys = self.disk.keys(&record::from_index(0), &record::from_index(upto + 1), SLICE)?;
-            for key in &keys {
-                batch.remove(key);
-            }
-            // Entries of this very group are not stored yet and so not found: look once more without any.
-            if keys.is_empty() && only_purging {
-                self.purging = None;
-            }
+    /// Writes `group` and answers who waits for it, unless space runs out: then it is kept for later.
+    fn commit(&mut self, mut group: Group) {
+        let result = match &self.failed {
+            Some(error) => Err(error.clone()),
+            None => match self.write(&mut group) {
+                Ok(()) => Ok(()),
+                Err(WriteError::Disk(error)) if error.full => {
+                    tracing::error!(%error, "space ran out; the Raft log goes on when there is room");
+                    self.room.ran_out();
+                    self.unfinished = Some(group);
+                    return;
+                }
+                Err(error) => {
+                    self.fail(&error);
+                    Err(error.to_string())
+                }
+            },
+        };
+        if let (Ok(()), Some(last)) = (&result, group.last_appended) {
+            self.window.lock().unwrap_or_else(PoisonError::into_inner).durable(last);
         }
-        self.disk.apply(&batch)?;
-        // The durable watermark (decision 0001) belongs here: written and synced before the answers.
-        if must_sync { self.disk.sync() } else { Ok(()) }
+        for waiting in group.waiting {
+            waiting.answer(result.as_ref().map(|_| ()).map_err(|error| io::Error::other(error.clone())));
+        }
+    }
+
+    fn fail(&mut self, error: &WriteError) {
+        if self.failed.is_none() {
+            tracing::error!(%error, "the Raft log cannot be written; this controller stops taking part");
+            self.failed = Some(error.to_string());
+            self.purging = None;
+        }
+    }
+
+    /// The order that makes a crash harmless at any point: the database, then the watermark, then the answers;
+    /// before entries are taken away the watermark comes first.
+    fn write(&mut self, group: &mut Group) -> Result<(), WriteError> {
+        if let Some(from) = group.truncate {
+            self.mark(&mut group.mark)?;
+            self.truncate(from)?;
+            return Ok(self.disk.sync()?);
+        }
+        let removed = self.removable(group)?;
+        if removed.is_empty() {
+            self.disk.apply(&group.batch)?;
+        } else {
+            let mut batch = group.batch.clone();
+            removed.iter().for_each(|key| batch.remove(key));
+            self.disk.apply(&batch)?;
+        }
+        if group.must_sync {
+            self.disk.sync()?;
+            self.mark(&mut group.mark)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the watermark, if it says something new.
+    fn mark(&mut self, mark: &mut Watermark) -> Result<(), WriteError> {
+        mark.sequence = self.mark.sequence;
+        if *mark != self.mark {
+            mark.sequence += 1;
+            mark.write(self.disk.as_ref())?;
+            self.mark = *mark;
+        }
+        Ok(())
+    }
+
+    /// Keys of purged entries, to be removed with `group`.
+    fn removable(&mut self, group: &Group) -> Result<Vec<Vec<u8>>, DiskError> {
+        let Some(upto) = self.purging else { return Ok(Vec::new()) };
+        let idle = group.batch.is_empty();
+        let added = group.batch.changes().len();
+        let limit = if idle { SLICE } else { (added * REMOVED_PER_ADDED).clamp(LEAST_SLICE, SLICE) };
+        let keys = self.disk.keys(&record::from_index(0), &record::from_index(upto + 1), limit)?;
+        // Entries of this very group are not stored yet and so not found: look once more without any.
+        if keys.is_empty() && idle {
+            self.purging = None;
+        }
+        Ok(keys)
     }
 
     /// Removes entries from `from` on, from the end backward and whole entries at a time, so that a crash
@@ -269,5 +491,33 @@ impl Writer {
             }
             self.disk.apply(&batch)?;
         }
+    }
+
+    /// Space ran out in the middle of `group`: once there is room, opens the database anew, checks it against the
+    /// watermark, and writes the group again. Whether it is done.
+    fn resume(&mut self, group: Group) -> bool {
+        if self.room.left(group.batch.bytes()) != RoomLeft::Enough {
+            self.unfinished = Some(group);
+            return false;
+        }
+        let disk = self.disk.clone();
+        let reopened = disk.reopen().map_err(recovery::Loss::from);
+        // The snapshot was looked at when the log was opened, and openraft purges only what one covers.
+        let examined = reopened.and_then(|()| recovery::examine(disk.as_ref(), self.mark, Some(u64::MAX)));
+        match examined {
+            Ok(_) => tracing::info!("there is room again; the Raft log goes on"),
+            Err(recovery::Loss::Full(_)) => {
+                self.room.ran_out();
+                self.unfinished = Some(group);
+                return false;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the Raft log is damaged after space ran out");
+                self.failed.get_or_insert(error.to_string());
+                self.purging = None;
+            }
+        }
+        self.commit(group);
+        self.unfinished.is_none()
     }
 }

@@ -8,7 +8,7 @@ use super::super::simulation::events::{At, Said, VoteSeen};
 use super::super::types::{LogId, Vote};
 use super::message::{self, Append, Appended, Ballot, SnapshotBegin, SnapshotTaken, Voted};
 use openraft::raft::{StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse};
-use openraft::vote::{RaftLeaderId, RaftVote};
+use openraft::vote::RaftLeaderId;
 
 fn at(id: Option<LogId>) -> Option<At> {
     id.map(|id| At { term: **id.committed_leader_id(), index: id.index() })

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::Stream;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::RaftLogStorage;
-use openraft::vote::{RaftLeaderId, RaftVote};
+use openraft::vote::RaftLeaderId;
 use openraft::{RaftLogReader, ServerState};
 use pontoon_kit::Identity;
 use pontoon_proto::services::peers_server::{self, PeersServer};
@@ -147,12 +147,15 @@ async fn run(life: Arc<Life>) {
 }
 
 /// The log of a simulated controller, if asked from inside one: what `Consensus::start` opens.
-pub(in super::super) fn open_log(id: pontoon_model::ControllerId) -> Option<Result<LogStore, LogError>> {
+pub(in super::super) fn open_log(
+    id: pontoon_model::ControllerId,
+    covered: Option<u64>,
+) -> Option<Result<LogStore, LogError>> {
     let life = Life::current()?;
     let disk = life.world.slots[life.node].disk.clone();
     let mounted = Arc::new(Mounted { life: life.clone(), disk: disk.clone() });
     let home = Home { id, folder: None, identity: disk.identity() };
-    let opened = LogStore::on(mounted, home).map(|(store, writer)| {
+    let opened = LogStore::on(mounted, home, covered).map(|(store, writer)| {
         disk.keep_identity(store.identity());
         life.spawn(disk::run(life.clone(), disk, writer));
         if life.world.plan.planted == Planted::VoteForgotten {

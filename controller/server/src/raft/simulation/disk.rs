@@ -18,6 +18,9 @@ use crate::raft::log_store::{IdentityRecord, Writer};
 /// Room on the disk while it is not full; nothing here comes near it.
 const ROOM: u64 = 1 << 30;
 
+/// And while it is: less than the log keeps for votes.
+const LEFT: u64 = 1 << 20;
+
 type Map = OrdMap<Vec<u8>, Arc<Vec<u8>>>;
 
 /// Where in a write the power goes.
@@ -298,7 +301,7 @@ impl Disk for Mounted {
     }
 
     fn space(&self) -> Result<Space, DiskError> {
-        let free = if lock(&self.disk.state).full { 0 } else { ROOM };
+        let free = if lock(&self.disk.state).full { LEFT } else { ROOM };
         Ok(Space { free, total: ROOM })
     }
 

@@ -97,7 +97,6 @@ pub(super) enum Event {
 pub(super) enum Disk {
     Synced { writes: usize },
     Cut { kept: usize, lost: usize },
-    Full,
 }
 
 /// An applied entry.

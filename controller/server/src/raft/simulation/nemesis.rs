@@ -173,8 +173,12 @@ fn jump(world: &Arc<World>) {
 fn bad_disk(world: &Arc<World>) {
     let node = any(world);
     let disk = world.slots[node].disk.clone();
-    match world.below(2) {
+    match world.below(3) {
         0 => {
+            note(world, format!("the disk of {node} is full"));
+            disk.set_full(true);
+        }
+        1 => {
             let percent = 300 + world.below(10_000);
             note(world, format!("the disk of {node} takes {percent} % of its time"));
             disk.set_slowness(percent);

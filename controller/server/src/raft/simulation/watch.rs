@@ -10,7 +10,6 @@ use tokio::sync::{Notify, watch};
 pub struct OrderedWatch;
 
 /// See [`OrderedWatch`].
-#[derive(Clone)]
 pub struct Sender<T> {
     inner: watch::Sender<T>,
     // After `inner`: who is woken finds it gone.
@@ -18,7 +17,6 @@ pub struct Sender<T> {
 }
 
 /// See [`OrderedWatch`].
-#[derive(Clone)]
 pub struct Receiver<T> {
     inner: watch::Receiver<T>,
     waiting: Arc<Notify>,
@@ -30,6 +28,18 @@ struct Waiting(Arc<Notify>);
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.notify_waiters();
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), waiting: self.waiting.clone() }
+    }
+}
+
+impl<T> Clone for Receiver<T> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), waiting: self.waiting.clone() }
     }
 }
 
