@@ -1,6 +1,7 @@
 //! One simulated controller: production's whole consensus, on a simulated disk and network.
 
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use futures_util::Stream;
@@ -122,8 +123,11 @@ async fn run(life: Arc<Life>) {
     let (consensus, service) = match Consensus::start(config(&world, node)).await {
         Ok(started) => started,
         Err(error) => {
-            let why = error.to_string();
-            return world.observe(Event::Refused { node, life: life.number, why });
+            // The power may have gone in the middle of it.
+            if !life.has_ended() {
+                world.observe(Event::Refused { node, life: life.number, why: error.to_string() });
+            }
+            return;
         }
     };
     let peers = PeersServer::new(Forwarded(consensus.proposer()));
@@ -141,7 +145,11 @@ async fn run(life: Arc<Life>) {
     };
     tokio::select! {
         biased;
-        why = consensus.failed() => world.observe(Event::Failed { node, life: life.number, why }),
+        why = consensus.failed() => {
+            if !life.stopping.load(Ordering::Relaxed) {
+                world.observe(Event::Failed { node, life: life.number, why });
+            }
+        }
         () = watching => {}
     }
 }

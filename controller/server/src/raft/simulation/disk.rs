@@ -47,9 +47,11 @@ struct State {
     now: Map,
     /// Applied to `now` since `durable`, in order.
     unsynced: Vec<Batch>,
-    /// With [`Planted::SyncLies`]: what the last sync was asked for.
+    /// With a planted fault: what the last sync was asked for.
     promised: Option<Map>,
     marks: [Option<Vec<u8>>; SLOTS],
+    /// With [`Planted::AcknowledgedEarly`]: what is left of them in a crash.
+    durable_marks: [Option<Vec<u8>>; SLOTS],
     identity: Option<IdentityRecord>,
     /// What a sync takes, in percent of the plan's.
     slowness: u64,
@@ -66,6 +68,7 @@ impl SimDisk {
             unsynced: Vec::new(),
             promised: None,
             marks: std::array::from_fn(|_| None),
+            durable_marks: std::array::from_fn(|_| None),
             identity: None,
             slowness: 100,
             full: false,
@@ -86,6 +89,9 @@ impl SimDisk {
         state.now = left;
         state.unsynced.clear();
         state.promised = None;
+        if world.plan.planted == Planted::AcknowledgedEarly {
+            state.marks = state.durable_marks.clone();
+        }
         state.armed = None;
         drop(state);
         world.observe(Event::Disk { node: self.node, what: events::Disk::Cut { kept, lost } });
@@ -227,11 +233,14 @@ impl Disk for Mounted {
         let writes = {
             let mut state = lock(&self.disk.state);
             let writes = state.unsynced.len();
-            if world.plan.planted == Planted::SyncLies {
+            if matches!(world.plan.planted, Planted::SyncLies | Planted::AcknowledgedEarly) {
                 // One sync late.
                 let now = state.now.clone();
                 if let Some(promised) = state.promised.replace(now) {
                     state.durable = promised;
+                }
+                if world.plan.planted == Planted::AcknowledgedEarly {
+                    state.durable_marks = state.marks.clone();
                 }
                 state.unsynced.clear();
             } else {

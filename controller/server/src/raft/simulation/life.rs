@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
@@ -26,6 +27,8 @@ pub(super) struct Life {
     pub(super) world: Arc<World>,
     /// Ends with the life.
     pub(super) ended: CancellationToken,
+    /// Told to stop: then its consensus may end.
+    pub(super) stopping: AtomicBool,
     scheduling: Mutex<Scheduling>,
 }
 
@@ -39,7 +42,14 @@ struct Scheduling {
 
 impl Life {
     pub(super) fn new(world: Arc<World>, node: usize, number: u32) -> Arc<Self> {
-        Arc::new(Self { node, number, world, ended: CancellationToken::new(), scheduling: Mutex::default() })
+        Arc::new(Self {
+            node,
+            number,
+            world,
+            ended: CancellationToken::new(),
+            stopping: AtomicBool::new(false),
+            scheduling: Mutex::default(),
+        })
     }
 
     /// The life whose task runs now; none outside of a simulated controller.

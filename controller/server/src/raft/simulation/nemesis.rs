@@ -1,6 +1,7 @@
 //! Trouble: crashes, partitions, pauses, bad disks, wrong clocks, snapshots and handovers, as the seed has it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::controller::{crash, start};
@@ -231,6 +232,7 @@ async fn elect(world: &Arc<World>, node: usize) {
 fn stop(world: &Arc<World>, node: usize) {
     let Some((life, consensus)) = world.slots[node].consensus() else { return };
     note(world, format!("{node} is told to stop"));
+    life.stopping.store(true, Ordering::Relaxed);
     let stopping = life.spawn(async move { consensus.shutdown().await });
     let world = world.clone();
     tokio::spawn(async move {

@@ -10,6 +10,7 @@ mod one_leader_per_term;
 mod promises_survive;
 mod reads_see_acknowledged;
 mod retries_apply_once;
+mod starts_again;
 mod votes_never_go_back;
 
 use super::events::Event;
@@ -32,6 +33,7 @@ pub(super) trait Invariant: Send {
 /// All of them.
 pub(super) fn all() -> Vec<Box<dyn Invariant>> {
     vec![
+        Box::new(starts_again::StartsAgain),
         Box::new(one_leader_per_term::OneLeaderPerTerm::default()),
         Box::new(votes_never_go_back::VotesNeverGoBack::default()),
         Box::new(promises_survive::PromisesSurvive::default()),
