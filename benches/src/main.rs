@@ -1,16 +1,44 @@
 //! Figures, each beside a peer in the same run where there is one. `benches/README.md` lists them.
 
+mod catchup;
+mod ceiling;
+mod controllers;
+mod delay;
 mod deploy;
+mod etcd;
+mod failover;
 mod figure;
+mod heartbeats;
+mod http;
 mod idle;
+mod load;
+mod million;
+mod planner;
+mod ports;
 mod scale;
+mod settled;
+mod store;
+mod timeline;
+mod usage;
+mod workload;
 
 use anyhow::{Result, bail};
 
 type Bench = (&'static str, fn() -> Result<()>);
 
 /// Name and body of each bench.
-const BENCHES: [Bench; 3] = [("scale", scale::run), ("deploy", deploy::run), ("idle", idle::run)];
+const BENCHES: [Bench; 10] = [
+    ("scale", scale::run),
+    ("deploy", deploy::run),
+    ("idle", idle::run),
+    ("store", store::run),
+    ("ceiling", ceiling::run),
+    ("failover", failover::lan),
+    ("failover-wan", failover::wan),
+    ("catchup", catchup::run),
+    ("planner", planner::run),
+    ("million", million::run),
+];
 
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();

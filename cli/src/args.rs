@@ -64,6 +64,8 @@ pub enum Command {
     /// Change or show an app's environment
     #[command(subcommand)]
     Env(verb::env::Verb),
+    /// Change or list an app's labels
+    Label(verb::label::LabelArgs),
     /// Run a command once, in a servo of the live release
     Run(verb::run::RunArgs),
     /// Replace an app's servos by new ones of the same release
@@ -149,6 +151,8 @@ mod tests {
             "env unset A B",
             "env list --show",
             "env get A",
+            "label guestbook",
+            "label guestbook team=blue note= old-",
             "run -- python manage.py migrate --no-input",
             "run ls -l",
             "restart",
@@ -185,6 +189,10 @@ mod tests {
             "env set",
             "env set A",
             "env set =x",
+            "label",
+            "label guestbook team",
+            "label guestbook =x",
+            "label guestbook -team",
             "run",
             "controller",
             "dev --runtime podman",

@@ -58,6 +58,7 @@ fn main() {
             &[
                 ("propose", "Propose", Unary, "ProposeRequest", "ProposeReply"),
                 ("relay", "Relay", Unary, "RelayBatch", "Relayed"),
+                ("rejoin", "Rejoin", Unary, "RejoinRequest", "RejoinReply"),
                 ("has_blob", "HasBlob", Unary, "BlobRequest", "BlobPresence"),
                 ("get_blob", "GetBlob", ServerStream, "BlobRequest", "BlobPart"),
                 ("put_blob", "PutBlob", ClientStream, "BlobPart", "BlobStored"),
@@ -71,6 +72,7 @@ fn main() {
                 ("append", "Append", Both, "RaftMessage", "RaftMessage"),
                 ("vote", "Vote", Unary, "RaftMessage", "RaftMessage"),
                 ("pre_vote", "PreVote", Unary, "RaftMessage", "RaftMessage"),
+                ("snapshot_offer", "SnapshotOffer", Unary, "RaftMessage", "RaftMessage"),
                 ("snapshot", "Snapshot", ClientStream, "RaftMessage", "RaftMessage"),
                 ("transfer_leader", "TransferLeader", Unary, "RaftMessage", "RaftMessage"),
             ],

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use pontoon_api::{
-    App, Balancer, Build, ChangeEnv, Changed, Controller, CreateApp, Deployment, Host, Release, Rollback, Route,
-    RunOneOff, Servo, SetScale, Source, StartBuild, Status,
+    App, Balancer, Build, ChangeEnv, ChangeLabels, Changed, Controller, CreateApp, Deployment, Host, Release, Rollback,
+    Route, RunOneOff, Servo, SetScale, Source, StartBuild, Status,
 };
 use pontoon_model::{AppName, BuildId, DeploymentId, Digest, ReleaseNumber, ServoId};
 use reqwest::Method;
@@ -96,6 +96,16 @@ impl Client {
     /// Changes an app's environment.
     pub async fn change_env(&self, app: &AppName, change: &ChangeEnv) -> Answer<Changed> {
         self.change(Call::change(Method::PATCH, format!("apps/{app}/env")).json(change)).await
+    }
+
+    /// An app's labels.
+    pub async fn labels(&self, app: &AppName) -> Answer<BTreeMap<String, String>> {
+        self.fetch(Call::get(format!("apps/{app}/labels"))).await
+    }
+
+    /// Changes an app's labels.
+    pub async fn change_labels(&self, app: &AppName, change: &ChangeLabels) -> Answer<Changed> {
+        self.change(Call::change(Method::PATCH, format!("apps/{app}/labels")).json(change)).await
     }
 
     /// Runs a command once.

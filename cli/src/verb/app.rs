@@ -115,6 +115,9 @@ fn show(app: &App) -> String {
         ("domains", app.domains.join(", ")),
         ("urls", app.urls.join(", ")),
     ];
+    if !app.labels.is_empty() {
+        lines.push(("labels", super::label::words(&app.labels)));
+    }
     lines.extend(app.waiting.iter().map(|waiting| ("waiting", waiting.clone())));
     format!("{}\n\n{}", pairs(lines), super::scale::list(&app.scale))
 }
@@ -144,6 +147,7 @@ mod tests {
             urls: vec!["http://guestbook.localhost:8000/".into(), "http://guestbook.localhost:8001/".into()],
             live: Some("v3".parse().unwrap()),
             deployment: None,
+            labels: BTreeMap::from([("team".into(), "blue".into())]),
             scale: BTreeMap::from([("web".parse().unwrap(), scale)]),
             ready: 2,
             waiting: vec!["0 of 2 hosts in home.attic fit: 2 lack 256M".into()],
@@ -168,6 +172,7 @@ mod tests {
             age:         3h
             domains:     guestbook.localhost
             urls:        http://guestbook.localhost:8000/, http://guestbook.localhost:8001/
+            labels:      team=blue
             waiting:     0 of 2 hosts in home.attic fit: 2 lack 256M
 
             PROCESS   ANYWHERE   SITES          MEMORY   CPU

@@ -9,6 +9,7 @@ pub mod env;
 mod follow;
 pub mod hosts;
 pub mod images;
+pub mod label;
 pub mod logs;
 pub mod ps;
 pub mod releases;
@@ -57,6 +58,7 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Logs(args) => logs::run(session, args).await,
         Command::Scale(args) => scale::run(session, args).await,
         Command::Env(verb) => env::run(session, verb).await,
+        Command::Label(args) => label::run(session, args).await,
         Command::Restart(args) => restart::run(session, args).await,
         Command::Hosts => hosts::run(session).await,
         Command::Controllers => controllers::run(session).await,

@@ -175,6 +175,17 @@ pub struct ChangeSettings {
     pub base_domain: String,
 }
 
+/// Changes the labels of an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeLabels {
+    /// Whose.
+    pub app: AppName,
+    /// Names and new values.
+    pub set: BTreeMap<String, String>,
+    /// Names to remove; one that is not there is fine.
+    pub unset: Vec<String>,
+}
+
 /// A batch of the leader's decisions; what no longer fits is dropped and planned again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplyPlan {
@@ -237,5 +248,6 @@ commands! {
     113, 1 => RegisterBalancer,
     114, 1 => RegisterController,
     115, 1 => ChangeSettings,
+    116, 1 => ChangeLabels,
     120, 1 => ApplyPlan,
 }

@@ -94,6 +94,28 @@ pub fn route_table(state: &State) -> RouteTable {
     RouteTable { version: state.route_version(), routes }
 }
 
+/// All routes, where `table` are those of an older state: the same as [`route_table`], at the cost of what changed.
+pub fn route_table_after(table: &RouteTable, old: &State, new: &State) -> RouteTable {
+    if old.settings() != new.settings() {
+        return route_table(new);
+    }
+    let mut routes = table.routes.clone();
+    for name in new.apps_routed_otherwise(old) {
+        // Names end with the same domain, so that they stand in the order of their apps' hosts.
+        let host = |app: &App| default_host(new, app);
+        let gone_or_new = old.app(&name).or(new.app(&name)).map(|app| host(app));
+        let Some(wanted) = gone_or_new else { continue };
+        let place = routes.binary_search_by(|route| route.host.as_str().cmp(&wanted));
+        match (place, new.app(&name)) {
+            (Ok(at), Some(app)) => routes[at] = Arc::new(route(new, app)),
+            (Err(at), Some(app)) => routes.insert(at, Arc::new(route(new, app))),
+            (Ok(at), None) => drop(routes.remove(at)),
+            (Err(_), None) => {}
+        }
+    }
+    RouteTable { version: new.route_version(), routes }
+}
+
 fn route(state: &State, app: &App) -> Route {
     let servos: Vec<RouteServo> = state
         .servos_of(&app.name)

@@ -2,6 +2,7 @@
 
 use pontoon_core::{Command, command};
 use pontoon_kit::Backoff;
+use pontoon_model::ControllerId;
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -10,13 +11,14 @@ use crate::raft::{Leadership, Proposer, StateFeed};
 /// Returns once the announcement is committed.
 pub(crate) async fn announce(
     config: Config,
+    id: ControllerId,
     proposer: Proposer,
     feed: StateFeed,
     mut leadership: watch::Receiver<Leadership>,
     mut backoff: Backoff,
 ) {
     let controller = command::RegisterController {
-        id: config.id,
+        id,
         name: config.name.clone(),
         site: config.site.clone(),
         grpc: config.grpc_address(),

@@ -54,6 +54,20 @@ pub enum ControllerError {
     /// Consensus cannot start or has stopped.
     #[error("consensus failed")]
     Consensus(#[from] ConsensusError),
+    /// The store is lost or damaged, and no other controller has what it held.
+    #[error(
+        "this is the only controller, so nobody else has what its store held: restore the data folder from a backup, \
+         or begin anew with an empty one"
+    )]
+    OnlyCopy(#[source] ConsensusError),
+    /// The store is lost or damaged, and the others do not take this controller back.
+    #[error("this controller's store is lost or damaged ({loss}), and it may not come back by itself: {why}")]
+    Rejoin {
+        /// What was lost.
+        loss: String,
+        /// What the others say.
+        why: String,
+    },
     /// A part that must run has ended: better start anew than go on without it.
     #[error("{task} ended unexpectedly: {why}")]
     TaskEnded {

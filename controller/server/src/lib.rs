@@ -2,7 +2,7 @@
 //! and what was applied goes out to agents, balancers and people from this controller's own copy of the state.
 //!
 //! Read [`node`] first: it wires the parts. [`raft`] agrees, [`leader`] plans while leading, [`sessions`] talks to
-//! agents and balancers, [`peers`] to the other controllers, [`blobs`] keeps sources and bundles, [`source`] looks
+//! agents and balancers, [`peers`] to the other controllers, `rejoin` brings back one whose store is lost, [`blobs`] keeps sources and bundles, [`source`] looks
 //! at what users upload, [`rest`] talks to people.
 
 mod announce;
@@ -13,6 +13,7 @@ pub mod leader;
 pub mod node;
 pub mod peers;
 pub mod raft;
+mod rejoin;
 pub mod rest;
 pub mod sessions;
 pub mod source;

@@ -20,8 +20,9 @@ use crate::blobs::{self, BlobStore, Fetcher, Replicator};
 use crate::config::Config;
 use crate::error::ControllerError;
 use crate::leader::{LeaderMemory, Planner, Waiting};
-use crate::peers::{Peers, PeersService};
-use crate::raft::{Consensus, ConsensusConfig, Member, RaftService};
+use crate::peers::PeersService;
+use crate::raft::{Consensus, ConsensusConfig, Member, Peers, RaftService};
+use crate::rejoin;
 use crate::rest::{self, Api, TokenHash};
 use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, Logs, RouteFeed};
 
@@ -40,13 +41,26 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     let identity = Identity::load(&config.tls_dir)?;
     let token = TokenHash::load(&config.token_file)?;
     let store = BlobStore::open(&config.data_dir)?;
-    let grpc = listen(config.grpc, "gRPC").await?;
-    let rest = listen(config.rest, "REST").await?;
-    let peers = Peers::new(&config, &identity)?;
-    let (consensus, raft_service) = Consensus::start(consensus_config(&config, &identity)).await?;
-    tracing::info!(name = %config.name, id = %config.id, grpc = %config.grpc, rest = %config.rest, "the controller has started");
+    let mut listeners = Listeners::bind(&config).await?;
+    let consensus_config = consensus_config(&config, &identity);
+    let (consensus, raft_service) = match Consensus::start(consensus_config.clone()).await {
+        Err(error) if error.is_data_loss() && config.members.len() > 1 => {
+            // Whoever asks this controller meanwhile shall ask another.
+            drop(listeners);
+            let recovered = tokio::select! {
+                recovered = rejoin::start_anew(consensus_config, config.grpc_address(), error) => recovered?,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            listeners = Listeners::bind(&config).await?;
+            recovered
+        }
+        Err(error) if error.is_data_loss() => return Err(ControllerError::OnlyCopy(error)),
+        started => started?,
+    };
+    let Listeners { grpc, rest } = listeners;
+    tracing::info!(name = %config.name, id = %consensus.id(), grpc = %config.grpc, rest = %config.rest, "the controller has started");
 
-    let parts = Parts::new(config, token, store, peers, Arc::new(consensus));
+    let parts = Parts::new(config, token, store, Arc::new(consensus));
     let mut tasks = Tasks::default();
     parts.spawn_background(&mut tasks);
     let routes = parts.spawn_routes(&mut tasks);
@@ -77,6 +91,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     grpc_stop.cancel();
     grpc.end(GRPC_DRAIN).await;
     ended
+}
+
+/// Bound before anything is touched, so that a busy port is said first.
+struct Listeners {
+    grpc: TcpListener,
+    rest: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self, ControllerError> {
+        Ok(Self { grpc: listen(config.grpc, "gRPC").await?, rest: listen(config.rest, "REST").await? })
+    }
 }
 
 async fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, ControllerError> {
@@ -115,7 +141,8 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(config: Config, token: TokenHash, store: BlobStore, peers: Peers, consensus: Arc<Consensus>) -> Self {
+    fn new(config: Config, token: TokenHash, store: BlobStore, consensus: Arc<Consensus>) -> Self {
+        let peers = consensus.peers();
         let directory = AgentDirectory::default();
         Self {
             fetcher: Fetcher::new(store.clone(), peers.clone()),
@@ -146,7 +173,7 @@ impl Parts {
         };
         tasks.spawn("the planner", never_fails(planner.run(stopping())));
         let relay = sessions::Relay {
-            own: self.config.id,
+            own: self.consensus.id(),
             heard: self.heard.clone(),
             memory: self.memory.clone(),
             peers: self.peers.clone(),
@@ -159,7 +186,12 @@ impl Parts {
         let collecting = blobs::collect_garbage(self.store.clone(), feed.clone(), leadership.clone(), stopping());
         tasks.spawn("blob collection", never_fails(collecting));
         let backoff = Backoff::new(ANNOUNCE_RETRY.0, ANNOUNCE_RETRY.1);
-        let announcing = announce::announce(self.config.clone(), self.consensus.proposer(), feed, leadership, backoff);
+        let (config, id) = (self.config.clone(), self.consensus.id());
+        let announcing = announce::announce(config, id, self.consensus.proposer(), feed, leadership, backoff);
+        if self.consensus.is_replacement() {
+            let (consensus, own, stopping) = (self.consensus.clone(), self.config.grpc_address(), stopping());
+            tasks.spawn("rejoining", async move { rejoin::become_voter(&consensus, own, stopping).await });
+        }
         let stopping = stopping();
         tasks.spawn("the announcement", async move {
             tokio::select! {
@@ -206,6 +238,7 @@ impl Parts {
         let peers = PeersService {
             feed,
             proposer: self.consensus.proposer(),
+            membership: self.consensus.membership(),
             leadership,
             memory: self.memory.clone(),
             store: self.store.clone(),

@@ -18,6 +18,9 @@
 //! | `PUT /v1/apps/{app}/scale` | [`SetScale`] | [`Changed`] |
 //! | `GET /v1/apps/{app}/env` | | `{NAME: value}` |
 //! | `PATCH /v1/apps/{app}/env` | [`ChangeEnv`] | [`Changed`] |
+//! | `GET /v1/apps/{app}/labels` | | `{name: value}` |
+//! | `PATCH /v1/apps/{app}/labels` | [`ChangeLabels`] | [`Changed`] |
+//! | `PATCH /v1/labels` | `[LabelItem]`, 1 to 1,000 | `[ItemChanged]`, in the same order |
 //! | `POST /v1/apps/{app}/run` | [`RunOneOff`] | [`Servo`] |
 //! | `GET /v1/apps/{app}/servos` | | `[Servo]` |
 //! | `GET /v1/apps/{app}/servos/{servo}` | | [`Servo`] |
@@ -34,8 +37,8 @@ pub mod request;
 pub mod response;
 
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
-pub use request::{ChangeEnv, CreateApp, Rollback, RunOneOff, SetScale, StartBuild};
+pub use request::{ChangeEnv, ChangeLabels, CreateApp, LabelItem, Rollback, RunOneOff, SetScale, StartBuild};
 pub use response::{
-    App, AppScale, Balancer, Build, Changed, Controller, Deployment, Exit, Host, LogLine, Release, Route, RouteTarget,
-    Servo, Source, Status,
+    App, AppScale, Balancer, Build, Changed, Controller, Deployment, Exit, Host, ItemChanged, LogLine, Release, Route,
+    RouteTarget, Servo, Source, Status,
 };

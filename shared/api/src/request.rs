@@ -63,6 +63,32 @@ pub struct ChangeEnv {
     pub unset: Vec<String>,
 }
 
+/// Changes an app's labels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeLabels {
+    /// Names and new values.
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
+    /// Names to remove.
+    #[serde(default)]
+    pub unset: Vec<String>,
+}
+
+/// One item of a list of changes: the labels of one app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelItem {
+    /// Whose.
+    pub app: AppName,
+    /// Names and new values.
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
+    /// Names to remove.
+    #[serde(default)]
+    pub unset: Vec<String>,
+}
+
 /// Runs a command once, in a servo of the live release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,6 +8,8 @@ use pontoon_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::ErrorDetail;
+
 /// The cluster at a glance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -56,6 +58,9 @@ pub struct App {
     pub deployment: Option<DeploymentId>,
     /// Wanted number and size, by process type.
     pub scale: BTreeMap<ProcessName, AppScale>,
+    /// What people and programs note about it.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Servos that are ready and live.
     pub ready: u32,
     /// What it waits for, e.g. why a servo cannot be placed; one sentence each.
@@ -84,6 +89,15 @@ pub struct Changed {
     pub release: Option<ReleaseNumber>,
     /// The deployment it began, if any.
     pub deployment: Option<DeploymentId>,
+}
+
+/// What became of one item of a list of changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemChanged {
+    /// Raft index of the entry that holds the whole list.
+    pub index: u64,
+    /// Why this item changed nothing; null when it was applied.
+    pub error: Option<ErrorDetail>,
 }
 
 /// An uploaded source, inspected and stored.

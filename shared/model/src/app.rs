@@ -27,9 +27,32 @@ pub struct App {
     pub live: Option<Live>,
     /// The deployment under way, if any.
     pub deployment: Option<DeploymentId>,
+    /// What people and programs note about it; Pontoon itself does not look at them.
+    pub labels: BTreeMap<String, String>,
+    /// Stands for what a later version of Pontoon adds: only a test's build has it.
+    #[cfg(feature = "next-level")]
+    pub note: String,
 }
 
 impl App {
+    /// A new one, with nothing set.
+    pub fn new(name: AppName, created_at: Timestamp) -> Self {
+        Self {
+            name,
+            created_at,
+            version: 0,
+            env: BTreeMap::new(),
+            scale: BTreeMap::new(),
+            been_live: BTreeSet::new(),
+            releases_made: 0,
+            live: None,
+            deployment: None,
+            labels: BTreeMap::new(),
+            #[cfg(feature = "next-level")]
+            note: String::new(),
+        }
+    }
+
     /// Wanted number and size of a process type. Before anyone scales it: one `web`, none of the others (as Heroku does).
     pub fn scale_of(&self, process: &ProcessName) -> Scale {
         self.scale.get(process).cloned().unwrap_or_else(|| {

@@ -49,9 +49,31 @@ ids! {
 }
 
 /// Names one request of one client, so that a retry of it is applied once.
+///
+/// The top bit tells who drew it. Set: the client itself. Clear: a controller, and the upper half is the key's *birth*:
+/// the Raft index that controller had applied when the request came to it, so that the command's own entry is later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct IdempotencyKey(pub u128);
+
+impl IdempotencyKey {
+    const OF_CLIENT: u128 = 1 << 127;
+
+    /// A controller's key.
+    pub fn born(birth: u64, random: u64) -> Self {
+        Self((u128::from(birth) << 64 | u128::from(random)) & !Self::OF_CLIENT)
+    }
+
+    /// A client's key, from a hash of what it sent.
+    pub fn of_client(hash: u128) -> Self {
+        Self(hash | Self::OF_CLIENT)
+    }
+
+    /// The index that was applied where a controller drew it; none if a client did.
+    pub fn birth(self) -> Option<u64> {
+        (self.0 & Self::OF_CLIENT == 0).then_some((self.0 >> 64) as u64)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -63,5 +85,12 @@ mod tests {
         assert_eq!("3".parse(), Ok(ReleaseNumber(3)));
         assert!("three".parse::<ReleaseNumber>().is_err());
         assert_eq!(ServoId(12).to_string(), "s12");
+    }
+
+    #[test]
+    fn a_key_says_who_drew_it_and_when() {
+        assert_eq!(IdempotencyKey::born(7, u64::MAX).birth(), Some(7));
+        assert_eq!(IdempotencyKey::of_client(7).birth(), None);
+        assert_ne!(IdempotencyKey::of_client(7), IdempotencyKey::born(0, 7));
     }
 }

@@ -4,6 +4,7 @@
 //! [`app`], [`release`] and [`servo`].
 
 pub mod app;
+pub mod app_versions;
 pub mod assignment;
 pub mod balancer;
 pub mod build;
@@ -12,6 +13,7 @@ pub mod deployment;
 pub mod digest;
 pub mod host;
 pub mod ids;
+pub mod labels;
 pub mod names;
 pub mod release;
 pub mod route;

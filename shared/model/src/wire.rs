@@ -18,8 +18,26 @@ pub const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 pub trait Wire: Serialize + DeserializeOwned {
     /// Explicit number of its type; never reused (see `kinds`).
     const KIND: u16;
-    /// Version of its layout.
+    /// Version of its layout: the newest that this Pontoon can read.
     const VERSION: u16;
+
+    /// Its envelope in the layout of `version`, for those who cannot read the newest yet.
+    fn seal_as(&self, version: u16) -> Result<Vec<u8>, WireError> {
+        if version == Self::VERSION {
+            seal(Self::KIND, version, self)
+        } else {
+            Err(WireError::TooNew { kind: Self::KIND, version })
+        }
+    }
+
+    /// Reads an envelope of this kind, in whichever version it was written.
+    fn open(envelope: &Envelope<'_>) -> Result<Self, WireError> {
+        if envelope.version == Self::VERSION {
+            envelope.decode()
+        } else {
+            Err(WireError::TooNew { kind: envelope.kind, version: envelope.version })
+        }
+    }
 }
 
 /// Why bytes are not the value that was asked for.
@@ -160,27 +178,51 @@ pub fn decode<T: Wire>(bytes: &[u8]) -> Result<T, WireError> {
     if envelope.kind != T::KIND {
         return Err(WireError::WrongKind { expected: T::KIND, found: envelope.kind });
     }
-    if envelope.version != T::VERSION {
-        return Err(WireError::TooNew { kind: envelope.kind, version: envelope.version });
-    }
-    envelope.decode()
+    T::open(&envelope)
 }
 
-/// Declares the kind and version of types: `wire! { 7, 1 => Type; }`.
+/// Declares the kind and version of types: `wire! { 7, 1 => Type; }`. A type whose layout has changed names the frozen
+/// layouts from before, `wire! { 7, 3 => Type, before { 1 => TypeV1, 2 => TypeV2 }; }`: `From<TypeV1> for Type` reads
+/// old bytes, `From<&Type> for TypeV1` writes for those who can read no newer ones.
 #[macro_export]
 macro_rules! wire {
-    ($($kind:literal, $version:literal => $type:ty;)*) => {$(
+    ($($kind:literal, $version:literal => $type:ty $(, before { $($old:literal => $layout:ty),+ })?;)*) => {$(
         impl $crate::wire::Wire for $type {
             const KIND: u16 = $kind;
             const VERSION: u16 = $version;
+
+            $(
+                fn seal_as(&self, version: u16) -> Result<Vec<u8>, $crate::wire::WireError> {
+                    match version {
+                        $version => $crate::wire::seal($kind, version, self),
+                        $($old => $crate::wire::seal($kind, version, &<$layout>::from(self)),)+
+                        version => Err($crate::wire::WireError::TooNew { kind: $kind, version }),
+                    }
+                }
+
+                fn open(envelope: &$crate::wire::Envelope<'_>) -> Result<Self, $crate::wire::WireError> {
+                    match envelope.version {
+                        $version => envelope.decode(),
+                        $($old => Ok(envelope.decode::<$layout>()?.into()),)+
+                        version => Err($crate::wire::WireError::TooNew { kind: $kind, version }),
+                    }
+                }
+            )?
         }
     )*};
 }
 
 // Records that are stored as they are: 1–99. Commands: 100–299 (controller/core). Messages: 300–599
 // (shared/proto). Controller's own files: 600–699. Agent's: 700–799. Balancer's: 800–899.
+#[cfg(not(feature = "next-level"))]
 wire! {
-    1, 1 => crate::App;
+    1, 2 => crate::App, before { 1 => crate::app_versions::AppV1 };
+}
+#[cfg(feature = "next-level")]
+wire! {
+    1, 3 => crate::App, before { 1 => crate::app_versions::AppV1, 2 => crate::app_versions::AppV2 };
+}
+wire! {
     2, 1 => crate::Release;
     3, 1 => crate::Servo;
     4, 1 => crate::Host;

@@ -142,6 +142,13 @@ fn peers(text: &mut String) {
     };
     message(text, "RelayBatch", &batch);
     message(text, "Relayed", &Relayed { accepted: true });
+    message(text, "RejoinRequest::May", &RejoinRequest::May);
+    let grpc = "127.0.0.1:7711".parse().unwrap();
+    message(text, "RejoinRequest::Replace", &RejoinRequest::Replace { new: ControllerId(9), grpc });
+    message(text, "RejoinReply::NotLeader", &RejoinReply::NotLeader { leader: Some(ControllerId(1)) });
+    message(text, "RejoinReply::Yes", &RejoinReply::Yes);
+    message(text, "RejoinReply::Wait", &RejoinReply::Wait { why: "why".into() });
+    message(text, "RejoinReply::Refused", &RejoinReply::Refused { why: "why".into() });
     message(text, "RaftMessage", &RaftMessage { body: Bytes::from_static(b"z") });
 }
 

@@ -1,5 +1,7 @@
 //! Between controllers, Raft apart.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use pontoon_model::{BalancerName, ControllerId, HostName, Incarnation};
 use serde::{Deserialize, Serialize};
@@ -51,4 +53,40 @@ pub struct RelayBatch {
 pub struct Relayed {
     /// Whether the receiver leads; if not, the batch went to nobody.
     pub accepted: bool,
+}
+
+/// A controller whose store is lost or damaged asks the leader. Who asks is in its certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RejoinRequest {
+    /// Whether it may set its store aside.
+    May,
+    /// To take its new id in the place of its old one; repeated until it is done.
+    Replace {
+        /// Its new Raft id.
+        new: ControllerId,
+        /// Where it answers.
+        grpc: SocketAddr,
+    },
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RejoinReply {
+    /// Who was asked does not lead.
+    NotLeader {
+        /// Who leads, if known.
+        leader: Option<ControllerId>,
+    },
+    /// It may; or its new id votes.
+    Yes,
+    /// Not yet.
+    Wait {
+        /// Why.
+        why: String,
+    },
+    /// Never.
+    Refused {
+        /// Why.
+        why: String,
+    },
 }

@@ -1,7 +1,5 @@
 //! Apps: create, destroy, scale, environment.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use pontoon_model::{App, MemoryBytes, ProcessName, ReleaseReason, Scale, SiteName, Size};
 
 use crate::command::{ChangeEnv, ChangeSettings, CreateApp, DestroyApp, SetScale};
@@ -23,17 +21,7 @@ impl State {
         if self.apps.contains_key(&command.name) {
             return Err(Rejected::conflict(format!("app {} exists already; choose another name", command.name)));
         }
-        self.put_app(App {
-            name: command.name.clone(),
-            created_at: self.header.time,
-            version: 0,
-            env: BTreeMap::new(),
-            scale: BTreeMap::new(),
-            been_live: BTreeSet::new(),
-            releases_made: 0,
-            live: None,
-            deployment: None,
-        });
+        self.put_app(App::new(command.name.clone(), self.header.time));
         Ok(Reply::Done)
     }
 

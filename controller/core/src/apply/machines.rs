@@ -85,8 +85,7 @@ impl State {
             listen: command.listen,
         };
         if old.is_none_or(|old| **old != balancer) {
-            let balancer = Balancer { version: self.header.index, ..balancer };
-            self.balancers.insert(command.name.clone(), Arc::new(balancer));
+            self.put_balancer(balancer);
         }
         Ok(Reply::Done)
     }

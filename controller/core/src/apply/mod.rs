@@ -2,6 +2,7 @@
 
 mod apps;
 mod deploys;
+mod labels;
 mod machines;
 pub(crate) mod ops;
 mod runs;
@@ -60,6 +61,7 @@ impl State {
             Command::RegisterBalancer(command) => self.register_balancer(command),
             Command::RegisterController(command) => self.register_controller(command),
             Command::ChangeSettings(command) => self.change_settings(command),
+            Command::ChangeLabels(command) => self.change_labels(command),
             Command::ApplyPlan(command) => {
                 let applied = command.ops.iter().filter(|op| self.apply_op(op)).count() as u32;
                 Ok(Reply::Planned { applied, dropped: command.ops.len() as u32 - applied })
@@ -78,11 +80,13 @@ impl State {
 
     /// The app, or the sentence that says it is not there.
     pub(crate) fn app_or_reject(&self, name: &AppName) -> Result<App, Rejected> {
-        self.apps.get(name).map(|app| App::clone(app)).ok_or_else(|| {
-            Rejected::not_found(format!(
-                "app {name} does not exist; `pontoon app list` shows the apps, `pontoon app create {name}` makes it"
-            ))
-        })
+        self.apps.get(name).map(|app| App::clone(app)).ok_or_else(|| self.no_such_app(name))
+    }
+
+    fn no_such_app(&self, name: &AppName) -> Rejected {
+        Rejected::not_found(format!(
+            "app {name} does not exist; `pontoon app list` shows the apps, `pontoon app create {name}` makes it"
+        ))
     }
 }
 

@@ -88,8 +88,11 @@ impl State {
                 ended
             }
             Op::ForgetDeployment { deployment } => {
-                let over = self.deployments.get(deployment).is_some_and(|row| row.phase.is_over())
-                    && !self.apps.values().any(|app| app.live.is_some_and(|live| live.deployment == *deployment));
+                let is_live = |name| {
+                    self.apps.get(name).is_some_and(|app| app.live.is_some_and(|live| live.deployment == *deployment))
+                };
+                let row = self.deployments.get(deployment);
+                let over = row.is_some_and(|row| row.phase.is_over() && !is_live(&row.app));
                 if over {
                     self.remove_deployment(*deployment);
                 }
@@ -98,7 +101,7 @@ impl State {
             Op::ForgetBalancer { name, version } => {
                 let fits = self.balancers.get(name).is_some_and(|row| row.version == *version);
                 if fits {
-                    self.balancers.remove(name);
+                    self.remove_balancer(name);
                 }
                 fits
             }

@@ -12,9 +12,8 @@ use crate::view;
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) fn step(draft: &mut Draft<'_>) {
-    let open: Vec<_> =
-        draft.state.builds().filter(|build| !matches!(build.state, BuildState::Ended { .. })).cloned().collect();
-    for build in open {
+    for id in draft.builds() {
+        let Some(build) = draft.state.build(id).cloned() else { continue };
         match &build.state {
             BuildState::Queued => place(draft, &build),
             BuildState::Running { .. } => {

@@ -14,8 +14,8 @@ pub const UNREACHABLE_GRACE: Duration = Duration::from_secs(60);
 pub const ONE_OFF_KEPT: Duration = Duration::from_secs(60);
 
 pub(super) fn step(draft: &mut Draft<'_>) {
-    let servos: Vec<_> = draft.state.servos().cloned().collect();
-    for servo in servos {
+    for id in draft.servos() {
+        let Some(servo) = draft.state.servo(id).cloned() else { continue };
         match servo.desired {
             Desired::Run if servo.one_off.is_none() && !is_wanted(draft, &servo) => {
                 draft.decide(Op::DrainServo { servo: servo.id, version: servo.version });

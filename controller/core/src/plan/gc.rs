@@ -1,9 +1,6 @@
 //! Step 5: records nobody needs any more.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
-
-use pontoon_model::{AppName, BuildState};
 
 use super::{Draft, Op, rollout};
 
@@ -13,31 +10,31 @@ pub const KEPT_PER_APP: usize = 10;
 pub const BALANCER_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) fn step(draft: &mut Draft<'_>) {
-    let apps: Vec<AppName> = draft.state.apps().map(|app| app.name.clone()).collect();
+    let apps = draft.apps();
     for app in &apps {
         let numbers: Vec<_> = draft.state.releases(app).map(|release| release.number).collect();
-        for number in numbers.into_iter().rev().skip(KEPT_PER_APP) {
+        for number in surplus(numbers.into_iter()) {
             if !rollout::needs_release(&draft.state, app, number) {
                 draft.decide(Op::ForgetRelease { app: app.clone(), number });
             }
         }
     }
-    let ended = draft.state.builds().filter(|build| matches!(build.state, BuildState::Ended { .. }));
-    for build in surplus(ended.map(|build| (build.app.clone(), build.id))) {
-        draft.decide(Op::ForgetBuild { build });
+    for app in &apps {
+        for build in surplus(draft.state.unsettled.ended_builds(app)) {
+            draft.decide(Op::ForgetBuild { build });
+        }
     }
-    let over = draft.state.deployments().filter(|deployment| deployment.phase.is_over());
-    for deployment in surplus(over.map(|deployment| (deployment.app.clone(), deployment.id))) {
-        draft.decide(Op::ForgetDeployment { deployment });
+    for app in &apps {
+        for deployment in surplus(draft.state.unsettled.over_deployments(app)) {
+            draft.decide(Op::ForgetDeployment { deployment });
+        }
     }
     forget_balancers(draft);
 }
 
-/// All but the newest rows of each app.
-fn surplus<Id: Copy>(rows: impl Iterator<Item = (AppName, Id)>) -> Vec<Id> {
-    let mut by_app: BTreeMap<AppName, Vec<Id>> = BTreeMap::new();
-    rows.for_each(|(app, id)| by_app.entry(app).or_default().push(id));
-    by_app.into_values().flat_map(|ids| ids.into_iter().rev().skip(KEPT_PER_APP)).collect()
+/// All but the newest of an app's rows, which come oldest first; newest first.
+fn surplus<Id>(rows: impl DoubleEndedIterator<Item = Id>) -> Vec<Id> {
+    rows.rev().skip(KEPT_PER_APP).collect()
 }
 
 fn forget_balancers(draft: &mut Draft<'_>) {

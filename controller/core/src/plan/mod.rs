@@ -7,13 +7,15 @@ mod liveness;
 pub mod op;
 pub mod rollout;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use pontoon_model::{AppName, Timestamp};
+use pontoon_model::{AppName, BuildId, ServoId, Timestamp};
 
 use crate::command::ApplyPlan;
 use crate::{Observed, State};
 
+pub(crate) use gc::KEPT_PER_APP;
+pub use liveness::HostsSeen;
 pub use op::Op;
 
 /// A command of a plan holds at most this many ops: about 100 bytes each, far below an entry's 512 KiB.
@@ -52,9 +54,38 @@ pub(crate) struct Draft<'a> {
     pub observed: &'a Observed,
     pub input: PlanInput,
     pub plan: Plan,
+    /// Whether rows are looked at that the index does not name.
+    everything: bool,
 }
 
 impl Draft<'_> {
+    /// The apps to look at, by name.
+    fn apps(&self) -> Vec<AppName> {
+        if self.everything {
+            self.state.apps.keys().cloned().collect()
+        } else {
+            self.state.unsettled.apps.iter().cloned().collect()
+        }
+    }
+
+    /// The builds to look at, by id.
+    fn builds(&self) -> Vec<BuildId> {
+        if self.everything {
+            self.state.builds.keys().copied().collect()
+        } else {
+            self.state.unsettled.builds.iter().copied().collect()
+        }
+    }
+
+    /// The servos to look at, by id. One that nobody wants any more makes its app unsettled.
+    fn servos(&self) -> BTreeSet<ServoId> {
+        if self.everything {
+            return self.state.servos.keys().copied().collect();
+        }
+        let of_apps = self.state.unsettled.apps.iter().flat_map(|app| self.state.servos_of(app)).map(|servo| servo.id);
+        self.state.unsettled.leaving.iter().copied().chain(of_apps).collect()
+    }
+
     /// Takes a decision, if the draft lets it; later steps see it.
     pub fn decide(&mut self, op: Op) -> bool {
         let fits = self.state.apply_op(&op);
@@ -79,12 +110,28 @@ impl Draft<'_> {
     }
 }
 
-/// Plans once. An op carries the version of the row it read; in the draft that version is kept, so a row is
-/// changed at most once per pass and the next pass sees the rest.
+/// Plans once: looks at every host, and at what the index names as unsettled. An op carries the version of the row it
+/// read; in the draft that version is kept, so a row is changed at most once per pass and the next pass sees the rest.
 pub fn plan(state: &State, observed: &Observed, input: &PlanInput) -> Plan {
-    let mut draft = Draft { state: state.clone(), observed, input: *input, plan: Plan::default() };
+    pass(state, observed, input, &mut None, false)
+}
+
+/// The same plan for a leader that plans again and again: of hosts that were up in an earlier pass it looks at none
+/// before the first could have been silent for too long. `seen` is what it remembers; its plan may ask for a pass
+/// earlier than [`plan`]'s.
+pub fn plan_again(state: &State, observed: &Observed, input: &PlanInput, seen: &mut Option<HostsSeen>) -> Plan {
+    pass(state, observed, input, seen, false)
+}
+
+/// The same plan without trust in the index: looks at every row. Seconds at a million servos.
+pub fn plan_everything(state: &State, observed: &Observed, input: &PlanInput) -> Plan {
+    pass(state, observed, input, &mut None, true)
+}
+
+fn pass(state: &State, observed: &Observed, input: &PlanInput, seen: &mut Option<HostsSeen>, everything: bool) -> Plan {
+    let mut draft = Draft { state: state.clone(), observed, input: *input, plan: Plan::default(), everything };
     draft.state.begin_draft(input.now);
-    liveness::step(&mut draft);
+    liveness::step(&mut draft, seen);
     builds::step(&mut draft);
     rollout::step(&mut draft);
     drain::step(&mut draft);

@@ -18,8 +18,7 @@ use crate::placement::{self, NoFit, Want};
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
 pub(super) fn step(draft: &mut Draft<'_>) {
-    let names: Vec<AppName> = draft.state.apps().map(|app| app.name.clone()).collect();
-    for name in &names {
+    for name in &draft.apps() {
         if let Some(app) = draft.state.app(name).cloned() {
             advance(draft, &app);
         }

@@ -1,8 +1,10 @@
 //! The replicated state: tables of immutable rows, shared between versions, and indexes derived from them.
 
+mod difference;
 mod read;
 mod records;
 mod tables;
+mod unsettled;
 
 use imbl::{OrdMap, OrdSet};
 use pontoon_model::{
@@ -31,6 +33,7 @@ pub struct State {
     pub(crate) servos_by_app: OrdSet<(AppName, ServoId)>,
     pub(crate) servos_by_host: OrdSet<(HostName, ServoId)>,
     pub(crate) answered_by_time: OrdSet<(Timestamp, IdempotencyKey)>,
+    pub(crate) unsettled: unsettled::Unsettled,
 }
 
 /// The scalar part of the state.

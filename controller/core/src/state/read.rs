@@ -27,6 +27,16 @@ impl State {
         self.header.route_version
     }
 
+    /// Raft index of the last change that may change a plan. Others, of labels for example, need no new plan.
+    pub fn plan_version(&self) -> u64 {
+        self.unsettled.changed.0
+    }
+
+    /// Raft index of the last change of a host's row.
+    pub(crate) fn hosts_version(&self) -> u64 {
+        self.unsettled.hosts_changed.0
+    }
+
     /// Cluster-wide settings.
     pub fn settings(&self) -> &Settings {
         &self.header.settings
@@ -114,6 +124,16 @@ impl State {
         self.hosts.values()
     }
 
+    /// How many hosts there are.
+    pub fn host_count(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// How many balancers there are.
+    pub fn balancer_count(&self) -> usize {
+        self.balancers.len()
+    }
+
     /// One host.
     pub fn host(&self, name: &HostName) -> Option<&Arc<Host>> {
         self.hosts.get(name)
@@ -126,15 +146,14 @@ impl State {
 
     /// Memory of a host that servos and builds reserve.
     pub fn reserved_memory(&self, host: &HostName) -> MemoryBytes {
-        let servos: MemoryBytes = self.servos_on(host).map(|servo| servo.size.memory).sum();
+        let servos = self.unsettled.reserved.get(host).copied().unwrap_or_default();
         servos + self.builds_on(host).map(|_| crate::view::build_size().memory).sum()
     }
 
     /// Builds that run on a host.
     pub fn builds_on<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = &'a Arc<Build>> {
-        self.builds
-            .values()
-            .filter(|build| matches!(build.state, BuildState::Running { .. }) && build.host.as_ref() == Some(host))
+        let open = self.unsettled.builds.iter().filter_map(|id| self.builds.get(id));
+        open.filter(|build| matches!(build.state, BuildState::Running { .. }) && build.host.as_ref() == Some(host))
     }
 
     /// All balancers, by name.

@@ -57,45 +57,45 @@ impl State {
         if !rest.is_empty() {
             return Err(WireError::Malformed("bytes after a row"));
         }
-        match (envelope.kind, envelope.version) {
-            (Header::KIND, Header::VERSION) => self.header = envelope.decode()?,
-            (App::KIND, App::VERSION) => {
-                let row: App = envelope.decode()?;
+        match envelope.kind {
+            Header::KIND => self.header = Header::open(&envelope)?,
+            App::KIND => {
+                let row = App::open(&envelope)?;
                 self.apps.insert(row.name.clone(), Arc::new(row));
             }
-            (Release::KIND, Release::VERSION) => {
-                let row: Release = envelope.decode()?;
+            Release::KIND => {
+                let row = Release::open(&envelope)?;
                 self.releases.insert((row.app.clone(), row.number), Arc::new(row));
             }
-            (Build::KIND, Build::VERSION) => {
-                let row: Build = envelope.decode()?;
+            Build::KIND => {
+                let row = Build::open(&envelope)?;
                 self.builds.insert(row.id, Arc::new(row));
             }
-            (Deployment::KIND, Deployment::VERSION) => {
-                let row: Deployment = envelope.decode()?;
+            Deployment::KIND => {
+                let row = Deployment::open(&envelope)?;
                 self.deployments.insert(row.id, Arc::new(row));
             }
-            (Servo::KIND, Servo::VERSION) => {
-                let row: Servo = envelope.decode()?;
+            Servo::KIND => {
+                let row = Servo::open(&envelope)?;
                 self.servos.insert(row.id, Arc::new(row));
             }
-            (Host::KIND, Host::VERSION) => {
-                let row: Host = envelope.decode()?;
+            Host::KIND => {
+                let row = Host::open(&envelope)?;
                 self.hosts.insert(row.name.clone(), Arc::new(row));
             }
-            (Balancer::KIND, Balancer::VERSION) => {
-                let row: Balancer = envelope.decode()?;
+            Balancer::KIND => {
+                let row = Balancer::open(&envelope)?;
                 self.balancers.insert(row.name.clone(), Arc::new(row));
             }
-            (Controller::KIND, Controller::VERSION) => {
-                let row: Controller = envelope.decode()?;
+            Controller::KIND => {
+                let row = Controller::open(&envelope)?;
                 self.controllers.insert(row.id, Arc::new(row));
             }
-            (AnsweredRow::KIND, AnsweredRow::VERSION) => {
-                let row: AnsweredRow = envelope.decode()?;
+            AnsweredRow::KIND => {
+                let row = AnsweredRow::open(&envelope)?;
                 self.answered.insert(row.key, row.answered);
             }
-            (kind, version) => return Err(WireError::TooNew { kind, version }),
+            kind => return Err(WireError::TooNew { kind, version: envelope.version }),
         }
         Ok(())
     }

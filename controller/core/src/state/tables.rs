@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use imbl::OrdSet;
 use pontoon_model::{
-    App, AppName, Build, BuildId, BuildState, Deployment, DeploymentId, Host, HostName, IdempotencyKey, Phase, Release,
-    ReleaseNumber, RouteVersion, Servo, ServoId,
+    App, AppName, Balancer, BalancerName, Build, BuildId, BuildState, Deployment, DeploymentId, Host, HostName,
+    HostState, IdempotencyKey, Phase, Release, ReleaseNumber, RouteVersion, Servo, ServoId,
 };
 
 use super::{Answered, State};
@@ -38,20 +38,26 @@ impl State {
         if before != Some((app.live, app.deployment)) {
             self.touch_routes();
         }
-        self.apps.insert(app.name.clone(), Arc::new(app));
+        let name = app.name.clone();
+        let old = self.apps.insert(name.clone(), Arc::new(app));
+        self.index_app(old.as_deref(), &name);
     }
 
     pub(crate) fn remove_app(&mut self, name: &AppName) {
-        self.apps.remove(name);
+        let old = self.apps.remove(name);
+        self.index_app(old.as_deref(), name);
         self.touch_routes();
     }
 
     pub(crate) fn put_release(&mut self, release: Release) {
-        self.releases.insert((release.app.clone(), release.number), Arc::new(release));
+        let app = release.app.clone();
+        self.releases.insert((app.clone(), release.number), Arc::new(release));
+        self.index_release(&app);
     }
 
     pub(crate) fn remove_release(&mut self, app: &AppName, number: ReleaseNumber) {
         self.releases.remove(&(app.clone(), number));
+        self.index_release(app);
     }
 
     pub(crate) fn put_build(&mut self, mut build: Build) {
@@ -66,12 +72,15 @@ impl State {
                 self.touch_assignment(host);
             }
         }
+        self.index_build(&build.app, build.id, Some(&build));
         self.builds.insert(build.id, Arc::new(build));
     }
 
     pub(crate) fn remove_build(&mut self, id: BuildId) {
-        if let Some(host) = self.builds.remove(&id).and_then(|build| build.host.clone()) {
-            self.touch_assignment(&host);
+        let Some(build) = self.builds.remove(&id) else { return };
+        self.index_build(&build.app, id, None);
+        if let Some(host) = &build.host {
+            self.touch_assignment(host);
         }
     }
 
@@ -81,11 +90,14 @@ impl State {
         if self.deployments.get(&deployment.id).is_some_and(|old| mixed(old)) != mixed(&deployment) {
             self.touch_routes();
         }
+        self.index_deployment(&deployment.app, deployment.id, Some(&deployment));
         self.deployments.insert(deployment.id, Arc::new(deployment));
     }
 
     pub(crate) fn remove_deployment(&mut self, id: DeploymentId) {
-        self.deployments.remove(&id);
+        if let Some(row) = self.deployments.remove(&id) {
+            self.index_deployment(&row.app, id, None);
+        }
     }
 
     pub(crate) fn put_servo(&mut self, mut servo: Servo) {
@@ -98,6 +110,7 @@ impl State {
         if old.as_deref().map(spec_part) != Some(spec_part(&servo)) {
             self.touch_assignment(&servo.host);
         }
+        self.index_servo(old.as_deref(), Some(&servo));
         self.servos_by_app.insert((servo.app.clone(), servo.id));
         self.servos_by_host.insert((servo.host.clone(), servo.id));
         self.servos.insert(servo.id, Arc::new(servo));
@@ -112,6 +125,7 @@ impl State {
         self.servos_by_app.remove(&(servo.app.clone(), id));
         self.servos_by_host.remove(&(servo.host.clone(), id));
         self.servos.remove(&id);
+        self.index_servo(Some(&servo), None);
     }
 
     pub(crate) fn put_host(&mut self, mut host: Host) {
@@ -124,7 +138,20 @@ impl State {
         if old != Some((host.state, host.site.clone())) && self.servos_on(&host.name).next().is_some() {
             self.touch_routes();
         }
+        let lost = |state: Option<HostState>| state == Some(HostState::Lost);
+        self.index_host(&host.name, lost(old.map(|(state, _)| state)), host.state == HostState::Lost);
         self.hosts.insert(host.name.clone(), Arc::new(host));
+    }
+
+    pub(crate) fn put_balancer(&mut self, mut balancer: Balancer) {
+        balancer.version = self.header.index;
+        self.balancers.insert(balancer.name.clone(), Arc::new(balancer));
+        self.touch_plan();
+    }
+
+    pub(crate) fn remove_balancer(&mut self, name: &BalancerName) {
+        self.balancers.remove(name);
+        self.touch_plan();
     }
 
     pub(crate) fn put_answered(&mut self, key: IdempotencyKey, answered: Answered) {
@@ -144,5 +171,6 @@ impl State {
         self.servos_by_app = self.servos.values().map(|servo| (servo.app.clone(), servo.id)).collect();
         self.servos_by_host = self.servos.values().map(|servo| (servo.host.clone(), servo.id)).collect();
         self.answered_by_time = self.answered.iter().map(|(key, answered)| (answered.at, *key)).collect::<OrdSet<_>>();
+        self.rebuild_unsettled();
     }
 }

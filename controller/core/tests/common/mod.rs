@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pontoon_core::command::*;
+use pontoon_core::plan::{HostsSeen, plan_again, plan_everything};
 use pontoon_core::{
-    BalancerSign, Command, Entry, HostSign, Observed, Op, Outcome, PlanInput, Reply, Stamped, State, check, plan, view,
+    BalancerSign, Command, Entry, HostSign, Observed, Op, Outcome, Plan, PlanInput, Reply, Stamped, State, check, plan,
+    view,
 };
 use pontoon_model::*;
 
@@ -20,6 +22,7 @@ pub struct World {
     pub leader_since: Timestamp,
     pub silent: Vec<HostName>,
     pub deaf: Vec<BalancerName>,
+    seen: Option<HostsSeen>,
     next_key: u128,
     next_port: u16,
 }
@@ -33,6 +36,7 @@ impl World {
             leader_since: Timestamp(1_000_000),
             silent: Vec::new(),
             deaf: Vec::new(),
+            seen: None,
             next_key: 0,
             next_port: 20_000,
         }
@@ -46,11 +50,13 @@ impl World {
         };
         // What is applied has been through bytes, as in the log.
         let entry = Entry::decode(&entry.encode().unwrap()).unwrap();
-        let mut replica = self.state.clone();
+        let (before, mut replica) = (self.state.clone(), self.state.clone());
         let outcome = self.state.apply(self.state.index() + 1, &entry).remove(0);
         replica.apply(replica.index() + 1, &entry);
         assert_eq!(replica, self.state, "two replicas differ after {entry:?}");
         assert_eq!(check::violations(&self.state), Vec::<String>::new(), "after {entry:?}");
+        let routes = view::route_table_after(&view::route_table(&before), &before, &self.state);
+        assert_eq!(routes, view::route_table(&self.state), "the routes after {entry:?}");
         outcome
     }
 
@@ -58,11 +64,24 @@ impl World {
         PlanInput { now: self.now, leader_since: self.leader_since }
     }
 
+    /// Plans once, in the three ways there are, which must agree.
+    pub fn plan(&mut self) -> Plan {
+        let input = self.input();
+        let plan = plan(&self.state, &self.observed, &input);
+        let everything = plan_everything(&self.state, &self.observed, &input);
+        assert_eq!(plan, everything, "the index of what is unsettled lacks something");
+        let again = plan_again(&self.state, &self.observed, &input, &mut self.seen);
+        assert_eq!((&again.ops, &again.waiting), (&plan.ops, &plan.waiting), "a host was not looked at");
+        let earlier = again.wake_at.zip(plan.wake_at).map_or(true, |(again, plan)| again <= plan);
+        assert!(earlier && again.wake_at.is_some() == plan.wake_at.is_some(), "{again:?} wakes later than {plan:?}");
+        plan
+    }
+
     /// Plans until nothing more is to be done; returns the ops.
     pub fn settle(&mut self) -> Vec<Op> {
         let mut ops = Vec::new();
         for _ in 0..MOST_PASSES {
-            let plan = plan(&self.state, &self.observed, &self.input());
+            let plan = self.plan();
             if plan.ops.is_empty() {
                 return ops;
             }

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tonic::Request;
 
 use super::{BlobStore, receive};
-use crate::peers::Peers;
+use crate::raft::Peers;
 
 /// How long another controller may take to begin its answer.
 const FIRST_ANSWER: Duration = Duration::from_secs(3);

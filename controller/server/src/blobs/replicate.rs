@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tonic::Request;
 
 use super::{BlobStore, parts};
-use crate::peers::{Peer, Peers};
+use crate::raft::{Peer, Peers};
 
 /// How long another controller may take to say whether it has a blob.
 const ASK: Duration = Duration::from_secs(3);
@@ -53,18 +53,22 @@ impl Replicator {
     /// Returns when a majority of the controllers, this one counted, has the blob; says how many have.
     /// The rest is still being pushed to then, and fetches it otherwise once the state refers to it.
     pub async fn replicate(&self, blob: BlobRef) -> Result<u32, ReplicateError> {
-        let others = self.peers.others().len() as u32;
-        let (voters, mut copies, mut missing) = (others + 1, 1, Vec::new());
+        let others = self.peers.others();
+        let own = u32::from(self.peers.is_voter());
+        let voting = others.iter().filter(|peer| peer.is_voter()).count() as u32;
+        let (voters, mut copies, mut missing) = (voting + own, own, Vec::new());
         let needed = voters / 2 + 1;
         let mut pushes = JoinSet::new();
-        for peer in self.peers.others() {
-            let (store, peer) = (self.store.clone(), peer.clone());
-            pushes
-                .spawn(async move { push(&store, &peer, blob).await.map_err(|why| format!("{}: {why}", peer.name())) });
+        for peer in others {
+            let store = self.store.clone();
+            pushes.spawn(async move {
+                let pushed = push(&store, &peer, blob).await.map_err(|why| format!("{}: {why}", peer.name()));
+                pushed.map(|()| u32::from(peer.is_voter()))
+            });
         }
         while copies < needed {
             match pushes.join_next().await {
-                Some(Ok(Ok(()))) => copies += 1,
+                Some(Ok(Ok(copy))) => copies += copy,
                 Some(Ok(Err(why))) => missing.push(why),
                 Some(Err(panicked)) => missing.push(panicked.to_string()),
                 None => return Err(ReplicateError { blob, copies, needed, voters, missing }),

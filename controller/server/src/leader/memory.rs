@@ -19,18 +19,19 @@ pub struct LeaderMemory {
 
 #[derive(Debug, Default)]
 struct Inner {
-    observed: Mutex<Observed>,
+    // Shared with a plan while it is made; who hears meanwhile copies it.
+    observed: Mutex<Arc<Observed>>,
     news: Notify,
 }
 
 impl LeaderMemory {
     /// Forgets everything: a new leader has heard nobody yet.
     pub fn clear(&self) {
-        *self.lock() = Observed::default();
+        *self.lock() = Arc::default();
     }
 
     /// What has been heard.
-    pub fn observed(&self) -> Observed {
+    pub fn observed(&self) -> Arc<Observed> {
         self.lock().clone()
     }
 
@@ -41,7 +42,8 @@ impl LeaderMemory {
 
     /// Takes in what a controller heard. Only who is registered is remembered, so the table is bounded.
     pub fn hear(&self, batch: &RelayBatch, state: &State, now: Timestamp) {
-        let mut observed = self.lock();
+        let mut shared = self.lock();
+        let observed = Arc::make_mut(&mut shared);
         let mut news = false;
         for (name, incarnation, heartbeat) in &batch.hosts {
             if state.host(name).is_none() {
@@ -65,15 +67,20 @@ impl LeaderMemory {
             let before = observed.balancers.insert(name.clone(), sign);
             news |= before.is_none_or(|before| (before.applied, before.drained) != (ack.applied, ack.drained));
         }
-        observed.hosts.retain(|name, _| state.host(name).is_some());
-        observed.balancers.retain(|name, _| state.balancer(name).is_some());
-        drop(observed);
+        // All in it were registered when they were heard, so it has too many only if there are more than are registered.
+        if observed.hosts.len() > state.host_count() {
+            observed.hosts.retain(|name, _| state.host(name).is_some());
+        }
+        if observed.balancers.len() > state.balancer_count() {
+            observed.balancers.retain(|name, _| state.balancer(name).is_some());
+        }
+        drop(shared);
         if news {
             self.inner.news.notify_one();
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Observed> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Observed>> {
         // Plain data: a panic elsewhere leaves it usable.
         self.inner.observed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,6 +155,6 @@ mod tests {
         assert_eq!(observed.hosts[&"h".parse().unwrap()].heard_at, at(7), "the old start's sign was dropped");
         assert_eq!(observed.balancers.len(), 1);
         memory.clear();
-        assert_eq!(memory.observed(), Observed::default());
+        assert_eq!(*memory.observed(), Observed::default());
     }
 }

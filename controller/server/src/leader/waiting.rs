@@ -17,8 +17,11 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn set(&self, sentences: Sentences) {
-        self.planned.store(Some(Arc::new(sentences)));
+    pub(super) fn set(&self, sentences: &Sentences) {
+        // Most passes find what the last one found.
+        if self.planned.load().as_deref() != Some(sentences) {
+            self.planned.store(Some(Arc::new(sentences.clone())));
+        }
     }
 
     /// After leading: what this controller planned is history.

@@ -7,15 +7,16 @@ use pontoon_kit::{CancellationToken, Role, clock, rpc};
 use pontoon_model::Timestamp;
 use pontoon_proto::services::peers_server::Peers as PeersRpc;
 use pontoon_proto::{
-    BlobPart, BlobPresence, BlobRequest, BlobStored, LogChunk, LogRequest, ProposeReply, ProposeRequest, RelayBatch,
-    Relayed,
+    BlobPart, BlobPresence, BlobRequest, BlobStored, LogChunk, LogRequest, ProposeReply, ProposeRequest, RejoinReply,
+    RejoinRequest, RelayBatch, Relayed,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::blobs::{BlobStore, parts, receive};
 use crate::leader::LeaderMemory;
-use crate::raft::{Leadership, Proposer, StateFeed};
+use crate::raft::{Leadership, MembershipQueue, Proposer, StateFeed};
+use crate::rejoin;
 use crate::sessions::Logs;
 
 /// What controllers offer each other.
@@ -27,6 +28,8 @@ pub struct PeersService {
     pub proposer: Proposer,
     /// Whether this controller leads.
     pub leadership: watch::Receiver<Leadership>,
+    /// Takes changes of the membership.
+    pub membership: MembershipQueue,
     /// Takes what the others heard.
     pub memory: LeaderMemory,
     /// Sources and bundles.
@@ -59,6 +62,13 @@ impl PeersRpc for PeersService {
             self.memory.hear(request.get_ref(), &self.feed.snapshot(), Timestamp(clock::unix_millis()));
         }
         Ok(Response::new(Relayed { accepted }))
+    }
+
+    async fn rejoin(&self, request: Request<RejoinRequest>) -> Answer<RejoinReply> {
+        let caller = rpc::caller(&request, Role::Controller)?;
+        let name =
+            caller.id.parse().map_err(|_| Status::permission_denied(format!("{caller} is no controller's name")))?;
+        Ok(Response::new(rejoin::answer(&self.membership, &name, request.into_inner())))
     }
 
     async fn has_blob(&self, request: Request<BlobRequest>) -> Answer<BlobPresence> {

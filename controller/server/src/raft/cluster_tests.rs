@@ -1,7 +1,7 @@
 //! Three controllers in this process: real gRPC with mTLS on loopback, real logs on disk.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -16,9 +16,10 @@ use pontoon_kit::{Authority, Identity, Role, rpc};
 use pontoon_model::{AppName, ControllerId, IdempotencyKey};
 use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_client::RaftClient;
+use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
     BlobPart, BlobPresence, BlobRequest, BlobStored, LogChunk, LogRequest, ProposeReply, ProposeRequest, RaftMessage,
-    RelayBatch, Relayed,
+    RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -30,12 +31,13 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::network::Network;
 use super::types::Vote;
 use super::*;
+use crate::rejoin;
 
 /// An election and a commit take a second; a busy machine takes longer.
 const BOUND: Duration = Duration::from_secs(30);
 
 /// The `Peers` service as far as proposals need it; the rest of it is the controller's.
-struct Forwarded(Proposer);
+struct Forwarded(Proposer, MembershipQueue);
 
 type Stub<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -55,6 +57,10 @@ impl peers_server::Peers for Forwarded {
     }
     async fn relay(&self, _: Request<RelayBatch>) -> Result<Response<Relayed>, Status> {
         not_here()
+    }
+    async fn rejoin(&self, request: Request<RejoinRequest>) -> Result<Response<RejoinReply>, Status> {
+        let name = rpc::caller(&request, Role::Controller)?.id.parse().unwrap();
+        Ok(Response::new(rejoin::answer(&self.1, &name, request.into_inner())))
     }
     async fn has_blob(&self, _: Request<BlobRequest>) -> Result<Response<BlobPresence>, Status> {
         not_here()
@@ -80,11 +86,19 @@ struct Node {
 impl Node {
     async fn start(config: ConsensusConfig, listener: TcpListener) -> Self {
         let identity = config.identity.clone();
-        let (consensus, service) = Consensus::start(config).await.unwrap();
-        let peers = PeersServer::new(Forwarded(consensus.proposer()));
+        let started = Consensus::start(config).await.unwrap();
+        Self::serve(&identity, started, listener)
+    }
+
+    fn serve(
+        identity: &Identity,
+        (consensus, service): (Consensus, RaftServer<RaftService>),
+        listener: TcpListener,
+    ) -> Self {
+        let peers = PeersServer::new(Forwarded(consensus.proposer(), consensus.membership()));
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
-        let router = rpc::server(&identity).unwrap().add_service(service).add_service(peers);
+        let router = rpc::server(identity).unwrap().add_service(service).add_service(peers);
         let serving = tokio::spawn(async move {
             // Not waiting for open streams: the others' streams never end by themselves.
             tokio::select! {
@@ -181,8 +195,8 @@ impl Cluster {
             let named = self.running().into_iter().map(|at| self.consensus(at).leadership().borrow().leader);
             let named: Vec<_> = named.collect();
             let first = named.first().copied().flatten()?;
-            let at = self.members.iter().position(|member| member.id == first)?;
-            let leads = self.nodes[at].is_some() && self.consensus(at).leadership().borrow().leading;
+            let at = self.running().into_iter().find(|at| self.consensus(*at).id() == first)?;
+            let leads = self.consensus(at).leadership().borrow().leading;
             (leads && named.iter().all(|leader| *leader == Some(first))).then_some(at)
         };
         wait_for("a leader all agree on", agreed).await
@@ -444,5 +458,93 @@ async fn without_a_majority_nobody_leads() {
     let leadership = cluster.consensus(leader).leadership();
     wait_for("the leader notices", || leadership.borrow().leader.is_none().then_some(())).await;
     assert!(!leadership.borrow().leading);
+    cluster.shut_down().await;
+}
+
+/// What is left of a store after its database is gone.
+fn lose_database(data_dir: &Path) {
+    std::fs::remove_file(data_dir.join("raft/log/db")).unwrap();
+}
+
+/// The ids that vote, as `at` knows them, by name.
+fn voters(cluster: &Cluster, at: usize) -> Vec<(String, ControllerId)> {
+    let members = cluster.consensus(at).members();
+    let voters = members.into_iter().filter(|member| member.role != "learner");
+    voters.map(|member| (member.name.to_string(), member.id)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_whose_store_is_lost_votes_again_under_a_new_id() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    cluster.consensus(leader).proposer().propose(create("before")).await.unwrap();
+    for round in 1..=2 {
+        // A follower, and then whoever leads.
+        let leader = cluster.leader().await;
+        let lost = if round == 1 { (leader + 1) % 3 } else { leader };
+        let before = voters(&cluster, leader);
+        cluster.nodes[lost].take().unwrap().vanish().await;
+        lose_database(&cluster.data_dir(lost));
+
+        let config = cluster.config(lost);
+        let loss = Consensus::start(config.clone()).await.err().expect("a lost store does not start");
+        assert!(loss.is_data_loss(), "{loss}");
+        let started = timeout(BOUND, rejoin::start_anew(config.clone(), config.members[lost].grpc, loss));
+        let started = started.await.expect("the others allow it").unwrap();
+        let listener = wait_for_port(config.members[lost].grpc).await;
+        cluster.nodes[lost] = Some(Node::serve(&config.identity, started, listener));
+        assert!(cluster.consensus(lost).is_replacement());
+        let voting = rejoin::become_voter(cluster.consensus(lost), config.members[lost].grpc, CancellationToken::new());
+        let votes = wait_until_voters(&cluster, lost, &before);
+        tokio::select! { done = voting => panic!("{done:?} before it votes"), () = votes => {} }
+
+        let new = cluster.consensus(lost).id();
+        assert!(before.iter().all(|(_, id)| *id != new), "an id is never used again");
+        let app = format!("after-{round}");
+        cluster.consensus(lost).proposer().propose(create(&app)).await.unwrap();
+        cluster.all_have(&["before", &app]).await;
+    }
+    // The new ids count: one more may vanish.
+    let leader = cluster.leader().await;
+    cluster.nodes[leader].take().unwrap().vanish().await;
+    let next = cluster.leader().await;
+    cluster.consensus(next).proposer().propose(create("one-less")).await.unwrap();
+    cluster.shut_down().await;
+}
+
+/// Waits until everyone counts three voters, among them the new id of `at`, and none of its old.
+async fn wait_until_voters(cluster: &Cluster, at: usize, before: &[(String, ControllerId)]) {
+    let (name, new) = (cluster.members[at].name.to_string(), cluster.consensus(at).id());
+    let old = before.iter().find(|(of, _)| *of == name).map(|(_, id)| *id);
+    let replaced = || {
+        let seen: Vec<_> = cluster.running().into_iter().map(|node| voters(cluster, node)).collect();
+        let right = |voters: &Vec<(String, ControllerId)>| {
+            let has = |id| voters.iter().any(|(_, voter)| *voter == id);
+            voters.len() == 3 && has(new) && old.is_none_or(|old| !has(old))
+        };
+        seen.iter().all(right).then_some(())
+    };
+    wait_for("the new id to vote in the place of the old", replaced).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_majority_does_not_give_up_its_stores() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    cluster.consensus(leader).proposer().propose(create("kept")).await.unwrap();
+    let lost = [leader, (leader + 1) % 3];
+    for at in lost {
+        cluster.nodes[at].take().unwrap().vanish().await;
+        lose_database(&cluster.data_dir(at));
+    }
+    for at in lost {
+        let config = cluster.config(at);
+        let loss = Consensus::start(config.clone()).await.err().expect("a lost store does not start");
+        // Several rounds of asking the one that is left.
+        let waiting =
+            timeout(Duration::from_secs(3), rejoin::start_anew(config.clone(), config.members[at].grpc, loss));
+        assert!(waiting.await.is_err(), "it must wait for a person");
+        assert!(cluster.data_dir(at).join("raft/identity").exists(), "nothing is set aside");
+    }
     cluster.shut_down().await;
 }

@@ -67,9 +67,6 @@ pub struct ConsensusConfig {
     pub timing: Timing,
 }
 
-/// Entries after which a snapshot is made, whatever their size.
-const SNAPSHOT_ENTRIES: u64 = 50_000;
-
 /// Entries kept behind a snapshot, so that a controller that was away for a while needs no snapshot.
 const KEPT_ENTRIES: u64 = 20_000;
 
@@ -93,7 +90,8 @@ impl ConsensusConfig {
             // acknowledged. A new election's first entry brings it up to date before anyone leads.
             enable_leader_restore: Some(false),
             max_payload_entries: MESSAGE_ENTRIES,
-            snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
+            // By the log's bytes, in `consensus.rs`: an entry holds one command or a thousand.
+            snapshot_policy: openraft::SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: KEPT_ENTRIES,
             install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
             ..openraft::Config::default()

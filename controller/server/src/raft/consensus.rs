@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
-use openraft::{Instant as _, ServerState};
+use pontoon_core::State;
 use pontoon_model::{ControllerId, ControllerName};
 use pontoon_proto::services::raft_server::RaftServer;
 use tokio::sync::watch;
@@ -17,15 +18,18 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::batcher::Batcher;
 use super::config::{ConsensusConfig, Member};
 use super::leadership::{self, Leadership};
-use super::log_store::{LogError, LogStore};
+use super::log_store::{IdentityRecord, LogError, LogStore, identity_in, replace};
+use super::membership::MembershipQueue;
 use super::network::{Heard, Network, RaftService};
-use super::proposer::{Peers, Proposer};
+use super::peers::{Connections, Peers};
+use super::proposer::Proposer;
 use super::runtime;
 use super::snapshot::{SnapshotError, SnapshotStore};
 use super::state_machine::{StateFeed, StateMachine};
-use super::types::{Peer, Raft};
+use super::types::{Peer, Raft, SnapshotMeta};
 
-/// Bytes of log after which a snapshot is made: replaying as much takes a few seconds.
+/// Bytes of log after which a snapshot is made, or as many as the last snapshot has if that is more: replaying as
+/// much takes a few seconds, and a snapshot never costs more than what was logged since the one before.
 const SNAPSHOT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Bytes of log kept behind a snapshot at most, however few entries that is.
@@ -66,6 +70,17 @@ pub enum ConsensusError {
     },
 }
 
+impl ConsensusError {
+    /// Whether what was acknowledged is gone from this controller's disk.
+    pub fn is_data_loss(&self) -> bool {
+        match self {
+            Self::Log(error) => matches!(error, LogError::DataLoss { .. }),
+            Self::Snapshot(error) => error.is_damage(),
+            Self::Timing(_) | Self::NotAMember { .. } | Self::Start { .. } => false,
+        }
+    }
+}
+
 /// One member, as `GET /v1/controllers` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberStatus {
@@ -87,24 +102,30 @@ pub struct Consensus {
     pub(super) raft: Raft,
     pub(super) log: LogStore,
     proposer: Proposer,
+    peers: Peers,
+    membership: MembershipQueue,
     feed: StateFeed,
     leadership: watch::Receiver<Leadership>,
     handover: Duration,
     configured: BTreeMap<u64, SocketAddr>,
-    _compacting: DropGuard,
+    _background: DropGuard,
 }
 
 impl Consensus {
     /// Opens the log and the snapshot, applies what was committed, joins the others. The service must be
     /// served under the address in `members`.
     pub async fn start(config: ConsensusConfig) -> Result<(Self, RaftServer<RaftService>), ConsensusError> {
-        let id = config.id;
-        if !config.members.iter().any(|member| member.id == id) {
-            return Err(ConsensusError::NotAMember { id });
+        if !config.members.iter().any(|member| member.id == config.id) {
+            return Err(ConsensusError::NotAMember { id: config.id });
         }
         let openraft = config.openraft().map_err(|error| ConsensusError::Timing(Box::new(error)))?;
-        let (log, snapshots) = open_stores(&config).await?;
-        let (state_machine, feed) = StateMachine::new(snapshots.clone());
+        let Stores { log, snapshots, loaded } = open_stores(&config).await?;
+        // The configuration names the first life of the store; after a loss its identity file names another.
+        let id = log.identity().id();
+        let (state_machine, feed) = match loaded {
+            Some((meta, state)) => StateMachine::restored(snapshots.clone(), meta, state),
+            None => StateMachine::new(snapshots.clone()),
+        };
         let configured: BTreeMap<u64, SocketAddr> =
             config.members.iter().map(|member| (member.id.0, member.grpc)).collect();
         let network = Network::new(id.0, config.identity.clone(), configured.clone());
@@ -121,17 +142,64 @@ impl Consensus {
         let heard = Heard::default();
         let leadership = leadership::watch_leadership(&raft, heard.clone(), config.timing);
         let batcher = Batcher::start(raft.clone(), feed.clone());
-        let peers = Peers::new(raft.clone(), config.identity.clone(), configured.clone());
-        let proposer = Proposer::new(id, batcher, leadership.clone(), peers);
-        let compacting = CancellationToken::new();
-        runtime::spawn(compacting.clone().run_until_cancelled_owned(compact(raft.clone(), log.clone())));
+        let peers = Peers::new(id, raft.clone(), Connections::new(config.identity.clone(), config.members.clone()));
+        let proposer = Proposer::new(id, batcher, leadership.clone(), peers.clone());
+        let membership = MembershipQueue::start(raft.clone(), leadership.clone(), config.timing);
+        let handover = config.timing.election_max * HANDOVER_ELECTIONS;
+        let yielding = leadership::yield_when_full(raft.clone(), log.disk_health(), leadership.clone(), handover);
+        let background = CancellationToken::new();
+        runtime::spawn(background.clone().run_until_cancelled_owned(yielding));
+        runtime::spawn(background.clone().run_until_cancelled_owned(compact(
+            raft.clone(),
+            log.clone(),
+            snapshots.clone(),
+        )));
 
         let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard))
             .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES);
-        let handover = config.timing.election_max * HANDOVER_ELECTIONS;
-        let _compacting = compacting.drop_guard();
-        Ok((Self { id, raft, log, proposer, feed, leadership, handover, configured, _compacting }, service))
+        let _background = background.drop_guard();
+        let consensus =
+            Self { id, raft, log, proposer, peers, membership, feed, leadership, handover, configured, _background };
+        Ok((consensus, service))
+    }
+
+    /// This controller's Raft id: one life of its store.
+    pub fn id(&self) -> ControllerId {
+        self.id
+    }
+
+    /// Whether this controller's store was set aside and its id is a new one, which may not vote yet.
+    pub fn is_replacement(&self) -> bool {
+        self.log.identity().replaces().is_some()
+    }
+
+    /// Sets this controller's store aside for good and makes an identity with a new id; returns where the old store
+    /// is now, and the new id. Only what the leader has allowed: [`MembershipQueue::may_be_replaced`].
+    pub async fn set_aside(config: &ConsensusConfig) -> Result<(PathBuf, ControllerId), ConsensusError> {
+        let (folder, first) = (raft_folder(config), config.id);
+        let aside = runtime::blocking(move || {
+            // An identity file that is damaged too says nothing; the configuration names the first life.
+            let old = identity_in(&folder).ok().flatten().map_or(first, IdentityRecord::id);
+            let (aside, identity) = replace(&folder, old)?;
+            Ok((aside, identity.id()))
+        });
+        aside.await.unwrap_or_else(|error| Err(ConsensusError::Start { id: first, why: error.to_string() }))
+    }
+
+    /// Connections to the others by address.
+    pub(crate) fn connections(&self) -> Connections {
+        self.peers.connections()
+    }
+
+    /// The other controllers.
+    pub fn peers(&self) -> Peers {
+        self.peers.clone()
+    }
+
+    /// Where the membership is changed.
+    pub fn membership(&self) -> MembershipQueue {
+        self.membership.clone()
     }
 
     /// The way in.
@@ -197,21 +265,7 @@ impl Consensus {
 
     /// Transfers leadership to the follower that has most of the log, so that nobody waits for an election.
     async fn hand_over(&self) {
-        let target = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
-            let heard = |id: &u64| {
-                let last = metrics.heartbeat.as_ref()?.get(id)?.as_ref()?;
-                (last.elapsed() < self.handover).then_some(())
-            };
-            let followers = metrics.replication.iter().flatten();
-            followers
-                .filter(|(id, _)| **id != self.id.0 && voters.contains(id) && heard(id).is_some())
-                .max_by_key(|(_, matched)| matched.as_ref().map(|log| log.index()))
-                .filter(|_| metrics.state == ServerState::Leader)
-                .map(|(id, _)| *id)
-        };
+        let target = leadership::successor(&self.raft, self.handover);
         let Some(target) = target else { return };
         if self.raft.trigger().transfer_leader(target).await.is_err() {
             return;
@@ -224,17 +278,31 @@ impl Consensus {
     }
 }
 
-async fn open_stores(config: &ConsensusConfig) -> Result<(LogStore, Arc<SnapshotStore>), ConsensusError> {
-    let folder = config.data_dir.join("raft");
+fn raft_folder(config: &ConsensusConfig) -> PathBuf {
+    config.data_dir.join("raft")
+}
+
+/// What a controller has on its disk.
+struct Stores {
+    log: LogStore,
+    snapshots: Arc<SnapshotStore>,
+    loaded: Option<(SnapshotMeta, State)>,
+}
+
+async fn open_stores(config: &ConsensusConfig) -> Result<Stores, ConsensusError> {
+    let folder = raft_folder(config);
     let id = config.id;
     let opened = runtime::blocking(move || {
-        let snapshots = SnapshotStore::open(&folder.join("snapshots"))?;
+        // What a crash left between the old store and its replacement comes first.
+        let id = identity_in(&folder)?.filter(|known| known.replaces().is_some()).map_or(id, IdentityRecord::id);
+        let snapshots = Arc::new(SnapshotStore::open(&folder.join("snapshots"))?);
+        let loaded = snapshots.load()?;
         let covered = snapshots.covered();
         #[cfg(test)]
         let log = super::simulation::open_log(id, covered).unwrap_or_else(|| LogStore::open(&folder, id, covered))?;
         #[cfg(not(test))]
         let log = LogStore::open(&folder, id, covered)?;
-        Ok((log, Arc::new(snapshots)))
+        Ok(Stores { log, snapshots, loaded })
     });
     opened.await.unwrap_or_else(|error| Err(ConsensusError::Start { id, why: error.to_string() }))
 }
@@ -259,7 +327,7 @@ async fn initialize(raft: &Raft, log: &LogStore, config: &ConsensusConfig) -> Re
 }
 
 /// Makes snapshots by the log's bytes (openraft counts entries), and keeps the log behind them bounded.
-async fn compact(raft: Raft, log: LogStore) {
+async fn compact(raft: Raft, log: LogStore, snapshots: Arc<SnapshotStore>) {
     let mut asked_at = None;
     loop {
         tokio::time::sleep(LOOK_AT_SIZE).await;
@@ -269,7 +337,8 @@ async fn compact(raft: Raft, log: LogStore) {
             (metrics.snapshot.map(|id| id.index()), metrics.last_applied.map(|id| id.index()))
         };
         let since = snapshot.max(asked_at);
-        let result = if log.bytes_after(since) > SNAPSHOT_BYTES && applied > since {
+        let enough = SNAPSHOT_BYTES.max(snapshots.current_len());
+        let result = if log.bytes_after(since) > enough && applied > since {
             asked_at = applied;
             raft.trigger().snapshot().await
         } else if let Some(snapshot) = snapshot.filter(|_| log.bytes_after(None) > KEPT_BYTES) {

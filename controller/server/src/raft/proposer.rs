@@ -1,17 +1,13 @@
 //! The only way into the state: commands go to the leader, wherever it is, until it answers or time is up.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::async_runtime::watch::WatchReceiver;
 use pontoon_core::{Command, Outcome, Rejected, Reply, Stamped, decode_outcome, encode_outcome};
-use pontoon_kit::{Backoff, Identity};
+use pontoon_kit::Backoff;
 use pontoon_model::wire::WireError;
 use pontoon_model::{ControllerId, IdempotencyKey};
-use pontoon_proto::services::peers_client::PeersClient;
 use pontoon_proto::{ProposeReply, ProposeRequest};
 use rand::RngExt;
 use tokio::sync::watch;
@@ -20,9 +16,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 pub use super::batcher::ProposeHereError;
 use super::batcher::{Batcher, size_of};
 use super::leadership::{Leadership, until};
-use super::network::link::{self, Link};
+use super::peers::Peers;
 use super::runtime;
-use super::types::Raft;
 
 /// How long a proposal is tried: a failover takes one second, two in a row and a slow disk take a few.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -218,8 +213,8 @@ impl Proposer {
             Ok(commands) => ProposeRequest { commands },
             Err(error) => return Tried::Failed(error.into()),
         };
-        let mut client = match self.shared.peers.client(leader) {
-            Ok(client) => client,
+        let mut client = match self.shared.peers.reach(leader) {
+            Ok(peer) => peer.client(),
             Err(why) => return Tried::Again(why, None),
         };
         match timeout(ONE_TRY, client.propose(request)).await {
@@ -243,51 +238,5 @@ fn understand(reply: ProposeReply) -> Tried {
         }
         ProposeReply::NotLeader { leader } => Tried::Again("the one asked does not lead".to_owned(), leader),
         ProposeReply::Busy { .. } => Tried::Busy,
-    }
-}
-
-/// Connections to the other controllers' `Peers` service, for proposals.
-pub(super) struct Peers {
-    raft: Raft,
-    identity: Identity,
-    configured: BTreeMap<u64, SocketAddr>,
-    channels: Mutex<HashMap<ControllerId, (SocketAddr, Link)>>,
-}
-
-impl std::fmt::Debug for Peers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Peers").field("configured", &self.configured).finish_non_exhaustive()
-    }
-}
-
-impl Peers {
-    pub(super) fn new(raft: Raft, identity: Identity, configured: BTreeMap<u64, SocketAddr>) -> Self {
-        Self { raft, identity, configured, channels: Mutex::default() }
-    }
-
-    fn address(&self, id: ControllerId) -> Option<SocketAddr> {
-        let configured = self.configured.get(&id.0).copied();
-        configured.or_else(|| Some(self.raft.metrics().borrow_watched().membership_config.get_node(&id.0)?.grpc))
-    }
-
-    fn client(&self, id: ControllerId) -> Result<PeersClient<Link>, String> {
-        let address = self.address(id).ok_or_else(|| format!("the address of {id} is not known here"))?;
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = match channels.get(&id) {
-            Some((known, channel)) if *known == address => channel.clone(),
-            _ => {
-                let channel = link::open(address, &self.identity);
-                let channel = channel.map_err(|error| format!("{id} at {address}: {error}"))?;
-                channels.insert(id, (address, channel.clone()));
-                channel
-            }
-        };
-        Ok(PeersClient::new(channel)
-            .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES))
-    }
-
-    fn forget(&self, id: ControllerId) {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 }

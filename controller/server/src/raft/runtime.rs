@@ -13,7 +13,7 @@ use openraft::impls::TokioRuntime;
 #[cfg(test)]
 use super::simulation::seam;
 
-pub(super) use self::seam::{blocking, changed, rng, spawn, unix_millis};
+pub(super) use self::seam::{blocking, changed, rng, spawn, unix_millis, wait_for};
 
 /// What production uses.
 #[cfg(not(test))]
@@ -55,6 +55,14 @@ mod seam {
     /// Waits until `watched` changes.
     pub(in super::super) async fn changed<T>(watched: &mut watch::Receiver<T>) -> Result<(), watch::error::RecvError> {
         watched.changed().await
+    }
+
+    /// Waits until what is watched is as `wanted`.
+    pub(in super::super) async fn wait_for<T>(
+        watched: &mut watch::Receiver<T>,
+        wanted: impl FnMut(&T) -> bool,
+    ) -> Result<(), watch::error::RecvError> {
+        watched.wait_for(wanted).await.map(drop)
     }
 
     /// The wall clock.

@@ -1,16 +1,18 @@
 //! Snapshots of the state on disk: a header, one framed and checked record per row, an end.
 //!
-//! Written to a temporary file, synced, renamed, the folder synced: the file is whole or not there.
+//! Written to a temporary file, synced, renamed, the folder synced: the file is whole or not there. One that is
+//! received keeps what has arrived when the connection breaks ([`Incoming`]), so that the next try goes on there.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pontoon_core::State;
-use rand::Rng;
 use pontoon_model::wire::{self, Envelope, HEADER_LEN, MAX_PAYLOAD, WireError};
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::layout::SnapshotMetaRecord;
@@ -19,9 +21,15 @@ use super::types::SnapshotMeta;
 
 const CURRENT: &str = "current.snapshot";
 
+/// Bytes written between two syncs: a snapshot of hundreds of megabytes synced at once would hold up the log's own
+/// syncs on the same disk for as long.
+const SYNC_EVERY: u64 = 4 * 1024 * 1024;
+
 /// First record: what the snapshot covers.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct SnapshotHeader {
+    /// Drawn for each file: parts of two files are never put together, though they cover the same.
+    id: u64,
     meta: SnapshotMetaRecord,
 }
 
@@ -59,11 +67,19 @@ pub enum SnapshotError {
     },
 }
 
+impl SnapshotError {
+    /// Whether the file is not what was written, and not merely unreadable now or written by a newer Pontoon.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Contents { source, .. } if !matches!(source, WireError::TooNew { .. }))
+    }
+}
+
 /// A snapshot file, open for reading; received ones with the state they hold.
 #[derive(Debug)]
 pub struct SnapshotFile {
     path: PathBuf,
     file: Arc<File>,
+    id: u64,
     // Removed when dropped, unless it was put in place.
     temporary: bool,
     state: Option<State>,
@@ -72,7 +88,17 @@ pub struct SnapshotFile {
 impl SnapshotFile {
     /// Its bytes, from the beginning.
     pub(super) fn reader(&self) -> SnapshotReader {
-        SnapshotReader { file: self.file.clone(), at: 0 }
+        self.reader_from(0)
+    }
+
+    /// Its bytes from `at` on.
+    pub(super) fn reader_from(&self, at: u64) -> SnapshotReader {
+        SnapshotReader { file: self.file.clone(), at }
+    }
+
+    /// The number that this file was given when it was written.
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Its length in bytes.
@@ -96,11 +122,61 @@ impl Read for SnapshotReader {
     }
 }
 
+impl SnapshotFile {
+    /// Reads what it covers. A temporary one is removed when dropped, also now if it is none.
+    fn open(path: PathBuf, file: File, temporary: bool) -> Result<(SnapshotMeta, Self), SnapshotError> {
+        let mut snapshot = Self { path, file: Arc::new(file), id: 0, temporary, state: None };
+        let rows = Rows::open(&snapshot)?;
+        snapshot.id = rows.id;
+        Ok((rows.meta, snapshot))
+    }
+}
+
 impl Drop for SnapshotFile {
     fn drop(&mut self) {
         if self.temporary {
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// Ends the name of a snapshot that has arrived in part.
+const PART: &str = "part";
+
+/// A snapshot that is being received.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    store: Arc<SnapshotStore>,
+    path: PathBuf,
+    file: File,
+    at: u64,
+    transfer: u64,
+}
+
+impl Incoming {
+    /// Where the next bytes belong.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Adds the next bytes.
+    pub(super) fn add(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        if self.store.transfer.load(Ordering::SeqCst) != self.transfer {
+            let source = io::Error::other("a newer transfer has taken its place");
+            return Err(SnapshotError::Io { doing: "receive", path: self.path.clone(), source });
+        }
+        let written = self.file.write_all_at(bytes, self.at);
+        written.map_err(|source| SnapshotError::Io { doing: "receive", path: self.path.clone(), source })?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Checks what has arrived and reads its state; what is not as it should be is removed.
+    pub(super) fn finish(self) -> Result<(SnapshotMeta, SnapshotFile), SnapshotError> {
+        let io = |source| SnapshotError::Io { doing: "receive", path: self.path.clone(), source };
+        // What an earlier try left behind the end of this one.
+        self.file.set_len(self.at).map_err(io)?;
+        self.store.received(self.path.clone())
     }
 }
 
@@ -110,6 +186,8 @@ pub struct SnapshotStore {
     folder: PathBuf,
     // What is in place; held while another is put there, so that an older one never replaces a newer.
     current: Mutex<Option<SnapshotMeta>>,
+    // Which transfer is the newest: an older one whose connection died unnoticed writes no more.
+    transfer: AtomicU64,
 }
 
 impl SnapshotStore {
@@ -123,7 +201,7 @@ impl SnapshotStore {
                 fs::remove_file(&path).map_err(wrap("remove a half-written file beside"))?;
             }
         }
-        let store = Self { folder: folder.to_owned(), current: Mutex::new(None) };
+        let store = Self { folder: folder.to_owned(), current: Mutex::new(None), transfer: AtomicU64::new(0) };
         let meta = store.current()?.map(|(meta, _)| meta);
         *store.current.lock().unwrap_or_else(PoisonError::into_inner) = meta;
         Ok(store)
@@ -152,26 +230,66 @@ impl SnapshotStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(SnapshotError::Io { doing: "open", path, source }),
         };
-        let snapshot = SnapshotFile { path, file: Arc::new(file), temporary: false, state: None };
-        let meta = Rows::open(&snapshot)?.meta;
+        let (meta, snapshot) = SnapshotFile::open(path, file, false)?;
         Ok(Some((meta, snapshot)))
+    }
+
+    /// What the snapshot in place covers, and the state it holds; every record is checked.
+    pub(super) fn load(&self) -> Result<Option<(SnapshotMeta, State)>, SnapshotError> {
+        self.current()?.map(|(_, snapshot)| read(&snapshot)).transpose()
+    }
+
+    /// Bytes of the snapshot in place.
+    pub(super) fn current_len(&self) -> u64 {
+        fs::metadata(self.current_path()).map_or(0, |found| found.len())
     }
 
     /// Writes `state` and puts it in place.
     pub(super) fn build(&self, meta: &SnapshotMeta, state: &State) -> Result<SnapshotFile, SnapshotError> {
         let path = self.temporary_path();
         write(&path, meta, state).inspect_err(|_| drop(fs::remove_file(&path)))?;
-        let mut snapshot = self.open_temporary(path)?;
+        let (_, mut snapshot) = self.open_temporary(path)?;
         self.put_in_place(meta, &mut snapshot)?;
         Ok(snapshot)
     }
 
     /// Checks a received file at `path` and reads its state; it is removed unless it is installed.
     pub(super) fn received(&self, path: PathBuf) -> Result<(SnapshotMeta, SnapshotFile), SnapshotError> {
-        let mut snapshot = self.open_temporary(path)?;
-        let (meta, state) = read(&snapshot)?;
-        snapshot.state = Some(state);
+        let (meta, mut snapshot) = self.open_temporary(path)?;
+        snapshot.state = Some(read(&snapshot)?.1);
         Ok((meta, snapshot))
+    }
+
+    fn incoming_path(&self, id: u64, len: u64) -> PathBuf {
+        self.folder.join(format!("{id:016x}-{len}.{PART}"))
+    }
+
+    /// How much of the snapshot `id` of `len` bytes has arrived in earlier tries.
+    pub(super) fn arrived(&self, id: u64, len: u64) -> u64 {
+        fs::metadata(self.incoming_path(id, len)).map_or(0, |found| found.len().min(len))
+    }
+
+    /// Goes on to receive the snapshot `id` of `len` bytes at `from`; parts of all others are removed.
+    pub(super) fn incoming(self: &Arc<Self>, id: u64, len: u64, from: u64) -> Result<Incoming, SnapshotError> {
+        let path = self.incoming_path(id, len);
+        let wrap = |doing| {
+            let path = path.clone();
+            move |source| SnapshotError::Io { doing, path, source }
+        };
+        let transfer = self.transfer.fetch_add(1, Ordering::SeqCst) + 1;
+        for entry in fs::read_dir(&self.folder).map_err(wrap("list the folder of"))? {
+            let found = entry.map_err(wrap("list the folder of"))?.path();
+            if found != path && found.extension().is_some_and(|extension| extension == PART) {
+                fs::remove_file(&found).map_err(wrap("remove parts beside"))?;
+            }
+        }
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(wrap("receive"))?;
+        let arrived = file.metadata().map_err(wrap("receive"))?.len();
+        if arrived < from {
+            let why = WireError::Malformed("its transfer goes on behind what has arrived");
+            return Err(SnapshotError::Contents { path, source: why });
+        }
+        Ok(Incoming { store: self.clone(), path, file, at: from, transfer })
     }
 
     /// Puts `snapshot` in place, a copy of it if it is another store's, and returns the state it holds.
@@ -188,10 +306,10 @@ impl SnapshotStore {
         Ok(state)
     }
 
-    fn open_temporary(&self, path: PathBuf) -> Result<SnapshotFile, SnapshotError> {
+    fn open_temporary(&self, path: PathBuf) -> Result<(SnapshotMeta, SnapshotFile), SnapshotError> {
         let file =
             File::open(&path).map_err(|source| SnapshotError::Io { doing: "open", path: path.clone(), source })?;
-        Ok(SnapshotFile { path, file: Arc::new(file), temporary: true, state: None })
+        SnapshotFile::open(path, file, true)
     }
 
     fn put_in_place(&self, meta: &SnapshotMeta, snapshot: &mut SnapshotFile) -> Result<(), SnapshotError> {
@@ -216,8 +334,8 @@ impl SnapshotStore {
 fn write(path: &Path, meta: &SnapshotMeta, state: &State) -> Result<(), SnapshotError> {
     let io = |source| SnapshotError::Io { doing: "write", path: path.to_owned(), source };
     let contents = |source| SnapshotError::Contents { path: path.to_owned(), source };
-    let mut file = BufWriter::new(File::create_new(path).map_err(io)?);
-    let header = wire::encode(&SnapshotHeader { meta: meta.into() }).map_err(contents)?;
+    let mut file = BufWriter::new(SyncedInSlices { file: File::create_new(path).map_err(io)?, since: 0 });
+    let header = wire::encode(&SnapshotHeader { id: runtime::rng().next_u64(), meta: meta.into() }).map_err(contents)?;
     file.write_all(&header).map_err(io)?;
     let mut rows = 0;
     for record in state.to_records() {
@@ -225,7 +343,29 @@ fn write(path: &Path, meta: &SnapshotMeta, state: &State) -> Result<(), Snapshot
         rows += 1;
     }
     file.write_all(&wire::encode(&SnapshotEnd { rows }).map_err(contents)?).map_err(io)?;
-    file.into_inner().map_err(|error| io(error.into_error()))?.sync_all().map_err(io)
+    file.into_inner().map_err(|error| io(error.into_error()))?.file.sync_all().map_err(io)
+}
+
+/// A file whose writer never leaves more than [`SYNC_EVERY`] to be synced.
+struct SyncedInSlices {
+    file: File,
+    since: u64,
+}
+
+impl Write for SyncedInSlices {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.since += written as u64;
+        if self.since >= SYNC_EVERY {
+            self.file.sync_data()?;
+            self.since = 0;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 fn read(snapshot: &SnapshotFile) -> Result<(SnapshotMeta, State), SnapshotError> {
@@ -250,6 +390,7 @@ fn read(snapshot: &SnapshotFile) -> Result<(SnapshotMeta, State), SnapshotError>
 struct Rows {
     path: PathBuf,
     file: BufReader<SnapshotReader>,
+    id: u64,
     meta: SnapshotMeta,
     rows: u64,
 }
@@ -262,7 +403,7 @@ impl Rows {
         let header = read_record(&mut file).map_err(|error| error.at(&path))?;
         let header: SnapshotHeader = wire::decode(&header).map_err(contents)?;
         let meta = header.meta.try_into().map_err(contents)?;
-        Ok(Self { path, file, meta, rows: 0 })
+        Ok(Self { path, file, id: header.id, meta, rows: 0 })
     }
 
     /// The next row; none after the end record, which must agree with what came.
@@ -390,11 +531,46 @@ mod tests {
     }
 
     #[test]
+    fn what_arrived_before_a_break_is_not_sent_again() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let sender = SnapshotStore::open(folders[0].path()).unwrap();
+        let receiver = Arc::new(SnapshotStore::open(folders[1].path()).unwrap());
+        let sent = sender.build(&meta(5), &state(5)).unwrap();
+        let (id, bytes) = (sent.id(), fs::read(folders[0].path().join(CURRENT)).unwrap());
+        let len = bytes.len() as u64;
+        assert_eq!(receiver.arrived(id, len), 0);
+        receiver.incoming(id, len, 0).unwrap().add(&bytes[..100]).unwrap();
+        // Also after a restart of the receiver.
+        let receiver = Arc::new(SnapshotStore::open(folders[1].path()).unwrap());
+        assert_eq!(receiver.arrived(id, len), 100);
+        let mut incoming = receiver.incoming(id, len, 100).unwrap();
+        incoming.add(&bytes[100..]).unwrap();
+        let (found, file) = incoming.finish().unwrap();
+        assert_eq!((found, receiver.install(file).unwrap()), (meta(5), state(5)));
+        assert_eq!(files(folders[1].path()), 1);
+    }
+
+    #[test]
+    fn a_newer_transfer_ends_an_older_one_and_other_snapshots_parts_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(SnapshotStore::open(folder.path()).unwrap());
+        let mut old = store.incoming(1, 10, 0).unwrap();
+        old.add(b"abc").unwrap();
+        assert!(store.incoming(1, 10, 4).is_err(), "behind what has arrived");
+        store.incoming(2, 10, 0).unwrap().add(b"x").unwrap();
+        assert!(old.add(b"def").is_err());
+        assert_eq!((store.arrived(1, 10), store.arrived(2, 10), files(folder.path())), (0, 1, 1));
+        // What cannot be a snapshot does not stay.
+        assert!(store.incoming(2, 10, 1).unwrap().finish().is_err());
+        assert_eq!(files(folder.path()), 0);
+    }
+
+    #[test]
     fn golden_bytes_of_header_and_end() {
         let hex = |bytes: Vec<u8>| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
-        let header = SnapshotHeader { meta: (&meta(5)).into() };
-        let golden = "b76202010022000000bbc4dc13010100000000000000050000000000000000000000000000000000000000\
-                      00000000";
+        let header = SnapshotHeader { id: 0x0102, meta: (&meta(5)).into() };
+        let golden = "b7620201002a000000c58e2fda02010000000000000101000000000000000500000000000000000000000000000000\
+                      0000000000000000";
         assert_eq!(hex(wire::encode(&header).unwrap()), golden);
         assert_eq!(hex(wire::encode(&SnapshotEnd { rows: 3 }).unwrap()), "b76302010008000000e96575a10300000000000000");
     }

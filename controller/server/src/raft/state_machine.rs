@@ -76,6 +76,18 @@ impl StateMachine {
         (Self { store, state: State::default(), applied: None, membership, newest }, StateFeed { newest: receiver })
     }
 
+    /// Begins with what the stored snapshot holds; openraft applies the committed log on top.
+    pub fn restored(store: Arc<SnapshotStore>, meta: SnapshotMeta, state: State) -> (Self, StateFeed) {
+        let (mut machine, feed) = Self::new(store);
+        #[cfg(test)]
+        super::simulation::installed(&meta, &state);
+        machine.state = state;
+        machine.applied = meta.last_log_id;
+        machine.membership = meta.last_membership;
+        machine.publish();
+        (machine, feed)
+    }
+
     fn apply_one(&mut self, entry: Entry) -> Result<Applied, ApplyError> {
         #[cfg(test)]
         let seen = entry.clone();

@@ -3,7 +3,8 @@
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue};
 use pontoon_api::Changed;
-use pontoon_core::{Command, Reply, Stamped};
+use pontoon_core::{Command, Outcome, Reply, Stamped};
+use pontoon_model::IdempotencyKey;
 use serde::Serialize;
 
 use super::Api;
@@ -30,12 +31,16 @@ impl<T: Serialize> IntoResponse for Applied<T> {
 impl Api {
     /// Proposes a command and waits until it is applied somewhere; a rejection is the answer.
     pub(super) async fn propose(&self, key: Key, command: impl Into<Command>) -> ApiResult<(Reply, u64)> {
-        let stamped = Stamped { key: key.0, command: command.into() };
-        let unavailable = |why: &str| ApiError::unavailable(format!("the change was not made: {why}; try again"));
-        let (mut outcomes, index) =
-            self.proposer.propose_stamped(vec![stamped]).await.map_err(|error| unavailable(&error.to_string()))?;
-        let outcome = outcomes.pop().ok_or_else(|| unavailable("the command was not answered"))?;
+        let (mut outcomes, index) = self.propose_all(key, vec![command.into()]).await?;
+        let outcome = outcomes.pop().ok_or_else(|| ApiError::unavailable("the command was not answered; try again"))?;
         Ok((outcome?, index))
+    }
+
+    /// Proposes commands in one entry: each is applied or rejected for itself.
+    pub(super) async fn propose_all(&self, key: Key, commands: Vec<Command>) -> ApiResult<(Vec<Outcome>, u64)> {
+        let stamp = |(n, command)| Stamped { key: IdempotencyKey(key.0.0.wrapping_add(n)), command };
+        let stamped = (0_u128..).zip(commands).map(stamp).collect();
+        Ok(self.proposer.propose_stamped(stamped).await?)
     }
 
     /// Proposes a command whose answer is [`Changed`].

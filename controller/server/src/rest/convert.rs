@@ -39,6 +39,7 @@ pub(super) fn app(state: &State, app: &App, waiting: &Waiting) -> api::App {
         live: app.live.map(|live| live.release),
         deployment: app.deployment,
         scale: scale.collect(),
+        labels: app.labels.clone(),
         ready: u32::try_from(ready).unwrap_or(u32::MAX),
         waiting: waiting.get(&app.name).cloned().unwrap_or_default(),
         domains: vec![host],

@@ -7,6 +7,7 @@ use pontoon_api::{ErrorBody, ErrorCode, ErrorDetail};
 use pontoon_core::{Rejected, RejectedKind};
 
 use crate::blobs::{BlobError, FetchError, ReplicateError};
+use crate::raft::ProposeError;
 use crate::sessions::LogError;
 use crate::source::SourceError;
 
@@ -19,6 +20,16 @@ pub(super) type ApiResult<T> = Result<T, ApiError>;
 impl ApiError {
     pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self(ErrorDetail { code, message: message.into() })
+    }
+
+    /// The same, said of a part of the request.
+    pub(super) fn within(mut self, part: &str) -> Self {
+        self.0.message = format!("{part}: {}", self.0.message);
+        self
+    }
+
+    pub(super) fn into_detail(self) -> ErrorDetail {
+        self.0
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
@@ -61,6 +72,21 @@ impl From<Rejected> for ApiError {
             RejectedKind::Invalid => ErrorCode::Invalid,
         };
         Self::new(code, rejected.message)
+    }
+}
+
+impl From<ProposeError> for ApiError {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::Rejected(rejected) => rejected.into(),
+            ProposeError::TooLarge { .. } => {
+                Self::new(ErrorCode::TooLarge, format!("the change was not made: {error}; split it"))
+            }
+            ProposeError::Encoding { .. } => Self::internal(&error),
+            ProposeError::NoLeader { .. } | ProposeError::Busy | ProposeError::Ended { .. } => {
+                Self::unavailable(format!("the change was not made: {error}; try again"))
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod convert;
 mod env;
 mod error;
 mod extract;
+mod labels;
 mod logs;
 mod machines;
 mod releases;
@@ -21,7 +22,7 @@ mod tests;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post, put};
+use axum::routing::{get, patch, post, put};
 use axum::{Router, middleware};
 use pontoon_kit::CancellationToken;
 use pontoon_model::ControllerName;
@@ -93,6 +94,7 @@ pub fn router(api: Api) -> Router {
         .route("/restart", post(releases::restart))
         .route("/scale", put(apps::scale))
         .route("/env", get(env::show).patch(env::change))
+        .route("/labels", get(labels::show).patch(labels::change))
         .route("/run", post(servos::run))
         .route("/servos", get(servos::list))
         .route("/servos/{servo}", get(servos::show).delete(servos::end))
@@ -102,6 +104,7 @@ pub fn router(api: Api) -> Router {
         .route("/status", get(status::show))
         .route("/apps", get(apps::list).post(apps::create))
         .nest("/apps/{app}", app)
+        .route("/labels", patch(labels::change_many))
         .route("/hosts", get(machines::hosts))
         .route("/controllers", get(machines::controllers))
         .route("/balancers", get(machines::balancers))

@@ -14,8 +14,6 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
-use crate::config::{Config, MemberConfig};
-use crate::peers::Peers;
 use crate::raft::{ConsensusConfig, Member, Timing};
 use crate::sessions::AgentDirectory;
 
@@ -36,20 +34,6 @@ impl Fixture {
         let (id, name): (_, ControllerName) = (ControllerId(1), "a".parse().unwrap());
         // Alone, it never calls anybody: the address is not listened on.
         let grpc = SocketAddr::from(([127, 0, 0, 1], 1));
-        let config = Config {
-            name: name.clone(),
-            id,
-            site: "test".parse().unwrap(),
-            data_dir: folder.path().to_owned(),
-            rest: grpc,
-            rest_advertised: None,
-            grpc,
-            tls_dir: folder.path().to_owned(),
-            token_file: folder.path().join("token"),
-            members: vec![MemberConfig { id, name: name.clone(), grpc }],
-            timing: Default::default(),
-            base_domain: "localhost".into(),
-        };
         let member = Member { id, name: name.clone(), grpc };
         let started = Consensus::start(ConsensusConfig {
             id,
@@ -62,7 +46,7 @@ impl Fixture {
         let (consensus, _service) = started.await.unwrap();
         let mut leadership = consensus.leadership();
         tokio::time::timeout(ELECTED, leadership.wait_for(|now| now.leading)).await.expect("elected").unwrap();
-        let peers = Peers::new(&config, &identity).unwrap();
+        let peers = consensus.peers();
         let store = BlobStore::open(folder.path()).unwrap();
         let api = Api {
             name,
@@ -197,6 +181,55 @@ async fn an_app_is_made_changed_and_removed() {
     assert_eq!((&status["leader"], &status["apps"]), (&json!("a"), &json!(1)), "{status}");
     assert_eq!(api.call(Method::DELETE, "/v1/apps/guestbook", None).await.0, 200);
     assert_eq!(api.call(Method::GET, "/v1/apps", None).await.1, json!([]));
+}
+
+#[tokio::test]
+async fn labels_are_set_removed_and_shown_with_the_app() {
+    let api = Fixture::start().await;
+    api.call(Method::POST, "/v1/apps", json!({"name": "guestbook"})).await;
+    let path = "/v1/apps/guestbook/labels";
+    assert_eq!(api.call(Method::GET, path, None).await.1, json!({}));
+    let changed = api.call(Method::PATCH, path, json!({"set": {"team": "blue", "old": "x"}})).await;
+    assert!(changed.0 == 200 && changed.1["index"].is_u64(), "{changed:?}");
+    assert_eq!(api.call(Method::PATCH, path, json!({"set": {"team": "red"}, "unset": ["old"]})).await.0, 200);
+    assert_eq!(api.call(Method::GET, path, None).await.1, json!({"team": "red"}));
+    assert_eq!(api.call(Method::GET, "/v1/apps/guestbook", None).await.1["labels"], json!({"team": "red"}));
+    for (body, part) in [
+        (json!({}), "nothing to change"),
+        (json!({"set": {"bad name": ""}}), "\"bad name\""),
+        (json!({"set": {"team": "x".repeat(257)}}), "label team"),
+        (json!({"set": {"team": 1}}), "body"),
+    ] {
+        let refused = api.call(Method::PATCH, path, body).await;
+        let said = refused.1["error"]["message"].as_str().unwrap();
+        assert!(code(&refused) == (400, "invalid") && said.contains(part), "{refused:?}");
+    }
+    let many: serde_json::Map<_, _> = (0..64).map(|n| (format!("l{n:02}"), json!("x"))).collect();
+    let refused = api.call(Method::PATCH, path, json!({"set": many})).await;
+    assert!(refused.1["error"]["message"].as_str().unwrap().contains("label l63"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_list_of_labels_is_one_entry_with_an_answer_per_item() {
+    let api = Fixture::start().await;
+    api.call(Method::POST, "/v1/apps", json!({"name": "a"})).await;
+    api.call(Method::POST, "/v1/apps", json!({"name": "b"})).await;
+    let item = |app: &str, name: &str| json!({"app": app, "set": {name: "x"}});
+    let body = json!([item("a", "one"), item("nope", "two"), item("b", "three")]);
+    let (status, answer) = api.call(Method::PATCH, "/v1/labels", body).await;
+    assert_eq!((status, answer.as_array().unwrap().len()), (200, 3), "{answer}");
+    assert_eq!((&answer[0]["error"], &answer[1]["error"]["code"]), (&json!(null), &json!("not_found")));
+    assert_eq!((&answer[0]["index"], &answer[2]["error"]), (&answer[2]["index"], &json!(null)));
+    assert_eq!(api.call(Method::GET, "/v1/apps/b/labels", None).await.1, json!({"three": "x"}));
+
+    // What is wrong in itself stops the whole list before any of it is proposed.
+    let refused = api.call(Method::PATCH, "/v1/labels", json!([item("a", "four"), item("b", "-")])).await;
+    assert!(code(&refused) == (400, "invalid") && refused.1.to_string().contains("item 1"), "{refused:?}");
+    assert_eq!(api.call(Method::GET, "/v1/apps/a/labels", None).await.1, json!({"one": "x"}));
+    for body in [json!([]), json!(vec![item("a", "x"); 1001]), json!({})] {
+        assert_eq!(code(&api.call(Method::PATCH, "/v1/labels", body).await), (400, "invalid"));
+    }
+    assert_eq!(api.call(Method::PATCH, "/v1/labels", json!(vec![item("a", "x"); 1000])).await.0, 200);
 }
 
 #[tokio::test]

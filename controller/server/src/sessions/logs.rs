@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tonic::{Request, Status, Streaming};
 
 use super::AgentDirectory;
-use crate::peers::Peers;
+use crate::raft::Peers;
 
 /// Chunks on their way to one reader: a few thousand lines. Beyond that the agent waits.
 const BUFFER: usize = 64;
@@ -115,7 +115,7 @@ impl Logs {
         let mut asked: FuturesUnordered<_> = self
             .peers
             .others()
-            .iter()
+            .into_iter()
             .map(|peer| {
                 let (mut client, request) = (peer.client(), request.clone());
                 async move { timeout(ASK, client.open_log(Request::new(request))).await }

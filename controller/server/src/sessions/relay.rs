@@ -11,8 +11,7 @@ use tokio::sync::{Notify, watch};
 use tonic::Request;
 
 use crate::leader::LeaderMemory;
-use crate::peers::Peers;
-use crate::raft::{Leadership, StateFeed};
+use crate::raft::{Leadership, Peers, StateFeed};
 
 /// How often heartbeats go to the leader: five batches a second whatever the number of agents.
 const BATCH_EVERY: Duration = Duration::from_millis(200);

@@ -90,8 +90,7 @@ pub enum LogError {
     },
     /// What was acknowledged is gone. Never treated as a new controller.
     #[error(
-        "the Raft log in {} is lost or damaged: {why}. This controller must not vote as {id} again: keep the folder, \
-         set up the controller anew with another `id` and an empty data folder, and join it to the others",
+        "the Raft log in {} is lost or damaged: {why}; this controller does not vote as {id} any more",
         path.display()
     )]
     DataLoss {

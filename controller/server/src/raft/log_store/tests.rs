@@ -272,7 +272,7 @@ async fn a_lost_database_is_not_taken_for_a_new_controller() {
     store.save_vote(&vote(3)).await.unwrap();
     store.close().await;
     fs::remove_dir_all(folder.path().join("log")).unwrap();
-    assert!(data_loss(folder.path()).contains("must not vote as c7 again"));
+    assert!(data_loss(folder.path()).contains("does not vote as c7 any more"));
     // Nor when something has made an empty one in its place.
     drop(database(folder.path()));
     assert!(data_loss(folder.path()).contains("its database is empty"));

@@ -13,9 +13,9 @@ use super::super::simulation::wire;
 
 /// Clones share one connection.
 #[cfg(not(test))]
-pub(in super::super) type Link = transport::Channel;
+pub type Link = transport::Channel;
 #[cfg(test)]
-pub(in super::super) type Link = wire::Link;
+pub type Link = wire::Link;
 
 /// A link to the controller at `address`; connects when first used and again after a break.
 pub(in super::super) fn open(address: SocketAddr, identity: &Identity) -> Result<Link, transport::Error> {

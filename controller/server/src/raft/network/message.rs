@@ -54,7 +54,24 @@ pub(super) struct Voted {
 pub(super) struct SnapshotBegin {
     pub(super) vote: VoteRecord,
     pub(super) meta: SnapshotMetaRecord,
+    /// Of the file: what arrived of it earlier counts.
+    pub(super) id: u64,
     pub(super) len: u64,
+    /// Where the parts begin.
+    pub(super) from: u64,
+}
+
+/// Before a transfer: how much of this file is already there?
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SnapshotOffer {
+    pub(super) id: u64,
+    pub(super) len: u64,
+}
+
+/// This much, in bytes from its beginning.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SnapshotArrived {
+    pub(super) bytes: u64,
 }
 
 /// Part of a snapshot's file.
@@ -99,6 +116,8 @@ pontoon_model::wire! {
     626, 1 => SnapshotTaken;
     627, 1 => Transfer;
     628, 1 => Transferred;
+    629, 1 => SnapshotOffer;
+    630, 1 => SnapshotArrived;
 }
 
 #[derive(Serialize, Deserialize)]
@@ -310,7 +329,9 @@ mod tests {
             bytes(Appended::HigherVote((&vote()).into())),
             bytes(Ballot::from(&ballot)),
             bytes(Voted::from(&VoteResponse::new(vote(), None, true))),
-            bytes(SnapshotBegin { vote: (&vote()).into(), meta: (&meta).into(), len: 5 }),
+            bytes(SnapshotOffer { id: 0x0102, len: 5 }),
+            bytes(SnapshotArrived { bytes: 3 }),
+            bytes(SnapshotBegin { vote: (&vote()).into(), meta: (&meta).into(), id: 0x0102, len: 5, from: 3 }),
             bytes(SnapshotPart { offset: 5, bytes: Bytes::from_static(b"abc") }),
             bytes(SnapshotTaken { vote: (&vote()).into() }),
             bytes(Transfer::from(&TransferLeaderRequest::new(vote(), 9, None))),

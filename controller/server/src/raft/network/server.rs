@@ -15,7 +15,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::super::snapshot::SnapshotStore;
 use super::super::types::Raft;
-use super::message::{self, Append, Appended, Ballot, MessageError, SnapshotTaken, Transfer, Transferred, Voted};
+use super::message::{
+    self, Append, Appended, Ballot, MessageError, SnapshotArrived, SnapshotOffer, SnapshotTaken, Transfer, Transferred,
+    Voted,
+};
 use super::{link, transfer};
 
 /// When the leader was last heard: openraft itself remembers only whom it voted for, and with pre-vote an
@@ -116,6 +119,12 @@ impl raft_server::Raft for RaftService {
         let (from, ballot): (u64, Ballot) = self.open(&request)?;
         let voted = self.raft.pre_vote(ballot.into()).await.map_err(stopped)?;
         seal(self.id, from, Voted::from(&voted)).map(Response::new)
+    }
+
+    async fn snapshot_offer(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        let (from, offer): (u64, SnapshotOffer) = self.open(&request)?;
+        let bytes = self.snapshots.arrived(offer.id, offer.len);
+        seal(self.id, from, SnapshotArrived { bytes }).map(Response::new)
     }
 
     async fn snapshot(&self, request: Request<Streaming<RaftMessage>>) -> Result<Response<RaftMessage>, Status> {

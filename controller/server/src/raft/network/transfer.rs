@@ -1,8 +1,7 @@
 //! Snapshots on their way: in parts, checked before openraft hears of them.
 
 use std::future::Future;
-use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,10 +15,10 @@ use tokio::time::{Instant, timeout};
 use tonic::{Status, Streaming};
 
 use super::super::runtime;
-use super::super::snapshot::{SnapshotFile, SnapshotReader, SnapshotStore};
+use super::super::snapshot::{SnapshotError, SnapshotFile, SnapshotReader, SnapshotStore};
 use super::super::types::{SnapshotMeta, TypeConfig, Vote};
 use super::connection::Connection;
-use super::message::{self, SnapshotBegin, SnapshotPart, SnapshotTaken};
+use super::message::{self, SnapshotArrived, SnapshotBegin, SnapshotOffer, SnapshotPart, SnapshotTaken};
 
 type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFile>;
 
@@ -30,20 +29,28 @@ const PART_BYTES: usize = 256 * 1024;
 /// sync 200 MB on a slow card.
 const STALLED: Duration = Duration::from_secs(60);
 
+/// How long the other side may take to say what it has: a look at one file's length.
+const OFFER: Duration = Duration::from_secs(5);
+
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Sends `snapshot` to the controller of `connection`; returns when it is installed there.
+/// Sends `snapshot` to the controller of `connection`, from where an earlier try broke off; returns when it is
+/// installed there.
 pub(super) async fn send(
     connection: &Connection,
     vote: Vote,
     snapshot: Snapshot,
     cancel: impl Future<Output = ReplicationClosed>,
 ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-    let len = snapshot.snapshot.len().map_err(|error| network_error(&error))?;
-    let begin = connection.message(SnapshotBegin { vote: (&vote).into(), meta: (&snapshot.meta).into(), len })?;
+    let file = &snapshot.snapshot;
+    let (id, len) = (file.id(), file.len().map_err(|error| network_error(&error))?);
+    let from = arrived(connection, id, len).await?;
+    let begin =
+        connection.message(SnapshotBegin { vote: (&vote).into(), meta: (&snapshot.meta).into(), id, len, from })?;
+    tracing::info!(target_id = connection.target, bytes = len, from, "a snapshot is being sent");
     let progress = Arc::new(Mutex::new(Instant::now()));
-    let parts = parts(connection, begin, snapshot.snapshot.reader(), progress.clone());
+    let parts = parts(connection, begin, file.reader_from(from), from, progress.clone());
     let mut client = connection.client()?;
     let mut answer = std::pin::pin!(client.snapshot(parts));
     let mut cancel = std::pin::pin!(cancel);
@@ -69,6 +76,20 @@ pub(super) async fn send(
     }
 }
 
+/// How much of the snapshot the other side has from earlier tries.
+async fn arrived(connection: &Connection, id: u64, len: u64) -> Result<u64, StreamingError<TypeConfig>> {
+    let offer = connection.message(SnapshotOffer { id, len })?;
+    match timeout(OFFER, connection.client()?.snapshot_offer(offer)).await {
+        Ok(Ok(response)) => {
+            let arrived: SnapshotArrived =
+                message::open(connection.id(), response.get_ref()).map_err(|error| network_error(&error))?;
+            Ok(arrived.bytes.min(len))
+        }
+        Ok(Err(status)) => Err(connection.failed(&status).into()),
+        Err(_) => Err(connection.silent(RPCTypes::InstallSnapshot, OFFER).into()),
+    }
+}
+
 fn network_error<E: std::error::Error + 'static>(error: &E) -> StreamingError<TypeConfig> {
     RPCError::Network(NetworkError::new(error)).into()
 }
@@ -78,10 +99,11 @@ fn parts(
     connection: &Connection,
     begin: RaftMessage,
     reader: SnapshotReader,
+    from_byte: u64,
     progress: Arc<Mutex<Instant>>,
 ) -> impl Stream<Item = RaftMessage> + Send + 'static {
     let (from, to) = (connection.id(), connection.target);
-    let rest = stream::unfold((reader, 0), move |(mut reader, offset)| {
+    let rest = stream::unfold((reader, from_byte), move |(mut reader, offset)| {
         let progress = progress.clone();
         async move {
             let read = runtime::blocking(move || {
@@ -108,49 +130,38 @@ pub(super) struct Received {
     pub(super) file: SnapshotFile,
 }
 
-/// A file that is removed unless it is kept.
-struct Incoming(Option<PathBuf>);
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        if let Some(path) = self.0.take() {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// Receives a snapshot into the folder of `store` and checks every record of it.
+/// Receives a snapshot into the folder of `store` and checks every record of it. When the connection breaks, what
+/// has arrived stays for the next try.
 pub(super) async fn receive(
     here: u64,
     store: Arc<SnapshotStore>,
     mut parts: Streaming<RaftMessage>,
 ) -> Result<Received, Status> {
     let refuse = |error: message::MessageError| Status::invalid_argument(error.to_string());
-    let internal = |error: &dyn std::error::Error| Status::internal(format!("the snapshot was not taken: {error}"));
     let first = next(&mut parts).await?.ok_or_else(cut)?;
     let (from, begin): (u64, SnapshotBegin) = message::open_from(here, &first).map_err(refuse)?;
-    let mut incoming = Incoming(Some(store.temporary_path()));
-    let path = incoming.0.clone().unwrap_or_default();
-    let mut file = std::fs::File::create_new(&path).map_err(|error| internal(&error))?;
-    let mut received = 0;
-    while received < begin.len {
+    let (id, len, start) = (begin.id, begin.len, begin.from);
+    let mut incoming = blocking(move || store.incoming(id, len, start)).await?;
+    while incoming.at() < len {
         let part: SnapshotPart = message::open(here, &next(&mut parts).await?.ok_or_else(cut)?).map_err(refuse)?;
-        if part.offset != received {
-            return Err(Status::invalid_argument(format!("part at {} where {received} was expected", part.offset)));
+        if part.offset != incoming.at() {
+            let why = format!("part at {} where {} was expected", part.offset, incoming.at());
+            return Err(Status::invalid_argument(why));
         }
-        received += part.bytes.len() as u64;
-        file = runtime::blocking(move || file.write_all(&part.bytes).map(|()| file))
-            .await
-            .map_err(|error| internal(&error))?
-            .map_err(|error| internal(&error))?;
+        incoming = blocking(move || incoming.add(&part.bytes).map(|()| incoming)).await?;
     }
-    drop(file);
-    incoming.0 = None;
-    let (meta, file) = runtime::blocking(move || store.received(path))
-        .await
-        .map_err(|error| internal(&error))?
-        .map_err(|error| internal(&error))?;
+    let (meta, file) = blocking(move || incoming.finish()).await?;
     Ok(Received { from, vote: begin.vote.into(), meta, file })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
+) -> Result<T, Status> {
+    let done = runtime::blocking(work).await.map_err(|error| Status::internal(error.to_string()))?;
+    done.map_err(|error| {
+        let source = std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));
+        Status::internal(format!("the snapshot was not taken: {error}{source}"))
+    })
 }
 
 fn cut() -> Status {

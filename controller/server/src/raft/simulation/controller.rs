@@ -13,8 +13,8 @@ use pontoon_kit::Identity;
 use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
-    BlobPart, BlobPresence, BlobRequest, BlobStored, LogChunk, LogRequest, ProposeReply, ProposeRequest, RelayBatch,
-    Relayed,
+    BlobPart, BlobPresence, BlobRequest, BlobStored, LogChunk, LogRequest, ProposeReply, ProposeRequest, RejoinReply,
+    RejoinRequest, RelayBatch, Relayed,
 };
 use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
@@ -230,6 +230,9 @@ impl peers_server::Peers for Forwarded {
         transport::check_caller(&request)?;
         let reply = self.0.answer(request.into_inner()).await;
         reply.map(Response::new).map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+    async fn rejoin(&self, _: Request<RejoinRequest>) -> Result<Response<RejoinReply>, Status> {
+        not_here()
     }
     async fn relay(&self, _: Request<RelayBatch>) -> Result<Response<Relayed>, Status> {
         not_here()

@@ -96,6 +96,16 @@ pub(in super::super) async fn changed<T>(watched: &mut watch::Receiver<T>) -> Re
     }
 }
 
+pub(in super::super) async fn wait_for<T>(
+    watched: &mut watch::Receiver<T>,
+    mut wanted: impl FnMut(&T) -> bool,
+) -> Result<(), watch::error::RecvError> {
+    while !wanted(&watched.borrow_and_update()) {
+        changed(watched).await?;
+    }
+    Ok(())
+}
+
 pub(in super::super) fn unix_millis() -> u64 {
     match Life::current() {
         Some(life) => life.world.unix_millis(life.node),

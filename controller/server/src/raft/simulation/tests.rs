@@ -101,7 +101,24 @@ fn the_same_seed_gives_the_same_trace() {
 
 #[test]
 fn acknowledging_before_the_disk_has_synced_is_found() {
-    found(Planted::SyncLies);
+    let found = found(Planted::AcknowledgedEarly);
+    assert_ne!(found.violation.map(|violation| violation.invariant), Some(NOTICED), "the store cannot notice it");
+}
+
+/// What the store itself notices is no silent loss.
+const NOTICED: &str = "that a controller starts again and goes on";
+
+#[test]
+fn with_an_honest_watermark_a_lost_tail_is_never_silent() {
+    let ran = run_all(0..SEEDS_TO_FIND / 2, Planted::SyncLies, |_| false);
+    let violations: Vec<_> = ran.iter().filter_map(|one| one.violation.as_ref().map(|what| (one.seed, what))).collect();
+    assert!(!violations.is_empty(), "nothing was lost in any seed");
+    for (seed, violation) in violations {
+        assert!(
+            violation.invariant == NOTICED && violation.what.contains("is lost or damaged"),
+            "seed {seed}: {violation}"
+        );
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! breaks leaves both ends unsure what has arrived. What is sent again was sent again by production code.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -37,8 +38,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Response = http::Response<Body>;
 
 /// What `network::link` opens in unit tests.
-#[derive(Clone)]
-pub(in super::super) enum Link {
+#[derive(Debug, Clone)]
+pub enum Link {
     Channel(Channel),
     Simulated(Simulated),
 }
@@ -154,9 +155,15 @@ impl Connection {
     }
 }
 
+impl fmt::Debug for Simulated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Simulated").field("to", &self.to).finish_non_exhaustive()
+    }
+}
+
 /// A link between simulated controllers: one connection at a time, made anew after a break.
 #[derive(Clone)]
-pub(in super::super) struct Simulated {
+pub struct Simulated {
     life: Arc<Life>,
     to: usize,
     connection: Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>,

@@ -1,0 +1,61 @@
+//! A follower that was away for 100,000 entries: how long it takes to catch up, and what writers feel meanwhile.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use pontoon_testbed::until;
+
+use crate::controllers::{Controllers, Shape};
+use crate::figure;
+use crate::timeline::{self, Timeline};
+use crate::workload;
+
+const ENTRIES: u64 = 100_000;
+/// Few writes share an entry, so that there are many entries.
+const WRITERS: usize = 4;
+/// The load whose latency is looked at.
+const CLIENTS: usize = 64;
+/// The whole cluster under that load, for comparison.
+const BEFORE: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(600);
+
+pub(crate) fn run() -> Result<()> {
+    let mut cluster = Controllers::start(Shape::LAN)?;
+    workload::with_apps(&cluster)?;
+    let leader = cluster.leader()?;
+    let follower = (leader + 1) % cluster.rest().len();
+    cluster.process(follower).stop()?;
+    let begun = index(&cluster, leader)?;
+    let load = Timeline::start(cluster.rest()[leader], cluster.token(), WRITERS);
+    until("the entries", LIMIT, || {
+        let entries = index(&cluster, leader)? - begun;
+        ensure!(entries >= ENTRIES, "there are {entries}");
+        Ok(())
+    })?;
+    load.end()?;
+
+    let load = Timeline::start(cluster.rest()[leader], cluster.token(), CLIENTS);
+    std::thread::sleep(BEFORE);
+    let started = Instant::now();
+    cluster.process(follower).restart()?;
+    let goal = index(&cluster, leader)?;
+    until("the follower to catch up", LIMIT, || {
+        let at = index(&cluster, follower)?;
+        ensure!(at >= goal, "it is at {at} of {goal}");
+        Ok(())
+    })?;
+    let caught_up = Instant::now();
+    ensure!(cluster.leader()? == leader, "another leads: the load went elsewhere");
+    let writes = load.end()?;
+    let (p99_before, most_before) = timeline::within(&writes, started - BEFORE / 2, started);
+    let (p99, most) = timeline::within(&writes, started, caught_up);
+    eprintln!("  longest write: {most_before:.1} ms before, {most:.1} ms while it catches up");
+    figure::print("catch_up_100000_entries", (caught_up - started).as_secs_f64(), "s");
+    figure::print_beside("catch_up_write_p99", p99, "ms", "before", p99_before);
+    Ok(())
+}
+
+/// What a controller has applied.
+fn index(cluster: &Controllers, at: usize) -> Result<u64> {
+    cluster.get(at, "/v1/status")?["index"].as_u64().context("no index")
+}

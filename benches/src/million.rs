@@ -1,0 +1,111 @@
+//! Controllers that hold a million servos: how soon after a start they serve reads, their memory, and what writers feel
+//! while a snapshot is built.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use pontoon_cli::dev::provision::ClusterFiles;
+use pontoon_controller::raft::{Member, seed};
+use pontoon_kit::Identity;
+use pontoon_testbed::until;
+
+use crate::controllers::{Controllers, Shape};
+use crate::figure::{self, RUNS};
+use crate::heartbeats::Heartbeats;
+use crate::settled::{self, Extent};
+use crate::timeline::{self, Timeline};
+use crate::usage;
+
+const LIMIT: Duration = Duration::from_secs(120);
+/// Writers whose latency is looked at while snapshots are built.
+const CLIENTS: usize = 16;
+/// A snapshot is made after 64 MiB of log: what these writers fill in about a minute.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(400);
+/// How often it is looked whether a snapshot is being written.
+const LOOK: Duration = Duration::from_millis(5);
+
+pub(crate) fn run() -> Result<()> {
+    let state = settled::state(Extent::MILLION)?;
+    let (mut identity, mut grpc, mut folders) = (None, Vec::new(), Vec::new());
+    let mut cluster = Controllers::start_on(Shape::LAN, |files| {
+        let members = members(files)?;
+        for file in &files.controllers {
+            seed(&file.data_dir, &members, &state)?;
+            folders.push(file.data_dir.join("raft").join("snapshots"));
+        }
+        identity = Some(Identity::load(&files.controllers[0].config.with_file_name("tls"))?);
+        grpc = members.iter().map(|member| member.grpc).collect();
+        Ok(())
+    })?;
+    let _heartbeats = Heartbeats::start(&state, grpc, identity.context("no identity")?)?;
+    drop(state);
+    restarts(&mut cluster)?;
+    snapshots(&cluster, &folders)
+}
+
+/// The members that the configuration files name.
+fn members(files: &ClusterFiles) -> Result<Vec<Member>> {
+    let config = pontoon_controller::Config::load(&files.controllers[0].config)?;
+    let member = |member: pontoon_controller::config::MemberConfig| Member {
+        id: member.id,
+        name: member.name,
+        grpc: member.grpc,
+    };
+    Ok(config.members.into_iter().map(member).collect())
+}
+
+/// A follower is killed and started again.
+fn restarts(cluster: &mut Controllers) -> Result<()> {
+    let (mut times, mut sizes, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        let follower = (cluster.leader()? + 1) % cluster.rest().len();
+        cluster.process(follower).kill()?;
+        let started = Instant::now();
+        cluster.process(follower).restart()?;
+        let path = format!("/v1/apps/{}", settled::app_name(500));
+        until("reads to be served", LIMIT, || {
+            let app = cluster.get(follower, &path)?;
+            ensure!(app["live"].is_object() || !app["release"].is_null() || app["name"].is_string(), "{app}");
+            Ok(())
+        })?;
+        times.push(started.elapsed());
+        cluster.until_whole()?;
+        let pid = cluster.process(follower).pid().context("it does not run")?;
+        sizes.push(usage::memory_mb(pid, "VmRSS")?);
+        peaks.push(usage::memory_mb(pid, "VmHWM")?);
+    }
+    figure::print("million_restart_to_reads", figure::median_seconds(&times), "s");
+    figure::print("million_rss_follower", figure::median(sizes), "MB");
+    figure::print("million_rss_peak_of_start", figure::median(peaks), "MB");
+    let leader = cluster.leader()?;
+    let pid = cluster.process(leader).pid().context("it does not run")?;
+    figure::print("million_rss_leader", usage::memory_mb(pid, "VmRSS")?, "MB");
+    Ok(())
+}
+
+/// The load goes on until the leader has built a snapshot.
+fn snapshots(cluster: &Controllers, folders: &[PathBuf]) -> Result<()> {
+    let leader = cluster.leader()?;
+    let load = Timeline::start(cluster.rest()[leader], cluster.token(), CLIENTS);
+    let begun = Instant::now();
+    let building = || -> Result<bool> {
+        let files = std::fs::read_dir(&folders[leader])?;
+        Ok(files.flatten().any(|file| file.path().extension().is_some_and(|ending| ending == "tmp")))
+    };
+    let wait_until = |wanted: bool| -> Result<Instant> {
+        while building()? != wanted {
+            ensure!(begun.elapsed() < SNAPSHOT_LIMIT, "no snapshot in {SNAPSHOT_LIMIT:?}");
+            std::thread::sleep(LOOK);
+        }
+        Ok(Instant::now())
+    };
+    let (from, to) = (wait_until(true)?, wait_until(false)?);
+    let writes = load.end()?;
+    let before = timeline::within(&writes, from - (to - from).min(from - begun), from);
+    let during = timeline::within(&writes, from, to);
+    figure::print("million_snapshot_build", (to - from).as_secs_f64(), "s");
+    figure::print_beside("million_snapshot_write_p99", during.0, "ms", "before", before.0);
+    figure::print_beside("million_snapshot_write_longest", during.1, "ms", "before", before.1);
+    Ok(())
+}

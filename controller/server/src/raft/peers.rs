@@ -1,0 +1,186 @@
+//! The other controllers, as the membership names them, and connections to their `Peers` service.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use openraft::async_runtime::watch::WatchReceiver;
+use pontoon_kit::Identity;
+use pontoon_model::{ControllerId, ControllerName};
+use pontoon_proto::services::peers_client::PeersClient;
+
+use super::config::Member;
+use super::network::link::{self, Link};
+use super::types::Raft;
+
+/// Another controller.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    id: ControllerId,
+    name: ControllerName,
+    voter: bool,
+    client: PeersClient<Link>,
+}
+
+impl Peer {
+    /// Its Raft id.
+    pub fn id(&self) -> ControllerId {
+        self.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &ControllerName {
+        &self.name
+    }
+
+    /// Whether it votes.
+    pub fn is_voter(&self) -> bool {
+        self.voter
+    }
+
+    /// A client of it; connects when used. Give each request a deadline.
+    pub fn client(&self) -> PeersClient<Link> {
+        self.client.clone()
+    }
+}
+
+/// Every other controller. Clones share their connections.
+#[derive(Clone)]
+pub struct Peers {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    id: ControllerId,
+    raft: Raft,
+    connections: Connections,
+}
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peers").field("of", &self.shared.id).finish_non_exhaustive()
+    }
+}
+
+/// What the membership says of one controller.
+struct Known {
+    id: ControllerId,
+    name: ControllerName,
+    voter: bool,
+    address: SocketAddr,
+}
+
+impl Peers {
+    pub(super) fn new(id: ControllerId, raft: Raft, connections: Connections) -> Self {
+        Self { shared: Arc::new(Shared { id, raft, connections }) }
+    }
+
+    pub(super) fn connections(&self) -> Connections {
+        self.shared.connections.clone()
+    }
+
+    /// All of them, by id; those of the configuration while this controller has seen no membership yet.
+    pub fn others(&self) -> Vec<Peer> {
+        let known = self.known().into_iter().filter(|known| known.id != self.shared.id);
+        known.filter_map(|known| self.connect(known).ok()).collect()
+    }
+
+    /// One of them.
+    pub fn get(&self, id: ControllerId) -> Option<Peer> {
+        self.reach(id).ok()
+    }
+
+    /// Whether this controller votes.
+    pub fn is_voter(&self) -> bool {
+        let metrics = self.shared.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.voter_ids().any(|id| id == self.shared.id.0)
+    }
+
+    /// One of them, or why it cannot be reached.
+    pub(super) fn reach(&self, id: ControllerId) -> Result<Peer, String> {
+        let known = self.known().into_iter().find(|known| known.id == id);
+        self.connect(known.ok_or_else(|| format!("the address of {id} is not known here"))?)
+    }
+
+    /// Connects anew next time.
+    pub(super) fn forget(&self, id: ControllerId) {
+        if let Some(known) = self.known().into_iter().find(|known| known.id == id) {
+            self.shared.connections.forget(known.address);
+        }
+    }
+
+    fn known(&self) -> Vec<Known> {
+        let metrics = self.shared.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = &metrics.membership_config;
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let configured = self.shared.connections.configured();
+        let address = |id: u64| configured.iter().find(|member| member.id.0 == id).map(|member| member.grpc);
+        let known: Vec<Known> = membership
+            .nodes()
+            .map(|(id, peer)| Known {
+                id: ControllerId(*id),
+                name: peer.name.clone(),
+                voter: voters.contains(id),
+                address: address(*id).unwrap_or(peer.grpc),
+            })
+            .collect();
+        if !known.is_empty() {
+            return known;
+        }
+        let first =
+            |member: &Member| Known { id: member.id, name: member.name.clone(), voter: true, address: member.grpc };
+        configured.iter().map(first).collect()
+    }
+
+    fn connect(&self, known: Known) -> Result<Peer, String> {
+        let client = self.shared.connections.client(known.address);
+        let client = client.map_err(|error| format!("{} at {}: {error}", known.id, known.address))?;
+        Ok(Peer { id: known.id, name: known.name, voter: known.voter, client })
+    }
+}
+
+/// Connections to `Peers` services by address, made when first used.
+#[derive(Clone)]
+pub(crate) struct Connections {
+    inner: Arc<ConnectionsInner>,
+}
+
+struct ConnectionsInner {
+    identity: Identity,
+    configured: Vec<Member>,
+    channels: Mutex<HashMap<SocketAddr, Link>>,
+}
+
+impl Connections {
+    /// For the bearer of `identity`; the addresses in `configured` win over those in the replicated membership.
+    pub(crate) fn new(identity: Identity, configured: Vec<Member>) -> Self {
+        Self { inner: Arc::new(ConnectionsInner { identity, configured, channels: Mutex::default() }) }
+    }
+
+    /// The members of the configuration file.
+    pub(crate) fn configured(&self) -> &[Member] {
+        &self.inner.configured
+    }
+
+    /// A client of the controller at `address`.
+    pub(crate) fn client(&self, address: SocketAddr) -> Result<PeersClient<Link>, tonic::transport::Error> {
+        let mut channels = self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = match channels.get(&address) {
+            Some(channel) => channel.clone(),
+            None => {
+                let channel = link::open(address, &self.inner.identity)?;
+                channels.insert(address, channel.clone());
+                channel
+            }
+        };
+        Ok(PeersClient::new(channel)
+            .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES))
+    }
+
+    fn forget(&self, address: SocketAddr) {
+        self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&address);
+    }
+}

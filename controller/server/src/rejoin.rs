@@ -1,0 +1,111 @@
+//! A controller whose store is lost or damaged: it may not vote with what is left, so it asks the others, sets the
+//! store aside, and comes back under a new id.
+//!
+//! Only a leader may say yes, and only while a quorum of the voters lives without the asker: so no majority ever
+//! gives up its stores, whatever happened to their disks. That takes a person.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use pontoon_kit::{Backoff, CancellationToken};
+use pontoon_model::ControllerName;
+use pontoon_proto::services::raft_server::RaftServer;
+use pontoon_proto::{RejoinReply, RejoinRequest};
+use tokio::time::sleep;
+use tonic::Request;
+
+use crate::error::ControllerError;
+use crate::raft::{
+    Connections, Consensus, ConsensusConfig, ConsensusError, MembershipQueue, Progress, RaftService, Replacement,
+};
+
+/// The leader answers from memory.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Between rounds of asking: an election takes about as long.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// Rounds between two lines in the log.
+const SAY_EVERY: u32 = 15;
+
+/// Sets the store that failed with `loss` aside once the others allow it, and starts with an empty one under a new
+/// id, which does not vote until [`become_voter`] is done.
+pub(crate) async fn start_anew(
+    config: ConsensusConfig,
+    own: SocketAddr,
+    loss: ConsensusError,
+) -> Result<(Consensus, RaftServer<RaftService>), ControllerError> {
+    let loss = loss.to_string();
+    tracing::error!("{loss}");
+    let connections = Connections::new(config.identity.clone(), config.members.clone());
+    let allowed = ask_until_yes(&connections, own, &RejoinRequest::May, "may not set its store aside yet").await;
+    allowed.map_err(|why| ControllerError::Rejoin { loss, why })?;
+    let (aside, new) = Consensus::set_aside(&config).await?;
+    tracing::warn!(%new, aside = %aside.display(), "the store was set aside; this controller rejoins under a new id");
+    Ok(Consensus::start(config).await?)
+}
+
+/// Asks until this controller votes under its new id, then waits for `stopping`; the error is final.
+pub(crate) async fn become_voter(
+    consensus: &Consensus,
+    own: SocketAddr,
+    stopping: CancellationToken,
+) -> Result<(), String> {
+    if !consensus.peers().is_voter() {
+        let request = RejoinRequest::Replace { new: consensus.id(), grpc: own };
+        let connections = consensus.connections();
+        tokio::select! {
+            done = ask_until_yes(&connections, own, &request, "does not vote yet") => done?,
+            () = stopping.cancelled() => return Ok(()),
+        }
+        tracing::info!(id = %consensus.id(), "this controller votes again");
+    }
+    stopping.cancelled().await;
+    Ok(())
+}
+
+async fn ask_until_yes(
+    connections: &Connections,
+    own: SocketAddr,
+    request: &RejoinRequest,
+    meanwhile: &str,
+) -> Result<(), String> {
+    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+    for round in 0_u32.. {
+        let mut heard = Vec::new();
+        for member in connections.configured().iter().filter(|member| member.grpc != own) {
+            match ask(connections, member.grpc, request).await {
+                Ok(RejoinReply::Yes) => return Ok(()),
+                Ok(RejoinReply::Refused { why }) => return Err(format!("{}: {why}", member.name)),
+                Ok(RejoinReply::Wait { why }) => heard.push(format!("{}: {why}", member.name)),
+                Ok(RejoinReply::NotLeader { .. }) => heard.push(format!("{} does not lead", member.name)),
+                Err(why) => heard.push(format!("{}: {why}", member.name)),
+            }
+        }
+        if round % SAY_EVERY == 0 {
+            tracing::warn!(others = heard.join("; "), "this controller {meanwhile}; it keeps asking");
+        }
+        sleep(backoff.wait()).await;
+    }
+    Err("it was asked for years".to_owned())
+}
+
+async fn ask(connections: &Connections, address: SocketAddr, request: &RejoinRequest) -> Result<RejoinReply, String> {
+    let mut client = connections.client(address).map_err(|error| error.to_string())?;
+    let mut request = Request::new(request.clone());
+    request.set_timeout(ANSWER);
+    let reply = client.rejoin(request).await.map_err(|status| status.message().to_owned())?;
+    Ok(reply.into_inner())
+}
+
+/// What the `Peers.Rejoin` handler answers the controller called `name`.
+pub(crate) fn answer(queue: &MembershipQueue, name: &ControllerName, request: RejoinRequest) -> RejoinReply {
+    let progress = match request {
+        RejoinRequest::May => queue.may_be_replaced(name).err().unwrap_or(Progress::Done),
+        RejoinRequest::Replace { new, grpc } => queue.replace(&Replacement { new, name: name.clone(), grpc }),
+    };
+    match progress {
+        Progress::NotLeader(leader) => RejoinReply::NotLeader { leader },
+        Progress::Done => RejoinReply::Yes,
+        Progress::Wait(why) => RejoinReply::Wait { why },
+        Progress::Refused(why) => RejoinReply::Refused { why },
+    }
+}

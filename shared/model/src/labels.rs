@@ -1,0 +1,100 @@
+//! Labels: what people and programs note about an app, checked in one place for all who take them.
+
+use std::collections::BTreeMap;
+
+/// Most labels of one app: with the longest names and values 20 kB, in the memory of every controller.
+pub const MAX_LABELS: usize = 64;
+/// Longest name, as in Kubernetes and DNS.
+pub const MAX_NAME: usize = 63;
+/// Longest value in bytes: a note, not a document.
+pub const MAX_VALUE: usize = 256;
+
+/// A label that breaks a rule; meant for the person who typed it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidLabel {
+    /// Its name.
+    #[error(
+        "label name {given:?} is not valid: use 1 to {MAX_NAME} of a-z, A-Z, 0-9, -, _, . and /, with a letter or digit \
+         first and last"
+    )]
+    Name {
+        /// What was given, shortened.
+        given: String,
+    },
+    /// Its value.
+    #[error("the value of label {name} is not valid: use at most {MAX_VALUE} bytes without control characters")]
+    Value {
+        /// Whose.
+        name: String,
+    },
+    /// One label too many.
+    #[error("label {name} would be number {}; an app has at most {MAX_LABELS}: remove one that is no longer used", MAX_LABELS + 1)]
+    TooMany {
+        /// The first that has no room.
+        name: String,
+    },
+    /// Both set and unset.
+    #[error("label {name} is both set and removed; decide for one")]
+    Both {
+        /// Which.
+        name: String,
+    },
+}
+
+/// Checks a name.
+pub fn check_name(name: &str) -> Result<(), InvalidLabel> {
+    let edge = |c: Option<&u8>| c.is_some_and(u8::is_ascii_alphanumeric);
+    let inner = |c: &u8| c.is_ascii_alphanumeric() || b"-_./".contains(c);
+    let bytes = name.as_bytes();
+    if bytes.len() <= MAX_NAME && edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(inner) {
+        Ok(())
+    } else {
+        Err(InvalidLabel::Name { given: name.chars().take(80).collect() })
+    }
+}
+
+/// Checks what a change would set and unset, without the labels that are there already.
+pub fn check_change(set: &BTreeMap<String, String>, unset: &[String]) -> Result<(), InvalidLabel> {
+    set.keys().chain(unset).try_for_each(|name| check_name(name))?;
+    let wrong = |value: &str| value.len() > MAX_VALUE || value.chars().any(char::is_control);
+    if let Some((name, _)) = set.iter().find(|(_, value)| wrong(value)) {
+        return Err(InvalidLabel::Value { name: name.clone() });
+    }
+    if let Some(name) = unset.iter().find(|name| set.contains_key(*name)) {
+        return Err(InvalidLabel::Both { name: name.clone() });
+    }
+    match set.keys().nth(MAX_LABELS) {
+        Some(name) => Err(InvalidLabel::TooMany { name: name.clone() }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(name: &str, value: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([(name.to_owned(), value.to_owned())])
+    }
+
+    #[test]
+    fn labels_keep_to_their_rules_and_a_refusal_names_the_one() {
+        let (longest, longer) = ("x".repeat(63), "x".repeat(64));
+        for good in ["a", "0", "team", "Team_1.x-y/z", "example.org/tier", longest.as_str()] {
+            assert_eq!(check_change(&set(good, "Grüße, 世界"), &[]), Ok(()), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a/", ".a", "a b", "ä", "a=b", longer.as_str()] {
+            let error = check_change(&set(bad, ""), &[]).unwrap_err().to_string();
+            assert!(error.contains(&format!("{bad:?}")), "{error}");
+            assert!(check_change(&BTreeMap::new(), &[bad.to_owned()]).is_err(), "{bad}");
+        }
+        for bad in ["a\nb", "\0", "\u{7f}", &"x".repeat(257), &"ä".repeat(129)] {
+            let error = check_change(&set("team", bad), &[]).unwrap_err().to_string();
+            assert!(error.contains("label team"), "{error}");
+        }
+        assert_eq!(check_change(&set("a", &"x".repeat(256)), &["b".to_owned()]), Ok(()));
+        assert_eq!(check_change(&set("a", ""), &["a".to_owned()]), Err(InvalidLabel::Both { name: "a".to_owned() }));
+        let many: BTreeMap<_, _> = (0..65).map(|n| (format!("l{n:02}"), String::new())).collect();
+        assert_eq!(check_change(&many, &[]), Err(InvalidLabel::TooMany { name: "l64".to_owned() }));
+    }
+}
