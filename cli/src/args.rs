@@ -70,6 +70,8 @@ pub enum Command {
     Run(verb::run::RunArgs),
     /// Replace an app's servos by new ones of the same release
     Restart(verb::restart::RestartArgs),
+    /// Follow what changes
+    Events(verb::events::EventsArgs),
     /// List the hosts
     Hosts,
     /// List the controllers
@@ -156,6 +158,8 @@ mod tests {
             "run -- python manage.py migrate --no-input",
             "run ls -l",
             "restart",
+            "events",
+            "events --from 12 -o json",
             "hosts",
             "controllers",
             "balancers",

@@ -88,6 +88,7 @@ fn app(live: Option<u32>) -> String {
     serde_json::json!({
         "name": "guestbook", "created_at": 0, "domains": ["guestbook.localhost"],
         "urls": ["http://guestbook.localhost:8000/"], "live": live, "deployment": null, "ready": 2,
+        "labels": { "team": "blue" },
         "scale": { "web": { "count": 2, "sites": {}, "memory": 134_217_728, "cpu": 500 } },
         "waiting": [],
     })
@@ -300,6 +301,40 @@ fn an_environment_that_stays_as_it_is_is_not_said_to_change() {
         assert_ended(&output, 0);
         assert_eq!(text(&output.stdout), said, "{args:?}");
     }
+}
+
+#[test]
+fn labels_are_changed_as_in_kubectl_and_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let controller = Controller::start(BTreeMap::from([
+        ("PATCH /v1/apps/guestbook/labels", vec![(200, r#"{"index": 9, "release": null, "deployment": null}"#.into())]),
+        ("GET /v1/apps/guestbook/labels", vec![(200, r#"{"note": "a=b", "team": "blue"}"#.into())]),
+    ]));
+    let changed = controller.pontoon(folder.path(), &["label", "guestbook", "team=blue", "note=a=b", "old-"]);
+    assert_ended(&changed, 0);
+    let sent: serde_json::Value = serde_json::from_str(&controller.body_of("PATCH /v1/apps/guestbook/labels")).unwrap();
+    assert_eq!(sent, serde_json::json!({ "set": { "team": "blue", "note": "a=b" }, "unset": ["old"] }));
+    let listed = controller.pontoon(folder.path(), &["label", "guestbook"]);
+    assert_ended(&listed, 0);
+    assert!(text(&listed.stdout).contains("team    blue"), "{}", text(&listed.stdout));
+    let both = controller.pontoon(folder.path(), &["label", "guestbook", "team=blue", "team-"]);
+    assert_ended(&both, 2);
+    assert!(text(&both.stderr).contains("label team is both"), "{}", text(&both.stderr));
+}
+
+#[test]
+fn events_are_followed_across_connections_until_they_are_no_longer_held() {
+    let folder = tempfile::tempdir().unwrap();
+    let event = r#"{"index":7,"time":1,"changes":[{"table":"apps","key":"guestbook","row":null}]}"#;
+    let change = format!("id: 5\nevent: start\ndata: {{\"index\":5}}\n\n:\n\nid: 7\nevent: change\ndata: {event}\n\n");
+    let compacted = "event: compacted\ndata: {\"oldest\":40}\n\n".to_owned();
+    let script = || BTreeMap::from([("GET /v1/events", vec![(200, change.clone()), (200, compacted.clone())])]);
+    let ended = Controller::start(script()).pontoon(folder.path(), &["events"]);
+    assert_ended(&ended, 1);
+    assert_eq!(text(&ended.stdout), "7        apps         guestbook                gone\n");
+    assert!(text(&ended.stderr).contains("no longer held"), "{}", text(&ended.stderr));
+    let json = Controller::start(script()).pontoon(folder.path(), &["events", "--from", "5", "-o", "json"]);
+    assert_eq!(text(&json.stdout), format!("{event}\n"));
 }
 
 #[test]

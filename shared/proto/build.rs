@@ -57,6 +57,8 @@ fn main() {
             "What controllers offer each other, Raft apart.",
             &[
                 ("propose", "Propose", Unary, "ProposeRequest", "ProposeReply"),
+                ("describe", "Describe", Unary, "DescribeRequest", "Described"),
+                ("read_index", "ReadIndex", Unary, "ReadIndexRequest", "ReadIndexReply"),
                 ("relay", "Relay", Unary, "RelayBatch", "Relayed"),
                 ("rejoin", "Rejoin", Unary, "RejoinRequest", "RejoinReply"),
                 ("has_blob", "HasBlob", Unary, "BlobRequest", "BlobPresence"),

@@ -17,6 +17,8 @@ pub struct Process {
     name: String,
     args: Vec<String>,
     log: PathBuf,
+    /// Another than the one under test.
+    binary: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -24,15 +26,21 @@ impl Process {
     /// Starts `pontoon ARGS`; output is appended to `log`.
     pub fn start(name: &str, args: &[&str], log: PathBuf) -> Result<Self> {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut process = Self { name: name.to_owned(), args, log, child: None };
+        let mut process = Self { name: name.to_owned(), args, log, binary: None, child: None };
         process.restart()?;
         Ok(process)
+    }
+
+    /// From its next start on it runs another binary.
+    pub fn run_from_now_on(&mut self, binary: PathBuf) {
+        self.binary = Some(binary);
     }
 
     /// Starts it again, after it was killed or stopped.
     pub fn restart(&mut self) -> Result<()> {
         let open = || -> Result<File> { Ok(OpenOptions::new().create(true).append(true).open(&self.log)?) };
-        let child = Command::new(binary::pontoon()?)
+        let binary = self.binary.clone().map_or_else(binary::pontoon, Ok)?;
+        let child = Command::new(binary)
             .args(&self.args)
             .env("PONTOON_LOG", "info")
             .stdin(Stdio::null())

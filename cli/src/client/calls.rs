@@ -10,7 +10,7 @@ use pontoon_api::{
 use pontoon_model::{AppName, BuildId, DeploymentId, Digest, ReleaseNumber, ServoId};
 use reqwest::Method;
 
-use super::{Body, Call, Client, ClientError, LogStream, Sent};
+use super::{Body, Call, Client, ClientError, EventStream, LogStream, Sent};
 
 /// The rows of a list, or the one row that was asked for, or why not.
 type Answer<T> = Result<T, ClientError>;
@@ -144,6 +144,16 @@ impl Client {
             call = call.with("tail", tail);
         }
         self.open(call).await
+    }
+
+    /// What changes, from after an index or from now on.
+    pub async fn events(&self, from: Option<u64>) -> Answer<EventStream> {
+        let call = Call::get("events".into());
+        self.open_events(match from {
+            Some(from) => call.with("from", from),
+            None => call,
+        })
+        .await
     }
 
     /// All hosts.

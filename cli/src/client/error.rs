@@ -107,7 +107,7 @@ impl ClientError {
             };
         };
         match error.code {
-            ErrorCode::Unavailable => Self::Unavailable { message: error.message },
+            ErrorCode::Unavailable | ErrorCode::Busy => Self::Unavailable { message: error.message },
             code => Self::Refused { code, message: error.message },
         }
     }

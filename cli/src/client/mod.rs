@@ -2,6 +2,7 @@
 
 mod calls;
 mod error;
+mod event_stream;
 mod log_stream;
 
 use std::path::Path;
@@ -20,6 +21,7 @@ use crate::context::Context;
 use crate::output;
 
 pub use error::ClientError;
+pub use event_stream::{Event, EventStream};
 pub use log_stream::LogStream;
 
 /// A controller that does not accept within this time is treated as down: several round trips around the world.
@@ -154,6 +156,10 @@ impl Client {
     /// Sends `call` and leaves the answer to be read as it comes.
     async fn open(&self, call: Call) -> Result<LogStream, ClientError> {
         self.until_answered(async |url| Ok(LogStream::new(self.send(url, &call, false).await?))).await
+    }
+
+    async fn open_events(&self, call: Call) -> Result<EventStream, ClientError> {
+        self.until_answered(async |url| Ok(EventStream::new(self.send(url, &call, false).await?))).await
     }
 
     /// Tries the controllers in turn, from the one that answered last: each at least once, then within the window.

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod controllers;
 pub mod deploy;
 pub mod env;
+pub mod events;
 mod follow;
 pub mod hosts;
 pub mod images;
@@ -58,6 +59,7 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Logs(args) => logs::run(session, args).await,
         Command::Scale(args) => scale::run(session, args).await,
         Command::Env(verb) => env::run(session, verb).await,
+        Command::Events(args) => events::run(session, args).await,
         Command::Label(args) => label::run(session, args).await,
         Command::Restart(args) => restart::run(session, args).await,
         Command::Hosts => hosts::run(session).await,

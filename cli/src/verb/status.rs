@@ -45,6 +45,7 @@ mod tests {
             apps: 1,
             servos_ready: 1,
             servos: 2,
+            feature_level: 2,
             base_domain: "localhost".into(),
             problems: vec!["host-west has been silent for 12 s".into()],
         };

@@ -17,6 +17,7 @@ pub fn violations(state: &State) -> Vec<String> {
     if state.route_version().0 > state.index() {
         found.push(format!("route version {} is ahead of index {}", state.route_version(), state.index()));
     }
+    found.extend(state.answers.violation(state.index()));
     apps(state, &mut found);
     servos(state, &mut found);
     deployments(state, &mut found);

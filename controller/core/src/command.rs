@@ -12,6 +12,7 @@ use pontoon_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::level;
 use crate::plan::Op;
 
 /// Makes an app.
@@ -186,6 +187,23 @@ pub struct ChangeLabels {
     pub unset: Vec<String>,
 }
 
+/// Allows what all members can read by now: see [`crate::level`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RaiseFeatureLevel {
+    /// One more than the level is.
+    pub to: u32,
+}
+
+/// Stands for what a later version of Pontoon adds: only a test's build has it.
+#[cfg(feature = "next-level")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextLevelProbe {
+    /// Whose note.
+    pub app: AppName,
+    /// The note.
+    pub note: String,
+}
+
 /// A batch of the leader's decisions; what no longer fits is dropped and planned again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplyPlan {
@@ -194,39 +212,50 @@ pub struct ApplyPlan {
 }
 
 macro_rules! commands {
-    ($($kind:literal, $version:literal => $name:ident,)*) => {
+    ($($(#[$cfg:meta])? $kind:literal, $version:literal => $name:ident,)*) => {
         /// A change that may enter the Raft log.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum Command {
-            $(#[doc = concat!("See [`", stringify!($name), "`].")] $name($name),)*
+            $($(#[$cfg])? #[doc = concat!("See [`", stringify!($name), "`].")] $name($name),)*
         }
 
         impl Command {
             /// Every command's kind, version and name: the table that golden tests go through.
-            pub const KINDS: &[(u16, u16, &str)] = &[$(($kind, $version, stringify!($name)),)*];
+            pub const KINDS: &[(u16, u16, &str)] = &[$($(#[$cfg])? ($kind, $version, stringify!($name)),)*];
 
             /// Its name.
             pub fn name(&self) -> &'static str {
-                match self { $(Self::$name(_) => stringify!($name),)* }
+                match self { $($(#[$cfg])? Self::$name(_) => stringify!($name),)* }
+            }
+
+            /// The feature level from which it may be proposed.
+            pub fn level(&self) -> u32 {
+                match self { $($(#[$cfg])? Self::$name(_) => level::needed($kind, $version),)* }
             }
 
             /// Its envelope.
             pub fn encode(&self) -> Result<Vec<u8>, WireError> {
-                match self { $(Self::$name(command) => wire::seal($kind, $version, command),)* }
+                match self { $($(#[$cfg])? Self::$name(command) => wire::seal($kind, $version, command),)* }
             }
 
             /// Reads one command from the front of `bytes`; returns it and what follows.
             pub fn read(bytes: &[u8]) -> Result<(Self, &[u8]), WireError> {
                 let (envelope, rest) = Envelope::read(bytes)?;
                 let command = match (envelope.kind, envelope.version) {
-                    $(($kind, $version) => Self::$name(envelope.decode()?),)*
+                    $($(#[$cfg])? ($kind, $version) => Self::$name(envelope.decode()?),)*
                     (kind, version) => return Err(WireError::TooNew { kind, version }),
                 };
-                Ok((command, rest))
+                match command {
+                    // Who went on would reject it, and differ from those who did not.
+                    Self::RaiseFeatureLevel(RaiseFeatureLevel { to: level }) if level > level::NEWEST => {
+                        Err(WireError::LevelTooNew { level })
+                    }
+                    command => Ok((command, rest)),
+                }
             }
         }
 
-        $(impl From<$name> for Command {
+        $($(#[$cfg])? impl From<$name> for Command {
             fn from(command: $name) -> Self { Self::$name(command) }
         })*
     };
@@ -249,5 +278,8 @@ commands! {
     114, 1 => RegisterController,
     115, 1 => ChangeSettings,
     116, 1 => ChangeLabels,
+    117, 1 => RaiseFeatureLevel,
     120, 1 => ApplyPlan,
+    #[cfg(feature = "next-level")]
+    290, 1 => NextLevelProbe,
 }

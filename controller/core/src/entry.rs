@@ -5,6 +5,7 @@ use pontoon_model::{BuildId, DeploymentId, IdempotencyKey, ReleaseNumber, ServoI
 use serde::{Deserialize, Serialize};
 
 use crate::Command;
+use crate::state::{CLIENT_KEPT, CLIENT_KEPT_FOR};
 
 /// A command with the key that makes a retry of it harmless.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,10 +61,17 @@ pontoon_model::wire! {
 impl Entry {
     /// Its bytes: a header in an envelope, then each command.
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
-        let mut bytes = wire::encode(&EntryHeader { time: self.time, commands: self.commands.len() as u32 })?;
-        for command in &self.commands {
-            bytes.extend(command.encode()?);
-        }
+        let commands = self.commands.iter().map(Stamped::encode).collect::<Result<Vec<_>, _>>()?;
+        Self::join(self.time, &commands)
+    }
+
+    /// The bytes of an entry of commands that [`Stamped::encode`] has encoded.
+    pub fn join(time: Timestamp, commands: &[impl AsRef<[u8]>]) -> Result<Vec<u8>, WireError> {
+        let header = wire::encode(&EntryHeader { time, commands: commands.len() as u32 })?;
+        let size = commands.iter().map(|command| command.as_ref().len()).sum::<usize>();
+        let mut bytes = Vec::with_capacity(header.len() + size);
+        bytes.extend_from_slice(&header);
+        commands.iter().for_each(|command| bytes.extend_from_slice(command.as_ref()));
         Ok(bytes)
     }
 
@@ -138,6 +146,12 @@ pub enum RejectedKind {
     Conflict,
     /// It makes no sense in itself.
     Invalid,
+    /// It may or may not have been applied before.
+    Expired,
+    /// Too much is remembered; later there is room.
+    Busy,
+    /// The cluster's feature level does not allow it yet.
+    NeedsLevel,
 }
 
 impl Rejected {
@@ -149,6 +163,29 @@ impl Rejected {
     /// It clashes with what is.
     pub fn conflict(message: impl Into<String>) -> Self {
         Self { kind: RejectedKind::Conflict, message: message.into() }
+    }
+
+    /// A retry that comes too late to tell whether an earlier try was applied.
+    pub fn expired() -> Self {
+        let message = "the change may or may not have been applied, too long ago to tell; look before you repeat it";
+        Self { kind: RejectedKind::Expired, message: message.to_owned() }
+    }
+
+    /// No room to remember another client's key.
+    pub(crate) fn no_room() -> Self {
+        let message = format!(
+            "{CLIENT_KEPT} changes with an Idempotency-Key were made in the last {} minutes, as many as are remembered; \
+             send it later, or without the key",
+            CLIENT_KEPT_FOR.as_secs() / 60
+        );
+        Self { kind: RejectedKind::Busy, message }
+    }
+
+    /// Not before every member can read it.
+    pub(crate) fn needs_level(needed: u32, now: u32) -> Self {
+        let message =
+            format!("this needs feature level {needed} and the cluster is at {now}: not all members can read it");
+        Self { kind: RejectedKind::NeedsLevel, message }
     }
 
     /// It makes no sense in itself.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use expect_test::expect_file;
 use pontoon_core::command::*;
-use pontoon_core::{Command, Entry, Op, Rejected, Reply, Stamped, decode_outcome, encode_outcome};
+use pontoon_core::{Command, Entry, Op, Rejected, RejectedKind, Reply, Stamped, State, decode_outcome, encode_outcome};
 use pontoon_model::wire::{self, Wire};
 use pontoon_model::*;
 
@@ -102,7 +102,10 @@ fn commands() -> Vec<Command> {
             unset: vec!["old".into()],
         }
         .into(),
-        ApplyPlan { ops: ops(app, host, size) }.into(),
+        RaiseFeatureLevel { to: 2 }.into(),
+        ApplyPlan { ops: ops(app.clone(), host, size) }.into(),
+        #[cfg(feature = "next-level")]
+        NextLevelProbe { app, note: "n".into() }.into(),
     ]
 }
 
@@ -276,10 +279,35 @@ fn golden_bytes_of_an_entry_and_of_outcomes() {
         Err(Rejected::not_found("no")),
         Err(Rejected::conflict("no")),
         Err(Rejected::invalid("no")),
+        Err(Rejected { kind: RejectedKind::Expired, message: "no".into() }),
+        Err(Rejected { kind: RejectedKind::Busy, message: "no".into() }),
+        Err(Rejected { kind: RejectedKind::NeedsLevel, message: "no".into() }),
     ] {
         let bytes = encode_outcome(&outcome).unwrap();
         assert_eq!(decode_outcome(&bytes).unwrap(), outcome);
         writeln!(text, "{outcome:?} {}", hex(&bytes)).unwrap();
     }
     expect_file!["golden/entry.txt"].assert_eq(&text);
+}
+
+#[test]
+fn golden_bytes_of_a_state_at_each_level() {
+    let stamped = |key, command| Stamped { key, command };
+    let create = stamped(IdempotencyKey::born(0, 1), CreateApp { name: name("web") }.into());
+    let again = stamped(IdempotencyKey::of_client(2), CreateApp { name: name("web") }.into());
+    let mut state = State::default();
+    state.apply(1, &Entry { time: Timestamp(5), commands: vec![create, again] });
+    let raise = stamped(IdempotencyKey::born(1, 1), RaiseFeatureLevel { to: 2 }.into());
+    let set = BTreeMap::from([("team".into(), "blue".into())]);
+    let label = ChangeLabels { app: name("web"), set, unset: Vec::new() };
+    let label = stamped(IdempotencyKey::born(1, 2), label.into());
+    let mut text = String::new();
+    for level in [1, 2] {
+        assert_eq!(state.feature_level(), level);
+        let records: Vec<Vec<u8>> = state.to_records().map(Result::unwrap).collect();
+        assert_eq!(State::from_records(&records).unwrap(), state);
+        records.iter().for_each(|record| writeln!(text, "level {level} {}", hex(record)).unwrap());
+        state.apply(2, &Entry { time: Timestamp(6), commands: vec![raise.clone(), label.clone()] });
+    }
+    expect_file!["golden/state.txt"].assert_eq(&text);
 }

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::World;
-use pontoon_core::State;
 use pontoon_core::command::*;
+use pontoon_core::state::{CLIENT_KEPT, KEPT};
+use pontoon_core::{Command, Entry, Outcome, RejectedKind, Stamped, State, check, level};
+use pontoon_model::wire;
 use pontoon_model::*;
 use proptest::prelude::*;
 
@@ -19,6 +21,7 @@ enum Step {
     Scale(u8, u32, u64),
     ScaleSite(u8, u8, u32),
     Env(u8, u8),
+    Label(u8, u8),
     Rollback(u8, Option<u32>),
     Restart(u8),
     Run(u8),
@@ -44,6 +47,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (app.clone(), 0..6u32, prop_oneof![Just(64u64), Just(256), Just(900), Just(1)]).prop_map(|(a, n, m)| Step::Scale(a, n, m)),
         1 => (app.clone(), 0..2u8, 0..3u32).prop_map(|(a, s, n)| Step::ScaleSite(a, s, n)),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Env(a, v)),
+        1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Label(a, v)),
         1 => (app.clone(), proptest::option::of(0..5u32)).prop_map(|(a, to)| Step::Rollback(a, to)),
         1 => app.clone().prop_map(Step::Restart),
         1 => app.clone().prop_map(Step::Run),
@@ -76,6 +80,7 @@ fn site(n: u8) -> SiteName {
 
 fn world() -> World {
     let mut world = World::new();
+    world.apply(RaiseFeatureLevel { to: 2 }).unwrap();
     world.host("a", "east", MemoryBytes::mib(2048));
     world.host("b", "west", MemoryBytes::mib(1536));
     world.host("c", "west", MemoryBytes::mib(1200));
@@ -112,6 +117,11 @@ fn take(world: &mut World, step: &Step) {
             app: app(a),
             set: BTreeMap::from([("COLOR".to_owned(), v.to_string())]),
             unset: vec![],
+        })),
+        Step::Label(a, v) => drop(world.apply(ChangeLabels {
+            app: app(a),
+            set: BTreeMap::from([(format!("l{v}"), "x".to_owned())]),
+            unset: vec![format!("l{}", (v + 1) % 4)],
         })),
         Step::Rollback(a, to) => drop(world.apply(Rollback { app: app(a), to: to.map(ReleaseNumber) })),
         Step::Restart(a) => drop(world.apply(Restart { app: app(a) })),
@@ -199,14 +209,98 @@ proptest! {
     }
 }
 
+fn entry(time: u64, commands: impl IntoIterator<Item = (IdempotencyKey, Command)>) -> Entry {
+    let commands = commands.into_iter().map(|(key, command)| Stamped { key, command }).collect();
+    Entry { time: Timestamp(time), commands }
+}
+
+/// A command that is refused, and remembered all the same.
+fn refused() -> Command {
+    DestroyApp { name: app(1) }.into()
+}
+
+fn kind(outcome: &Outcome) -> Option<RejectedKind> {
+    outcome.as_ref().err().map(|rejected| rejected.kind)
+}
+
 #[test]
-fn a_retry_with_the_same_key_is_applied_once() {
-    use pontoon_core::{Command, Entry, Stamped};
+fn a_retry_with_a_clients_key_is_applied_once_within_ten_minutes() {
     let mut state = State::default();
-    let command: Command = CreateApp { name: app(0) }.into();
-    let entry = Entry { time: Timestamp(1), commands: vec![Stamped { key: IdempotencyKey(9), command }] };
-    assert!(state.apply(1, &entry)[0].is_ok());
-    assert!(state.apply(2, &entry)[0].is_ok(), "the same answer again, not a conflict");
-    let late = Entry { time: Timestamp(601_000), ..entry };
-    assert!(state.apply(3, &late)[0].is_err(), "after ten minutes the key is forgotten and the app is there");
+    let at = |time| entry(time, [(IdempotencyKey::of_client(9), CreateApp { name: app(0) }.into())]);
+    assert!(state.apply(1, &at(1))[0].is_ok());
+    assert!(state.apply(2, &at(600_000))[0].is_ok(), "the same answer again, not a conflict");
+    assert!(state.apply(3, &at(600_001))[0].is_err(), "after ten minutes the key is forgotten and the app is there");
+}
+
+#[test]
+fn a_retry_that_comes_after_its_answer_was_forgotten_is_refused_and_never_applied() {
+    let mut state = State::default();
+    let key = IdempotencyKey::born(0, 1);
+    let create = || entry(1, [(key, CreateApp { name: app(0) }.into())]);
+    assert!(state.apply(1, &create())[0].is_ok());
+    let destroy = (IdempotencyKey::born(1, 1), DestroyApp { name: app(0) }.into());
+    assert!(state.apply(2, &entry(1, [destroy]))[0].is_ok());
+    // Two are remembered; so many more fit.
+    for index in 3..3 + (KEPT as u64 - 2) / 2 {
+        let others = (0..2).map(|n| (IdempotencyKey::born(index - 1, n), refused()));
+        state.apply(index, &entry(1, others));
+    }
+    let last = state.index();
+    assert!(state.apply(last + 1, &create())[0].is_ok(), "the first answer again");
+    assert_eq!((state.answers_forgotten_upto(), state.app(&app(0))), (0, None));
+    state.apply(last + 2, &entry(1, [(IdempotencyKey::born(last, 7), refused())]));
+    assert_eq!(state.answers_forgotten_upto(), 1);
+    assert_eq!(kind(&state.apply(last + 3, &create())[0]), Some(RejectedKind::Expired));
+    assert_eq!(state.app(&app(0)), None);
+    // Born where the forgotten entry had been applied: it cannot be that one.
+    let other = entry(1, [(IdempotencyKey::born(1, 9), CreateApp { name: app(0) }.into())]);
+    assert!(state.apply(last + 4, &other)[0].is_ok());
+    assert_eq!(check::violations(&state), Vec::<String>::new());
+}
+
+#[test]
+fn clients_keys_are_never_forgotten_early_and_new_ones_are_refused_when_there_are_too_many() {
+    let mut state = State::default();
+    let many = CLIENT_KEPT as u128;
+    for (index, first) in (1..).zip((0..many).step_by(1000)) {
+        let commands = (first..first + 1000).map(|n| (IdempotencyKey::of_client(n), refused()));
+        state.apply(index, &entry(1, commands));
+    }
+    let index = state.index();
+    let ask = |state: &mut State, index, time, n| {
+        kind(&state.apply(index, &entry(time, [(IdempotencyKey::of_client(n), refused())]))[0])
+    };
+    assert_eq!(ask(&mut state, index + 1, 599_999, many), Some(RejectedKind::Busy));
+    assert_eq!(ask(&mut state, index + 2, 599_999, 0), Some(RejectedKind::NotFound), "the first answer");
+    let of_controller = entry(599_999, [(IdempotencyKey::born(index, 1), refused())]);
+    assert_eq!(kind(&state.apply(index + 3, &of_controller)[0]), Some(RejectedKind::NotFound));
+    assert_eq!(ask(&mut state, index + 4, 600_001, many), Some(RejectedKind::NotFound), "there is room again");
+    assert_eq!(check::violations(&state), Vec::<String>::new());
+}
+
+#[test]
+fn what_needs_a_higher_level_is_refused_until_it_is_raised_and_rows_are_written_as_all_can_read_them() {
+    let mut world = World::new();
+    world.apply(CreateApp { name: app(0) }).unwrap();
+    let label = || ChangeLabels { app: app(0), set: BTreeMap::from([("a".into(), "b".into())]), unset: vec![] };
+    assert_eq!(kind(&world.apply(label())), Some(RejectedKind::NeedsLevel));
+    let version = |world: &World| {
+        let records: Vec<Vec<u8>> = world.state.to_records().map(Result::unwrap).collect();
+        assert_eq!(State::from_records(&records).unwrap(), world.state);
+        let envelopes = records.iter().map(|record| wire::Envelope::read(record).unwrap().0);
+        envelopes.filter(|envelope| envelope.kind == 1).map(|envelope| envelope.version).collect::<Vec<_>>()
+    };
+    assert_eq!(version(&world), [1]);
+    assert_eq!(kind(&world.apply(RaiseFeatureLevel { to: 1 })), Some(RejectedKind::Conflict));
+    world.apply(RaiseFeatureLevel { to: 2 }).unwrap();
+    assert_eq!(kind(&world.apply(RaiseFeatureLevel { to: 2 })), Some(RejectedKind::Conflict));
+    world.apply(label()).unwrap();
+    assert_eq!(version(&world), [2]);
+}
+
+#[test]
+fn a_level_that_cannot_be_read_here_stops_and_is_not_passed_over() {
+    let to = level::NEWEST + 1;
+    let raise = entry(1, [(IdempotencyKey(1), RaiseFeatureLevel { to }.into())]);
+    assert_eq!(Entry::decode(&raise.encode().unwrap()), Err(wire::WireError::LevelTooNew { level: to }));
 }

@@ -23,7 +23,7 @@ use crate::leader::{LeaderMemory, Planner, Waiting};
 use crate::peers::PeersService;
 use crate::raft::{Consensus, ConsensusConfig, Member, Peers, RaftService};
 use crate::rejoin;
-use crate::rest::{self, Api, TokenHash};
+use crate::rest::{self, Api, Limits, TokenHash};
 use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, Logs, RouteFeed};
 
 /// Requests under way get this long when the controller stops; streams of logs and sessions are ended at once.
@@ -239,6 +239,7 @@ impl Parts {
             feed,
             proposer: self.consensus.proposer(),
             membership: self.consensus.membership(),
+            reads: self.consensus.reads(),
             leadership,
             memory: self.memory.clone(),
             store: self.store.clone(),
@@ -278,7 +279,7 @@ impl Parts {
             logs: self.logs.clone(),
             heard: self.heard.clone(),
             waiting: self.waiting.clone(),
-            uploads: Api::upload_permits(),
+            limits: Limits::default(),
             shutdown: self.stopping.clone(),
         }
     }

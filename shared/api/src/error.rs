@@ -34,8 +34,16 @@ pub enum ErrorCode {
     TooLarge,
     /// 422: the uploaded source cannot be used.
     BadSource,
-    /// 503: no leader, or overloaded; try again.
+    /// 503: no leader, or the state is not as new as asked for; try again after `Retry-After` seconds.
     Unavailable,
+    /// 503: overloaded, and nothing was changed; try again after `Retry-After` seconds.
+    Busy,
+    /// 507: a disk is full, and nothing was changed; what is there can be read.
+    DiskFull,
+    /// 409: a retry so late that it is not known whether the first try was applied; look before you repeat it.
+    Expired,
+    /// 410: these events are no longer held; the message and the `Pontoon-Oldest` header say from where one can go on.
+    Compacted,
     /// 500: a fault of ours.
     Internal,
 }
@@ -50,7 +58,10 @@ impl ErrorCode {
             Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::BadSource => 422,
-            Self::Unavailable => 503,
+            Self::Unavailable | Self::Busy => 503,
+            Self::DiskFull => 507,
+            Self::Expired => 409,
+            Self::Compacted => 410,
             Self::Internal => 500,
         }
     }

@@ -29,6 +29,20 @@
 //! | `GET /v1/apps/{app}/logs?follow=&tail=` | | [`LogLine`] per line (NDJSON), all servos |
 //! | `GET /v1/hosts`, `/v1/controllers`, `/v1/balancers`, `/v1/routes` | | `[Host]`, `[Controller]`, `[Balancer]`, `[Route]` |
 //!
+//! | `GET /v1/events?from=INDEX` | | server-sent events, see below |
+//!
+//! Every `GET` takes `?consistency=stale` (the default: the answering controller's own state, at once) or
+//! `?consistency=linearizable` (sees every change acknowledged before), and `?at_index=N` (at least as new as that). What
+//! has read the state carries its Raft index in the header `Pontoon-Index`.
+//!
+//! `GET /v1/events` follows the state: `event: change` for each applied entry that changed rows, with `id:` its index and
+//! `data: {"index":7,"time":1764000000000,"changes":[{"table":"apps","key":"guestbook","row":{…}}]}`; the row is null when
+//! it is gone, and has the fields of the REST answer that the row itself holds, never environment values. Tables: `apps`,
+//! `releases`, `builds`, `deployments`, `servos`, `hosts`, `balancers`, `controllers`, `cluster`. It begins after `from` (or
+//! the `Last-Event-ID` header, which wins), else at the present with `event: start`, `data: {"index":N}`. An index that is
+//! no longer held gives 410 `compacted`, or `event: compacted`, `data: {"oldest":N}` when that happens on the way: read
+//! the state anew and go on from its index.
+//!
 //! Every request carries `Authorization: Bearer TOKEN`. A change may carry `Idempotency-Key: UUID or 32 hex digits`, so that
 //! a retry of it is applied once. Errors have a 4xx or 5xx status and an [`ErrorBody`].
 

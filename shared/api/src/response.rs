@@ -35,6 +35,9 @@ pub struct Status {
     pub servos_ready: u32,
     /// All servos.
     pub servos: u32,
+    /// What the controllers may write, so that all of them can read it: it rises by itself when all run a version that can.
+    #[serde(default)]
+    pub feature_level: u32,
     /// Default host names end with it.
     pub base_domain: String,
     /// What is not as it should be, one sentence each.

@@ -70,6 +70,12 @@ pub enum WireError {
         /// Of the value.
         version: u16,
     },
+    /// Written by a cluster at a newer feature level.
+    #[error("feature level {level} is newer than this Pontoon can read; upgrade this machine")]
+    LevelTooNew {
+        /// The cluster's.
+        level: u32,
+    },
     /// The payload is not of its layout.
     #[error("kind {kind} version {version} does not decode: {why}")]
     Payload {

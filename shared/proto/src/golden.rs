@@ -134,6 +134,16 @@ fn peers(text: &mut String) {
     message(text, "ProposeReply::Applied", &applied);
     message(text, "ProposeReply::NotLeader", &ProposeReply::NotLeader { leader: Some(ControllerId(1)) });
     message(text, "ProposeReply::Busy", &ProposeReply::Busy { reason: "full".into() });
+    message(text, "ProposeReply::Unsure", &ProposeReply::Unsure { leader: Some(ControllerId(1)) });
+    message(text, "ProposeReply::NeedsLevel", &ProposeReply::NeedsLevel { reason: "old".into() });
+    message(text, "ProposeReply::DiskFull", &ProposeReply::DiskFull { reason: "full".into() });
+    message(text, "ProposeReply::Refused", &ProposeReply::Refused { reason: "no".into() });
+    message(text, "DescribeRequest", &DescribeRequest { from: ControllerId(1) });
+    message(text, "Described", &Described { feature_level: 2, version: "0.1.0".into() });
+    message(text, "ReadIndexRequest", &ReadIndexRequest { from: ControllerId(1) });
+    message(text, "ReadIndexReply::Index", &ReadIndexReply::Index(7));
+    message(text, "ReadIndexReply::NotLeader", &ReadIndexReply::NotLeader { leader: Some(ControllerId(1)) });
+    message(text, "ReadIndexReply::Unavailable", &ReadIndexReply::Unavailable { reason: "cut off".into() });
     let heartbeat = Heartbeat { sequence: 1, free_memory: MemoryBytes(2) };
     let batch = RelayBatch {
         from: ControllerId(1),

@@ -19,7 +19,10 @@ pub use agents::{AgentDirective, AgentHello, AgentMessage, BuildReport, Heartbea
 pub use balancers::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, RouteDelta};
 pub use blobs::{BlobPart, BlobPresence, BlobRequest, BlobStored};
 pub use logs::{LogChunk, LogLine, LogPushed, LogRequest, LogSource};
-pub use peers::{ProposeReply, ProposeRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed};
+pub use peers::{
+    DescribeRequest, Described, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
+    RejoinRequest, RelayBatch, Relayed,
+};
 pub use raft::RaftMessage;
 
 /// Generated clients and servers, one module each.
@@ -50,7 +53,11 @@ pontoon_model::wire! {
     341, 1 => ProposeReply;
     342, 1 => RelayBatch;
     343, 1 => Relayed;
-    346, 1 => RejoinRequest;
-    347, 1 => RejoinReply;
+    344, 1 => DescribeRequest;
+    345, 1 => Described;
+    346, 1 => ReadIndexRequest;
+    347, 1 => ReadIndexReply;
+    348, 1 => RejoinRequest;
+    349, 1 => RejoinReply;
     350, 1 => RaftMessage;
 }

@@ -35,6 +35,67 @@ pub enum ProposeReply {
         /// Why.
         reason: String,
     },
+    /// The leader changed while they were under way: they may or may not be applied. Asked again with the same keys, they
+    /// are applied once.
+    Unsure {
+        /// Who leads now.
+        leader: Option<ControllerId>,
+    },
+    /// Not before all members can read them; nothing was applied.
+    NeedsLevel {
+        /// Who holds it back.
+        reason: String,
+    },
+    /// The leader's disk is full; nothing was applied.
+    DiskFull {
+        /// In a sentence.
+        reason: String,
+    },
+    /// Cannot be proposed at all; nothing was applied.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What can you read?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeRequest {
+    /// Who asks.
+    pub from: ControllerId,
+}
+
+/// What a controller can read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Described {
+    /// The newest feature level it can read and write.
+    pub feature_level: u32,
+    /// Its version, for people.
+    pub version: String,
+}
+
+/// How far must I have applied the log, so that a read of mine sees every change that was acknowledged before now?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadIndexRequest {
+    /// Who asks.
+    pub from: ControllerId,
+}
+
+/// The leader's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadIndexReply {
+    /// As far as this.
+    Index(u64),
+    /// Not the leader; the leader, if known.
+    NotLeader {
+        /// Who leads.
+        leader: Option<ControllerId>,
+    },
+    /// It does not reach a majority, or too many ask.
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What a controller heard since its last batch, for the leader's memory; never replicated.

@@ -3,7 +3,7 @@
 use pontoon_model::{App, MemoryBytes, ProcessName, ReleaseReason, Scale, SiteName, Size};
 
 use crate::command::{ChangeEnv, ChangeSettings, CreateApp, DestroyApp, SetScale};
-use crate::{Outcome, Rejected, Reply, State};
+use crate::{Outcome, Rejected, Reply, Settings, State};
 
 /// More servos of one process type than any small cluster runs: a typing error, not a wish.
 pub const MAX_SERVOS: u32 = 10_000;
@@ -143,7 +143,7 @@ impl State {
             return Err(Rejected::invalid(format!("{:?} is not a domain name in lower case", command.base_domain)));
         }
         if self.header.settings.base_domain != command.base_domain {
-            self.header.settings.base_domain = command.base_domain.clone();
+            self.put_settings(Settings { base_domain: command.base_domain.clone() });
             self.touch_routes();
         }
         Ok(Reply::Done)

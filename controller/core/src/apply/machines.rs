@@ -1,7 +1,5 @@
 //! Hosts, balancers and controllers: who is there, and what agents report.
 
-use std::sync::Arc;
-
 use pontoon_model::{Balancer, Controller, Desired, Host, HostState, Servo, ServoReport, ServoStatus};
 
 use crate::command::{RegisterBalancer, RegisterController, RegisterHost, ReportServos};
@@ -97,18 +95,16 @@ impl State {
             .filter(|old| old.name == command.name && old.id != command.id)
             .map(|old| old.id)
             .collect();
-        gone.into_iter().for_each(|id| {
-            self.controllers.remove(&id);
-        });
+        gone.into_iter().for_each(|id| self.remove_controller(id));
         let controller = Controller {
             id: command.id,
             name: command.name.clone(),
             site: command.site.clone(),
             grpc: command.grpc,
             rest: command.rest,
-            version: self.header.index,
+            version: 0,
         };
-        self.controllers.insert(command.id, Arc::new(controller));
+        self.put_controller(controller);
         Ok(Reply::Done)
     }
 }

@@ -7,40 +7,43 @@ mod machines;
 pub(crate) mod ops;
 mod runs;
 
-use std::time::Duration;
-
 use pontoon_model::{App, AppName};
 
-use crate::state::Answered;
-use crate::{Command, Entry, Outcome, Rejected, Reply, Stamped, State};
-
-/// How long a retry of a command is recognised: longer than any client tries.
-const ANSWERED_FOR: Duration = Duration::from_secs(600);
-/// How many answers are kept: at 100 bytes each, about a megabyte.
-const ANSWERED_MOST: usize = 10_000;
+use crate::state::Seen;
+use crate::{Command, Entry, Outcome, Rejected, Reply, Stamped, State, level};
 
 impl State {
     /// Applies one log entry: its commands in order, each answered. `index` is the entry's Raft index.
     pub fn apply(&mut self, index: u64, entry: &Entry) -> Vec<Outcome> {
         self.header.index = index;
         self.header.time = self.header.time.max(entry.time);
-        self.forget_old_answers();
+        self.touched.clear();
+        self.answers.expire(self.header.time);
         entry.commands.iter().map(|stamped| self.apply_stamped(stamped)).collect()
     }
 
     /// Notes an entry that carries no command (Raft's own).
     pub fn skip(&mut self, index: u64) {
+        self.touched.clear();
         self.header.index = index;
     }
 
     fn apply_stamped(&mut self, stamped: &Stamped) -> Outcome {
-        if let Some(answered) = self.answered.get(&stamped.key) {
-            return answered.outcome.clone();
+        let Stamped { key, command } = stamped;
+        if !needs_memory(command) {
+            return self.apply_command(command);
         }
-        let outcome = self.apply_command(&stamped.command);
-        if needs_memory(&stamped.command) {
-            self.put_answered(stamped.key, Answered { at: self.header.time, outcome: outcome.clone() });
+        match self.answers.look(*key) {
+            Seen::New => {}
+            Seen::Answered(outcome) => return outcome,
+            Seen::Expired => return Err(Rejected::expired()),
+            Seen::Full => return Err(Rejected::no_room()),
         }
+        if command.level() > self.header.feature_level {
+            return Err(Rejected::needs_level(command.level(), self.header.feature_level));
+        }
+        let outcome = self.apply_command(command);
+        self.answers.remember(*key, self.header.index, self.header.time, &outcome);
         outcome
     }
 
@@ -62,6 +65,9 @@ impl State {
             Command::RegisterController(command) => self.register_controller(command),
             Command::ChangeSettings(command) => self.change_settings(command),
             Command::ChangeLabels(command) => self.change_labels(command),
+            Command::RaiseFeatureLevel(command) => self.raise_feature_level(command.to),
+            #[cfg(feature = "next-level")]
+            Command::NextLevelProbe(command) => self.probe_next_level(command),
             Command::ApplyPlan(command) => {
                 let applied = command.ops.iter().filter(|op| self.apply_op(op)).count() as u32;
                 Ok(Reply::Planned { applied, dropped: command.ops.len() as u32 - applied })
@@ -69,13 +75,22 @@ impl State {
         }
     }
 
-    fn forget_old_answers(&mut self) {
-        while let Some((at, _)) = self.answered_by_time.get_min() {
-            if self.header.time.since(*at) < ANSWERED_FOR && self.answered.len() <= ANSWERED_MOST {
-                break;
-            }
-            self.remove_oldest_answered();
+    /// One level at a time, so that none is passed over that a member cannot read.
+    fn raise_feature_level(&mut self, to: u32) -> Outcome {
+        let now = self.header.feature_level;
+        if to != now + 1 || to > level::NEWEST {
+            return Err(Rejected::conflict(format!("the feature level is {now} and cannot be raised to {to}")));
         }
+        self.put_feature_level(to);
+        Ok(Reply::Done)
+    }
+
+    #[cfg(feature = "next-level")]
+    fn probe_next_level(&mut self, command: &crate::command::NextLevelProbe) -> Outcome {
+        let mut app = self.app_or_reject(&command.app)?;
+        app.note = command.note.clone();
+        self.put_app(app);
+        Ok(Reply::Done)
     }
 
     /// The app, or the sentence that says it is not there.
@@ -100,5 +115,6 @@ fn needs_memory(command: &Command) -> bool {
             | Command::RegisterHost(_)
             | Command::RegisterBalancer(_)
             | Command::RegisterController(_)
+            | Command::RaiseFeatureLevel(_)
     )
 }

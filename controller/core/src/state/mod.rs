@@ -1,5 +1,7 @@
 //! The replicated state: tables of immutable rows, shared between versions, and indexes derived from them.
 
+mod answers;
+mod changes;
 mod difference;
 mod read;
 mod records;
@@ -9,12 +11,17 @@ mod unsettled;
 use imbl::{OrdMap, OrdSet};
 use pontoon_model::{
     App, AppName, Balancer, BalancerName, Build, BuildId, Controller, ControllerId, Deployment, DeploymentId, Host,
-    HostName, IdempotencyKey, Release, ReleaseNumber, RouteVersion, Servo, ServoId, Timestamp,
+    HostName, Release, ReleaseNumber, RouteVersion, Servo, ServoId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use crate::Outcome;
+use crate::level;
+
+pub(crate) use answers::{Answers, Seen};
+pub use answers::{CLIENT_KEPT, CLIENT_KEPT_FOR, KEPT};
+pub(crate) use changes::Touched;
+pub use changes::{Change, Row, RowKey};
 
 /// Everything the controllers agree on. `clone` is O(1): maps are structurally shared, rows are in `Arc`s.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,16 +35,17 @@ pub struct State {
     pub(crate) hosts: OrdMap<HostName, Arc<Host>>,
     pub(crate) balancers: OrdMap<BalancerName, Arc<Balancer>>,
     pub(crate) controllers: OrdMap<ControllerId, Arc<Controller>>,
-    pub(crate) answered: OrdMap<IdempotencyKey, Answered>,
+    pub(crate) answers: Answers,
     // Derived row by row, never serialized; `check::violations` compares them with a full recomputation.
     pub(crate) servos_by_app: OrdSet<(AppName, ServoId)>,
     pub(crate) servos_by_host: OrdSet<(HostName, ServoId)>,
-    pub(crate) answered_by_time: OrdSet<(Timestamp, IdempotencyKey)>,
     pub(crate) unsettled: unsettled::Unsettled,
+    // What the newest entry wrote.
+    pub(crate) touched: Touched,
 }
 
 /// The scalar part of the state.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Header {
     /// Raft index of the last applied entry.
     pub index: u64,
@@ -49,6 +57,24 @@ pub(crate) struct Header {
     pub route_version: RouteVersion,
     /// Cluster-wide settings.
     pub settings: Settings,
+    /// What may be written, see [`crate::level`].
+    pub feature_level: u32,
+    /// Index of the newest entry any of whose answers was forgotten.
+    pub answers_forgotten_upto: u64,
+}
+
+impl Default for Header {
+    fn default() -> Self {
+        Self {
+            index: 0,
+            time: Timestamp::default(),
+            last_id: 0,
+            route_version: RouteVersion::default(),
+            settings: Settings::default(),
+            feature_level: level::FIRST,
+            answers_forgotten_upto: 0,
+        }
+    }
 }
 
 /// Cluster-wide settings, changed by command.
@@ -63,11 +89,4 @@ impl Default for Settings {
     fn default() -> Self {
         Self { base_domain: "localhost".into() }
     }
-}
-
-/// What was answered to a key, so that a retry gets the same answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Answered {
-    pub at: Timestamp,
-    pub outcome: Outcome,
 }

@@ -42,6 +42,16 @@ impl State {
         &self.header.settings
     }
 
+    /// What may be written, so that every member can read it: see [`crate::level`].
+    pub fn feature_level(&self) -> u32 {
+        self.header.feature_level
+    }
+
+    /// Index of the newest entry any of whose answers was forgotten: an older controller's key is refused.
+    pub fn answers_forgotten_upto(&self) -> u64 {
+        self.answers.forgotten_upto()
+    }
+
     /// All apps, by name.
     pub fn apps(&self) -> impl Iterator<Item = &Arc<App>> {
         self.apps.values()

@@ -3,43 +3,41 @@
 use std::sync::Arc;
 
 use pontoon_model::wire::{self, Envelope, Wire, WireError};
-use pontoon_model::{App, Balancer, Build, Controller, Deployment, Host, IdempotencyKey, Release, Servo};
-use serde::{Deserialize, Serialize};
+use pontoon_model::{App, Balancer, Build, Controller, Deployment, Host, Release, Servo};
 
-use super::{Answered, Header, State};
-
-#[derive(Serialize, Deserialize)]
-struct AnsweredRow {
-    key: IdempotencyKey,
-    answered: Answered,
-}
+use super::answers::AnsweredRow;
+use super::{Header, State};
+use crate::level;
 
 pontoon_model::wire! {
     190, 1 => Header;
     191, 1 => AnsweredRow;
 }
 
-fn rows<T: Wire + 'static>(rows: impl Iterator<Item = Arc<T>>) -> impl Iterator<Item = Result<Vec<u8>, WireError>> {
-    rows.map(|row| wire::encode(&*row))
+fn rows<T: Wire + 'static>(
+    rows: impl Iterator<Item = Arc<T>>,
+    level: u32,
+) -> impl Iterator<Item = Result<Vec<u8>, WireError>> {
+    let version = level::version_at(T::KIND, T::VERSION, level);
+    rows.map(move |row| row.seal_as(version))
 }
 
 impl State {
-    /// Every row in its own envelope, in a fixed order: equal states give equal bytes.
+    /// Every row in its own envelope, in a fixed order and in the versions of the feature level: equal states give equal
+    /// bytes, and every member can read them.
     pub fn to_records(&self) -> impl Iterator<Item = Result<Vec<u8>, WireError>> + '_ {
-        let answered = self
-            .answered
-            .iter()
-            .map(|(key, answered)| wire::encode(&AnsweredRow { key: *key, answered: answered.clone() }));
-        std::iter::once(wire::encode(&self.header))
-            .chain(rows(self.apps.values().cloned()))
-            .chain(rows(self.releases.values().cloned()))
-            .chain(rows(self.builds.values().cloned()))
-            .chain(rows(self.deployments.values().cloned()))
-            .chain(rows(self.servos.values().cloned()))
-            .chain(rows(self.hosts.values().cloned()))
-            .chain(rows(self.balancers.values().cloned()))
-            .chain(rows(self.controllers.values().cloned()))
-            .chain(answered)
+        let level = self.header.feature_level;
+        let header = Header { answers_forgotten_upto: self.answers.forgotten_upto(), ..self.header.clone() };
+        std::iter::once(wire::encode(&header))
+            .chain(rows(self.apps.values().cloned(), level))
+            .chain(rows(self.releases.values().cloned(), level))
+            .chain(rows(self.builds.values().cloned(), level))
+            .chain(rows(self.deployments.values().cloned(), level))
+            .chain(rows(self.servos.values().cloned(), level))
+            .chain(rows(self.hosts.values().cloned(), level))
+            .chain(rows(self.balancers.values().cloned(), level))
+            .chain(rows(self.controllers.values().cloned(), level))
+            .chain(self.answers.rows().map(|row| wire::encode(&row)))
     }
 
     /// Reads what [`State::to_records`] gave, each item one envelope.
@@ -58,7 +56,15 @@ impl State {
             return Err(WireError::Malformed("bytes after a row"));
         }
         match envelope.kind {
-            Header::KIND => self.header = Header::open(&envelope)?,
+            Header::KIND => {
+                let mut header = Header::open(&envelope)?;
+                if header.feature_level > level::NEWEST {
+                    return Err(WireError::LevelTooNew { level: header.feature_level });
+                }
+                // Kept in one place only.
+                self.answers.set_forgotten_upto(std::mem::take(&mut header.answers_forgotten_upto));
+                self.header = header;
+            }
             App::KIND => {
                 let row = App::open(&envelope)?;
                 self.apps.insert(row.name.clone(), Arc::new(row));
@@ -91,10 +97,7 @@ impl State {
                 let row = Controller::open(&envelope)?;
                 self.controllers.insert(row.id, Arc::new(row));
             }
-            AnsweredRow::KIND => {
-                let row = AnsweredRow::open(&envelope)?;
-                self.answered.insert(row.key, row.answered);
-            }
+            AnsweredRow::KIND => self.answers.put_row(AnsweredRow::open(&envelope)?)?,
             kind => return Err(WireError::TooNew { kind, version: envelope.version }),
         }
         Ok(())

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use imbl::OrdSet;
 use pontoon_model::{
-    App, AppName, Balancer, BalancerName, Build, BuildId, BuildState, Deployment, DeploymentId, Host, HostName,
-    HostState, IdempotencyKey, Phase, Release, ReleaseNumber, RouteVersion, Servo, ServoId,
+    App, AppName, Balancer, BalancerName, Build, BuildId, BuildState, Controller, ControllerId, Deployment,
+    DeploymentId, Host, HostName, HostState, Phase, Release, ReleaseNumber, RouteVersion, Servo, ServoId,
 };
 
-use super::{Answered, State};
+use super::{RowKey, Settings, State};
 
 /// What of a servo reaches its host: a change of it is a new generation of the host's assignment.
 fn spec_part(servo: &Servo) -> (ServoId, pontoon_model::Desired) {
@@ -39,11 +38,13 @@ impl State {
             self.touch_routes();
         }
         let name = app.name.clone();
+        self.touched.add(RowKey::App(name.clone()));
         let old = self.apps.insert(name.clone(), Arc::new(app));
         self.index_app(old.as_deref(), &name);
     }
 
     pub(crate) fn remove_app(&mut self, name: &AppName) {
+        self.touched.add(RowKey::App(name.clone()));
         let old = self.apps.remove(name);
         self.index_app(old.as_deref(), name);
         self.touch_routes();
@@ -51,11 +52,13 @@ impl State {
 
     pub(crate) fn put_release(&mut self, release: Release) {
         let app = release.app.clone();
+        self.touched.add(RowKey::Release(app.clone(), release.number));
         self.releases.insert((app.clone(), release.number), Arc::new(release));
         self.index_release(&app);
     }
 
     pub(crate) fn remove_release(&mut self, app: &AppName, number: ReleaseNumber) {
+        self.touched.add(RowKey::Release(app.clone(), number));
         self.releases.remove(&(app.clone(), number));
         self.index_release(app);
     }
@@ -73,10 +76,12 @@ impl State {
             }
         }
         self.index_build(&build.app, build.id, Some(&build));
+        self.touched.add(RowKey::Build(build.id));
         self.builds.insert(build.id, Arc::new(build));
     }
 
     pub(crate) fn remove_build(&mut self, id: BuildId) {
+        self.touched.add(RowKey::Build(id));
         let Some(build) = self.builds.remove(&id) else { return };
         self.index_build(&build.app, id, None);
         if let Some(host) = &build.host {
@@ -91,10 +96,12 @@ impl State {
             self.touch_routes();
         }
         self.index_deployment(&deployment.app, deployment.id, Some(&deployment));
+        self.touched.add(RowKey::Deployment(deployment.id));
         self.deployments.insert(deployment.id, Arc::new(deployment));
     }
 
     pub(crate) fn remove_deployment(&mut self, id: DeploymentId) {
+        self.touched.add(RowKey::Deployment(id));
         if let Some(row) = self.deployments.remove(&id) {
             self.index_deployment(&row.app, id, None);
         }
@@ -113,6 +120,7 @@ impl State {
         self.index_servo(old.as_deref(), Some(&servo));
         self.servos_by_app.insert((servo.app.clone(), servo.id));
         self.servos_by_host.insert((servo.host.clone(), servo.id));
+        self.touched.add(RowKey::Servo(servo.id));
         self.servos.insert(servo.id, Arc::new(servo));
     }
 
@@ -124,6 +132,7 @@ impl State {
         self.touch_assignment(&servo.host);
         self.servos_by_app.remove(&(servo.app.clone(), id));
         self.servos_by_host.remove(&(servo.host.clone(), id));
+        self.touched.add(RowKey::Servo(id));
         self.servos.remove(&id);
         self.index_servo(Some(&servo), None);
     }
@@ -140,37 +149,48 @@ impl State {
         }
         let lost = |state: Option<HostState>| state == Some(HostState::Lost);
         self.index_host(&host.name, lost(old.map(|(state, _)| state)), host.state == HostState::Lost);
+        self.touched.add(RowKey::Host(host.name.clone()));
         self.hosts.insert(host.name.clone(), Arc::new(host));
     }
 
     pub(crate) fn put_balancer(&mut self, mut balancer: Balancer) {
         balancer.version = self.header.index;
+        self.touched.add(RowKey::Balancer(balancer.name.clone()));
         self.balancers.insert(balancer.name.clone(), Arc::new(balancer));
         self.touch_plan();
     }
 
     pub(crate) fn remove_balancer(&mut self, name: &BalancerName) {
+        self.touched.add(RowKey::Balancer(name.clone()));
         self.balancers.remove(name);
         self.touch_plan();
     }
 
-    pub(crate) fn put_answered(&mut self, key: IdempotencyKey, answered: Answered) {
-        self.answered_by_time.insert((answered.at, key));
-        self.answered.insert(key, answered);
+    pub(crate) fn put_controller(&mut self, mut controller: Controller) {
+        controller.version = self.header.index;
+        self.touched.add(RowKey::Controller(controller.id));
+        self.controllers.insert(controller.id, Arc::new(controller));
     }
 
-    pub(crate) fn remove_oldest_answered(&mut self) {
-        if let Some((at, key)) = self.answered_by_time.get_min().copied() {
-            self.answered_by_time.remove(&(at, key));
-            self.answered.remove(&key);
-        }
+    pub(crate) fn remove_controller(&mut self, id: ControllerId) {
+        self.touched.add(RowKey::Controller(id));
+        self.controllers.remove(&id);
+    }
+
+    pub(crate) fn put_settings(&mut self, settings: Settings) {
+        self.touched.add(RowKey::Cluster);
+        self.header.settings = settings;
+    }
+
+    pub(crate) fn put_feature_level(&mut self, level: u32) {
+        self.touched.add(RowKey::Cluster);
+        self.header.feature_level = level;
     }
 
     /// Builds the derived indexes anew from the tables.
     pub(crate) fn rebuild_indexes(&mut self) {
         self.servos_by_app = self.servos.values().map(|servo| (servo.app.clone(), servo.id)).collect();
         self.servos_by_host = self.servos.values().map(|servo| (servo.host.clone(), servo.id)).collect();
-        self.answered_by_time = self.answered.iter().map(|(key, answered)| (answered.at, *key)).collect::<OrdSet<_>>();
         self.rebuild_unsettled();
     }
 }

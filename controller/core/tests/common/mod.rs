@@ -7,8 +7,8 @@ use std::time::Duration;
 use pontoon_core::command::*;
 use pontoon_core::plan::{HostsSeen, plan_again, plan_everything};
 use pontoon_core::{
-    BalancerSign, Command, Entry, HostSign, Observed, Op, Outcome, Plan, PlanInput, Reply, Stamped, State, check, plan,
-    view,
+    BalancerSign, Command, Entry, HostSign, Observed, Op, Outcome, Plan, PlanInput, Reply, Row, RowKey, Stamped, State,
+    check, plan, view,
 };
 use pontoon_model::*;
 
@@ -23,8 +23,35 @@ pub struct World {
     pub silent: Vec<HostName>,
     pub deaf: Vec<BalancerName>,
     seen: Option<HostsSeen>,
+    /// The rows as the changes of each entry tell of them.
+    mirror: BTreeMap<RowKey, Row>,
     next_key: u128,
     next_port: u16,
+}
+
+/// A host's generation belongs to its assignment and is told to nobody.
+fn seen(row: Row) -> Row {
+    match row {
+        Row::Host(host) => Row::Host(Host { generation: 0, ..Host::clone(&host) }.into()),
+        row => row,
+    }
+}
+
+fn rows(state: &State, mirror: &BTreeMap<RowKey, Row>) -> BTreeMap<RowKey, Row> {
+    let apps = state.apps().cloned().map(|row| (RowKey::App(row.name.clone()), Row::App(row)));
+    let releases = state.apps().flat_map(|app| state.releases(&app.name)).cloned();
+    let releases = releases.map(|row| (RowKey::Release(row.app.clone(), row.number), Row::Release(row)));
+    let builds = state.builds().cloned().map(|row| (RowKey::Build(row.id), Row::Build(row)));
+    let deployments = state.deployments().cloned().map(|row| (RowKey::Deployment(row.id), Row::Deployment(row)));
+    let servos = state.servos().cloned().map(|row| (RowKey::Servo(row.id), Row::Servo(row)));
+    let hosts = state.hosts().cloned().map(|row| (RowKey::Host(row.name.clone()), seen(Row::Host(row))));
+    let balancers = state.balancers().cloned().map(|row| (RowKey::Balancer(row.name.clone()), Row::Balancer(row)));
+    let controllers = state.controllers().cloned().map(|row| (RowKey::Controller(row.id), Row::Controller(row)));
+    // Always there, told of when it changes first.
+    let cluster = Row::Cluster(state.settings().clone(), state.feature_level());
+    let cluster = mirror.contains_key(&RowKey::Cluster).then_some((RowKey::Cluster, cluster));
+    let all = apps.chain(releases).chain(builds).chain(deployments).chain(servos);
+    all.chain(hosts).chain(balancers).chain(controllers).chain(cluster).collect()
 }
 
 impl World {
@@ -37,6 +64,7 @@ impl World {
             silent: Vec::new(),
             deaf: Vec::new(),
             seen: None,
+            mirror: BTreeMap::new(),
             next_key: 0,
             next_port: 20_000,
         }
@@ -52,6 +80,13 @@ impl World {
         let entry = Entry::decode(&entry.encode().unwrap()).unwrap();
         let (before, mut replica) = (self.state.clone(), self.state.clone());
         let outcome = self.state.apply(self.state.index() + 1, &entry).remove(0);
+        for change in self.state.take_changes() {
+            match change.row {
+                Some(row) => self.mirror.insert(change.key, seen(row)),
+                None => self.mirror.remove(&change.key),
+            };
+        }
+        assert_eq!(self.mirror, rows(&self.state, &self.mirror), "changes tell of every row, after {entry:?}");
         replica.apply(replica.index() + 1, &entry);
         assert_eq!(replica, self.state, "two replicas differ after {entry:?}");
         assert_eq!(check::violations(&self.state), Vec::<String>::new(), "after {entry:?}");

@@ -1,12 +1,12 @@
 //! The leader's loop: look, plan, propose, wait for something to change.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pontoon_core::plan::{HostsSeen, PlanInput, plan, plan_again, plan_everything};
 use pontoon_core::{Command, Plan, Stamped, State};
 use pontoon_kit::{CancellationToken, clock};
-use pontoon_model::{IdempotencyKey, Timestamp};
-use std::sync::Arc;
+use pontoon_model::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -93,7 +93,7 @@ impl Planner {
     async fn propose(&self, commands: Vec<pontoon_core::command::ApplyPlan>) -> Result<Option<u64>, String> {
         let mut last = None;
         for command in commands {
-            let stamped = Stamped { key: IdempotencyKey(rand::random()), command: Command::from(command) };
+            let stamped = Stamped { key: self.proposer.fresh_key(), command: Command::from(command) };
             let (_, index) = self.proposer.propose_here(vec![stamped]).await.map_err(|error| error.to_string())?;
             last = Some(index);
         }

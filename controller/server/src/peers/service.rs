@@ -7,15 +7,15 @@ use pontoon_kit::{CancellationToken, Role, clock, rpc};
 use pontoon_model::Timestamp;
 use pontoon_proto::services::peers_server::Peers as PeersRpc;
 use pontoon_proto::{
-    BlobPart, BlobPresence, BlobRequest, BlobStored, LogChunk, LogRequest, ProposeReply, ProposeRequest, RejoinReply,
-    RejoinRequest, RelayBatch, Relayed,
+    BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described, LogChunk, LogRequest, ProposeReply,
+    ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::blobs::{BlobStore, parts, receive};
 use crate::leader::LeaderMemory;
-use crate::raft::{Leadership, MembershipQueue, Proposer, StateFeed};
+use crate::raft::{Leadership, MembershipQueue, Proposer, Reads, StateFeed};
 use crate::rejoin;
 use crate::sessions::Logs;
 
@@ -26,6 +26,8 @@ pub struct PeersService {
     pub feed: StateFeed,
     /// Takes forwarded commands.
     pub proposer: Proposer,
+    /// Confirms that this controller leads, for others' reads.
+    pub reads: Reads,
     /// Whether this controller leads.
     pub leadership: watch::Receiver<Leadership>,
     /// Takes changes of the membership.
@@ -53,6 +55,18 @@ impl PeersRpc for PeersService {
         let reply = self.proposer.answer(request.into_inner()).await;
         let reply = reply.map_err(|error| Status::invalid_argument(format!("the commands do not decode: {error}")))?;
         Ok(Response::new(reply))
+    }
+
+    async fn describe(&self, request: Request<DescribeRequest>) -> Answer<Described> {
+        rpc::caller(&request, Role::Controller)?;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Ok(Response::new(Described { feature_level: pontoon_core::level::NEWEST, version }))
+    }
+
+    async fn read_index(&self, request: Request<ReadIndexRequest>) -> Answer<ReadIndexReply> {
+        rpc::caller(&request, Role::Controller)?;
+        let reply = self.reads.here().await;
+        Ok(Response::new(reply.unwrap_or_else(|error| ReadIndexReply::Unavailable { reason: error.to_string() })))
     }
 
     async fn relay(&self, request: Request<RelayBatch>) -> Answer<Relayed> {

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -9,11 +11,15 @@ use futures_util::stream::FuturesUnordered;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
-use pontoon_core::{Outcome, Stamped};
-use pontoon_model::{ControllerId, Timestamp};
+use pontoon_core::Outcome;
+use pontoon_model::{ControllerId, IdempotencyKey, Timestamp};
+use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::encoded::Encoded;
+use super::health::Health;
+use super::levels::HeldBack;
 use super::runtime;
 use super::state_machine::StateFeed;
 use super::types::{EntryBytes, Raft, TypeConfig};
@@ -30,8 +36,12 @@ const IN_FLIGHT: usize = 3;
 /// round trip waiting for them would double each command's time.
 const LINGER: Duration = Duration::from_millis(2);
 
-/// Requests waiting to be gathered; one entry's worth more is refused as busy.
+/// Requests waiting to be gathered; one more is refused as busy.
 const WAITING: usize = 4 * MAX_COMMANDS;
+
+/// Bytes of commands that wait or are under way; more is refused as busy. Two seconds of a disk that takes 16 MB/s, and
+/// little beside a controller's memory.
+const WAITING_BYTES: usize = 32 * 1024 * 1024;
 
 /// Why a proposal to this very controller did not end in outcomes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +62,18 @@ pub enum ProposeHereError {
         commands: usize,
         /// Their size.
         bytes: usize,
+    },
+    /// Nothing was proposed: not all members can read it yet.
+    #[error("{reason}")]
+    NeedsLevel {
+        /// Who holds it back, in a sentence.
+        reason: String,
+    },
+    /// Nothing was proposed: this controller's disk takes no more.
+    #[error("{reason}")]
+    DiskFull {
+        /// Which disk and what to do, in a sentence.
+        reason: String,
     },
     /// Nothing was proposed: a command cannot be encoded.
     #[error("a command cannot be encoded: {why}")]
@@ -76,7 +98,7 @@ pub enum ProposeHereError {
 type Answer = Result<(Vec<Outcome>, u64), ProposeHereError>;
 
 struct Waiting {
-    commands: Vec<Stamped>,
+    commands: Vec<Encoded>,
     bytes: usize,
     answer: oneshot::Sender<Answer>,
 }
@@ -85,19 +107,39 @@ struct Waiting {
 #[derive(Debug, Clone)]
 pub(super) struct Batcher {
     queue: mpsc::Sender<Waiting>,
+    /// Bytes of what waits for its outcome.
+    bytes: Arc<AtomicUsize>,
+    feed: StateFeed,
+    health: Health,
+    held_back: HeldBack,
 }
 
 impl Batcher {
     /// Starts gathering for `raft`, until all handles are gone.
-    pub(super) fn start(raft: Raft, feed: StateFeed) -> Self {
+    pub(super) fn start(raft: Raft, feed: StateFeed, health: Health, held_back: HeldBack) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING);
-        runtime::spawn(Gatherer { raft, feed, time: Timestamp(0), batch: Batch::default() }.run(waiting));
-        Self { queue }
+        let gatherer = Gatherer { raft, feed: feed.clone(), time: Timestamp(0), batch: Batch::default() };
+        runtime::spawn(gatherer.run(waiting));
+        Self { queue, bytes: Arc::default(), feed, health, held_back }
+    }
+
+    /// A key for a command that this controller takes in now.
+    pub(super) fn fresh_key(&self) -> IdempotencyKey {
+        IdempotencyKey::born(self.feed.snapshot().index(), runtime::rng().next_u64())
     }
 
     /// Proposes `commands` in one entry and waits for their outcomes.
-    pub(super) async fn propose(&self, commands: Vec<Stamped>) -> Answer {
+    pub(super) async fn propose(&self, commands: Vec<Encoded>) -> Answer {
         let bytes = size_of(&commands)?;
+        // The level only rises, so what may be proposed now may also be applied.
+        let (needed, now) = (commands.iter().map(Encoded::level).max(), self.feed.snapshot().feature_level());
+        if let Some(needed) = needed.filter(|needed| *needed > now) {
+            return Err(ProposeHereError::NeedsLevel { reason: self.held_back.sentence(needed, now) });
+        }
+        if let Some(reason) = self.health.disk_full() {
+            return Err(ProposeHereError::DiskFull { reason: String::clone(&reason) });
+        }
+        let _held = Held::take(&self.bytes, bytes).ok_or(ProposeHereError::Busy)?;
         let (answer, outcome) = oneshot::channel();
         self.queue.try_send(Waiting { commands, bytes, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeHereError::Busy,
@@ -107,15 +149,31 @@ impl Batcher {
     }
 }
 
+/// A share of [`WAITING_BYTES`], given back when dropped.
+struct Held<'a>(&'a AtomicUsize, usize);
+
+impl<'a> Held<'a> {
+    fn take(all: &'a AtomicUsize, bytes: usize) -> Option<Self> {
+        // Counted before it is judged: when two meet at the limit both may be refused, never both taken.
+        let before = all.fetch_add(bytes, Ordering::Relaxed);
+        let held = Self(all, bytes);
+        (before + bytes <= WAITING_BYTES).then_some(held)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
 fn ended() -> ProposeHereError {
     ProposeHereError::Ended { why: "it was shut down".to_owned() }
 }
 
 /// The bytes of `commands`, if they fit into one entry.
-pub(super) fn size_of(commands: &[Stamped]) -> Result<usize, ProposeHereError> {
-    let sizes = commands.iter().map(|command| command.encode().map(|bytes| bytes.len()));
-    let bytes =
-        sizes.sum::<Result<usize, _>>().map_err(|error| ProposeHereError::Encoding { why: error.to_string() })?;
+pub(super) fn size_of(commands: &[Encoded]) -> Result<usize, ProposeHereError> {
+    let bytes = commands.iter().map(Encoded::len).sum();
     if commands.len() > MAX_COMMANDS || bytes > MAX_BYTES {
         return Err(ProposeHereError::TooLarge { commands: commands.len(), bytes });
     }
@@ -203,7 +261,7 @@ impl Gatherer {
         // Never before an earlier entry, whatever the clock says.
         let now = Timestamp(runtime::unix_millis());
         self.time = self.time.max(self.feed.snapshot().time()).max(now);
-        let entry = match (pontoon_core::Entry { time: self.time, commands }).encode() {
+        let entry = match pontoon_core::Entry::join(self.time, &commands) {
             Ok(bytes) => EntryBytes(bytes.into()),
             Err(error) => {
                 answer_all(asked, &Err(ProposeHereError::Encoding { why: error.to_string() }));
@@ -252,5 +310,20 @@ fn answer_all(asked: Vec<(usize, oneshot::Sender<Answer>)>, result: &Answer) {
         at += commands;
         // Who no longer waits needs no answer.
         let _ = answer.send(own);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_by_bytes_and_given_back() {
+        let all = AtomicUsize::new(0);
+        let first = Held::take(&all, WAITING_BYTES).expect("all of it");
+        assert!(Held::take(&all, 1).is_none());
+        drop(first);
+        assert!(Held::take(&all, 1).is_some());
+        assert_eq!(all.load(Ordering::Relaxed), 0);
     }
 }

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::Stream;
@@ -10,7 +12,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::network::{NetVote, RPCOption};
 use openraft::raft::VoteRequest;
 use openraft::vote::{RaftLeaderId, RaftVote};
-use pontoon_core::command::CreateApp;
+use pontoon_core::command::{ChangeLabels, CreateApp, DestroyApp};
 use pontoon_core::{Command, RejectedKind, Reply, Stamped};
 use pontoon_kit::{Authority, Identity, Role, rpc};
 use pontoon_model::{AppName, ControllerId, IdempotencyKey};
@@ -18,8 +20,8 @@ use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_client::RaftClient;
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
-    BlobPart, BlobPresence, BlobRequest, BlobStored, LogChunk, LogRequest, ProposeReply, ProposeRequest, RaftMessage,
-    RejoinReply, RejoinRequest, RelayBatch, Relayed,
+    BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described, LogChunk, LogRequest, ProposeReply,
+    ProposeRequest, RaftMessage, ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -37,7 +39,7 @@ use crate::rejoin;
 const BOUND: Duration = Duration::from_secs(30);
 
 /// The `Peers` service as far as proposals need it; the rest of it is the controller's.
-struct Forwarded(Proposer, MembershipQueue);
+struct Forwarded(Proposer, MembershipQueue, Reads, Arc<AtomicU32>);
 
 type Stub<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -54,6 +56,14 @@ impl peers_server::Peers for Forwarded {
         rpc::caller(&request, Role::Controller)?;
         let reply = self.0.answer(request.into_inner()).await;
         reply.map(Response::new).map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+    async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<Described>, Status> {
+        let feature_level = self.3.load(Ordering::Relaxed);
+        Ok(Response::new(Described { feature_level, version: "test".to_owned() }))
+    }
+    async fn read_index(&self, _: Request<ReadIndexRequest>) -> Result<Response<ReadIndexReply>, Status> {
+        let reply = self.2.here().await;
+        reply.map(Response::new).map_err(|error| Status::unavailable(error.to_string()))
     }
     async fn relay(&self, _: Request<RelayBatch>) -> Result<Response<Relayed>, Status> {
         not_here()
@@ -84,18 +94,20 @@ struct Node {
 }
 
 impl Node {
-    async fn start(config: ConsensusConfig, listener: TcpListener) -> Self {
+    async fn start(config: ConsensusConfig, listener: TcpListener, readable: Arc<AtomicU32>) -> Self {
         let identity = config.identity.clone();
         let started = Consensus::start(config).await.unwrap();
-        Self::serve(&identity, started, listener)
+        Self::serve(&identity, started, listener, readable)
     }
 
     fn serve(
         identity: &Identity,
         (consensus, service): (Consensus, RaftServer<RaftService>),
         listener: TcpListener,
+        readable: Arc<AtomicU32>,
     ) -> Self {
-        let peers = PeersServer::new(Forwarded(consensus.proposer(), consensus.membership()));
+        let forwarded = Forwarded(consensus.proposer(), consensus.membership(), consensus.reads(), readable);
+        let peers = PeersServer::new(forwarded);
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let router = rpc::server(identity).unwrap().add_service(service).add_service(peers);
@@ -134,10 +146,17 @@ struct Cluster {
     authority: Authority,
     members: Vec<Member>,
     nodes: Vec<Option<Node>>,
+    /// The feature level that each says it can read.
+    readable: Arc<AtomicU32>,
 }
 
 impl Cluster {
     async fn start() -> Self {
+        Self::start_reading(pontoon_core::level::NEWEST).await
+    }
+
+    /// Controllers that say they can read no higher feature level.
+    async fn start_reading(level: u32) -> Self {
         let mut listeners = Vec::new();
         let mut members = Vec::new();
         for id in 1..=3 {
@@ -148,9 +167,10 @@ impl Cluster {
         }
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::create().unwrap();
-        let mut cluster = Self { folder, authority, members, nodes: Vec::new() };
+        let readable = Arc::new(AtomicU32::new(level));
+        let mut cluster = Self { folder, authority, members, nodes: Vec::new(), readable };
         for (at, listener) in listeners.into_iter().enumerate() {
-            let node = Node::start(cluster.config(at), listener).await;
+            let node = Node::start(cluster.config(at), listener, cluster.readable.clone()).await;
             cluster.nodes.push(Some(node));
         }
         cluster
@@ -178,7 +198,7 @@ impl Cluster {
     async fn restart(&mut self, at: usize) {
         let address: SocketAddr = self.members[at].grpc;
         let listener = wait_for_port(address).await;
-        self.nodes[at] = Some(Node::start(self.config(at), listener).await);
+        self.nodes[at] = Some(Node::start(self.config(at), listener, self.readable.clone()).await);
     }
 
     fn consensus(&self, at: usize) -> &Consensus {
@@ -492,7 +512,7 @@ async fn a_controller_whose_store_is_lost_votes_again_under_a_new_id() {
         let started = timeout(BOUND, rejoin::start_anew(config.clone(), config.members[lost].grpc, loss));
         let started = started.await.expect("the others allow it").unwrap();
         let listener = wait_for_port(config.members[lost].grpc).await;
-        cluster.nodes[lost] = Some(Node::serve(&config.identity, started, listener));
+        cluster.nodes[lost] = Some(Node::serve(&config.identity, started, listener, cluster.readable.clone()));
         assert!(cluster.consensus(lost).is_replacement());
         let voting = rejoin::become_voter(cluster.consensus(lost), config.members[lost].grpc, CancellationToken::new());
         let votes = wait_until_voters(&cluster, lost, &before);
@@ -545,6 +565,70 @@ async fn a_majority_does_not_give_up_its_stores() {
             timeout(Duration::from_secs(3), rejoin::start_anew(config.clone(), config.members[at].grpc, loss));
         assert!(waiting.await.is_err(), "it must wait for a person");
         assert!(cluster.data_dir(at).join("raft/identity").exists(), "nothing is set aside");
+    }
+    cluster.shut_down().await;
+}
+
+fn label(value: &str) -> Command {
+    let set = std::collections::BTreeMap::from([("l".to_owned(), value.to_owned())]);
+    ChangeLabels { app: name("a"), set, unset: Vec::new() }.into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_linearizable_read_of_any_controller_sees_what_was_written_through_another() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    cluster.consensus(0).proposer().propose(create("a")).await.unwrap();
+    for round in 0..10_usize {
+        let (writer, reader) = (round % 3, (round + 1) % 3);
+        let (_, written) = cluster.consensus(writer).proposer().propose(label(&round.to_string())).await.unwrap();
+        let index = cluster.consensus(reader).reads().index().await.unwrap();
+        assert!(index >= written, "{index} is before {written}");
+    }
+    // Alone it may not say that it leads.
+    for at in (0..3).filter(|at| *at != leader) {
+        cluster.nodes[at].take().unwrap().vanish().await;
+    }
+    let refused = cluster.consensus(leader).reads().index().await.unwrap_err();
+    assert!(refused.to_string().contains("consistency=stale"), "{refused}");
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_raises_the_feature_level_when_all_can_read_the_next() {
+    let cluster = Cluster::start_reading(1).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.consensus((leader + 1) % 3).proposer();
+    follower.propose(create("a")).await.unwrap();
+    for at in 0..3 {
+        let refused = cluster.consensus(at).proposer().propose(label("x")).await.unwrap_err();
+        let ProposeError::NeedsLevel { reason } = &refused else { panic!("{refused:?}") };
+        let named = |at: usize| reason.contains(cluster.members[at].name.as_str());
+        assert!(named((leader + 1) % 3) && named((leader + 2) % 3), "{reason}");
+    }
+    assert_eq!(cluster.consensus(leader).feed().snapshot().feature_level(), 1);
+    cluster.readable.store(pontoon_core::level::NEWEST, Ordering::Relaxed);
+    follower.propose(label("x")).await.unwrap();
+    assert_eq!(cluster.consensus(leader).feed().snapshot().feature_level(), pontoon_core::level::NEWEST);
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_was_slow_on_its_way_gets_a_new_key_and_is_applied() {
+    let cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let proposer = cluster.consensus(leader).proposer();
+    // Enough that answers are forgotten.
+    let entries = pontoon_core::state::KEPT / MAX_COMMANDS + 2;
+    for _ in 0..entries {
+        let refused = |_| Stamped { key: proposer.fresh_key(), command: DestroyApp { name: name("none") }.into() };
+        proposer.propose_stamped((0..MAX_COMMANDS).map(refused).collect()).await.unwrap();
+    }
+    assert!(cluster.consensus(leader).feed().snapshot().answers_forgotten_upto() > 1);
+    for at in 0..3 {
+        let old = Stamped { key: IdempotencyKey::born(0, at as u64), command: create(&format!("late-{at}")) };
+        let (outcomes, _) = cluster.consensus(at).proposer().propose_stamped(vec![old]).await.unwrap();
+        assert_eq!(outcomes, [Ok(Reply::Done)]);
     }
     cluster.shut_down().await;
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
+use openraft::storage::RaftLogStorage;
 use pontoon_core::State;
 use pontoon_model::{ControllerId, ControllerName};
 use pontoon_proto::services::raft_server::RaftServer;
@@ -17,12 +18,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::batcher::Batcher;
 use super::config::{ConsensusConfig, Member};
+use super::events::EventLog;
+use super::health::Health;
 use super::leadership::{self, Leadership};
+use super::levels::{HeldBack, Levels};
 use super::log_store::{IdentityRecord, LogError, LogStore, identity_in, replace};
 use super::membership::MembershipQueue;
 use super::network::{Heard, Network, RaftService};
 use super::peers::{Connections, Peers};
 use super::proposer::Proposer;
+use super::read::Reads;
 use super::runtime;
 use super::snapshot::{SnapshotError, SnapshotStore};
 use super::state_machine::{StateFeed, StateMachine};
@@ -105,6 +110,10 @@ pub struct Consensus {
     peers: Peers,
     membership: MembershipQueue,
     feed: StateFeed,
+    events: EventLog,
+    reads: Reads,
+    health: Health,
+    recovered: u64,
     leadership: watch::Receiver<Leadership>,
     handover: Duration,
     configured: BTreeMap<u64, SocketAddr>,
@@ -126,6 +135,8 @@ impl Consensus {
             Some((meta, state)) => StateMachine::restored(snapshots.clone(), meta, state),
             None => StateMachine::new(snapshots.clone()),
         };
+        let events = state_machine.events();
+        let recovered = committed_before(&log, id).await?;
         let configured: BTreeMap<u64, SocketAddr> =
             config.members.iter().map(|member| (member.id.0, member.grpc)).collect();
         let network = Network::new(id.0, config.identity.clone(), configured.clone());
@@ -141,26 +152,51 @@ impl Consensus {
 
         let heard = Heard::default();
         let leadership = leadership::watch_leadership(&raft, heard.clone(), config.timing);
-        let batcher = Batcher::start(raft.clone(), feed.clone());
+        let (health, held_back) = (Health::default(), HeldBack::default());
+        let batcher = Batcher::start(raft.clone(), feed.clone(), health.clone(), held_back.clone());
         let peers = Peers::new(id, raft.clone(), Connections::new(config.identity.clone(), config.members.clone()));
+        let reads = Reads::start(id, raft.clone(), leadership.clone(), peers.clone());
+        let levels = Levels {
+            id,
+            raft: raft.clone(),
+            feed: feed.clone(),
+            leadership: leadership.clone(),
+            peers: peers.clone(),
+            batcher: batcher.clone(),
+            held_back,
+        };
         let proposer = Proposer::new(id, batcher, leadership.clone(), peers.clone());
         let membership = MembershipQueue::start(raft.clone(), leadership.clone(), config.timing);
         let handover = config.timing.election_max * HANDOVER_ELECTIONS;
         let yielding = leadership::yield_when_full(raft.clone(), log.disk_health(), leadership.clone(), handover);
+        let compacting = compact(raft.clone(), log.clone(), snapshots.clone());
         let background = CancellationToken::new();
+        runtime::spawn(background.clone().run_until_cancelled_owned(levels.run()));
+        let following = health.clone().follow(config.name.clone(), log.disk_health());
+        runtime::spawn(background.clone().run_until_cancelled_owned(following));
         runtime::spawn(background.clone().run_until_cancelled_owned(yielding));
-        runtime::spawn(background.clone().run_until_cancelled_owned(compact(
-            raft.clone(),
-            log.clone(),
-            snapshots.clone(),
-        )));
+        runtime::spawn(background.clone().run_until_cancelled_owned(compacting));
 
         let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard))
             .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES);
-        let _background = background.drop_guard();
-        let consensus =
-            Self { id, raft, log, proposer, peers, membership, feed, leadership, handover, configured, _background };
+        let consensus = Self {
+            id,
+            raft,
+            log,
+            proposer,
+            peers,
+            membership,
+            feed,
+            events,
+            reads,
+            health,
+            recovered,
+            leadership,
+            handover,
+            configured,
+            _background: background.drop_guard(),
+        };
         Ok((consensus, service))
     }
 
@@ -210,6 +246,27 @@ impl Consensus {
     /// The way out.
     pub fn feed(&self) -> StateFeed {
         self.feed.clone()
+    }
+
+    /// What each entry changed.
+    pub fn events(&self) -> EventLog {
+        self.events.clone()
+    }
+
+    /// What a linearizable read must see.
+    pub fn reads(&self) -> Reads {
+        self.reads.clone()
+    }
+
+    /// What the store says of itself.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// The index up to which this controller knew entries to be committed when it started: a state before it is older
+    /// than what was read here before.
+    pub fn recovered_at(&self) -> u64 {
+        self.recovered
     }
 
     /// Who leads.
@@ -305,6 +362,13 @@ async fn open_stores(config: &ConsensusConfig) -> Result<Stores, ConsensusError>
         Ok(Stores { log, snapshots, loaded })
     });
     opened.await.unwrap_or_else(|error| Err(ConsensusError::Start { id, why: error.to_string() }))
+}
+
+/// The index of the newest entry that this store knows to be committed.
+async fn committed_before(log: &LogStore, id: ControllerId) -> Result<u64, ConsensusError> {
+    let committed = log.clone().read_committed().await;
+    let committed = committed.map_err(|error| ConsensusError::Start { id, why: error.to_string() })?;
+    Ok(committed.map_or(0, |log_id| log_id.index()))
 }
 
 /// Makes the cluster, once in the life of this store. Every first member does it with the same members, which

@@ -105,7 +105,8 @@ pub(super) async fn yield_when_full(
     loop {
         let full = |health: &DiskHealth| matches!(health, DiskHealth::Full { .. });
         let leads = |now: &Leadership| now.leading;
-        if runtime::wait_for(&mut health, full).await.is_err() || runtime::wait_for(&mut leadership, leads).await.is_err()
+        if runtime::wait_for(&mut health, full).await.is_err()
+            || runtime::wait_for(&mut leadership, leads).await.is_err()
         {
             return;
         }

@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pontoon_core::{Command, Outcome, Rejected, Reply, Stamped, decode_outcome, encode_outcome};
+use pontoon_core::{Command, Outcome, Rejected, RejectedKind, Reply, Stamped, decode_outcome, encode_outcome};
 use pontoon_kit::Backoff;
 use pontoon_model::wire::WireError;
 use pontoon_model::{ControllerId, IdempotencyKey};
 use pontoon_proto::{ProposeReply, ProposeRequest};
-use rand::RngExt;
+use rand::Rng;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use super::batcher::ProposeHereError;
 use super::batcher::{Batcher, size_of};
+use super::encoded::Encoded;
 use super::leadership::{Leadership, until};
 use super::peers::Peers;
 use super::runtime;
@@ -24,6 +25,13 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One try: a leader that does not answer within it may be cut off, and another may lead by now.
 const ONE_TRY: Duration = Duration::from_secs(3);
+
+/// A busy leader is asked again for this long only: whoever waits longer keeps a connection and a place in memory from
+/// others, and can try again by itself.
+const BUSY_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long a command waits for the cluster's feature level: the leader looks every second whether all can read the next.
+const LEVEL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Between tries.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
@@ -52,6 +60,18 @@ pub enum ProposeError {
         /// Their size.
         bytes: usize,
     },
+    /// Not all controllers can read it yet; nothing was applied.
+    #[error("{reason}")]
+    NeedsLevel {
+        /// Who holds it back, in a sentence.
+        reason: String,
+    },
+    /// The leader's disk is full; nothing was applied.
+    #[error("{reason}")]
+    DiskFull {
+        /// Which disk and what to do, in a sentence.
+        reason: String,
+    },
     /// It cannot be sent, or the answer cannot be read.
     #[error("a command or its outcome cannot be encoded or decoded: {why}")]
     Encoding {
@@ -71,6 +91,8 @@ impl From<ProposeHereError> for ProposeError {
         match error {
             ProposeHereError::Busy => Self::Busy,
             ProposeHereError::TooLarge { commands, bytes } => Self::TooLarge { commands, bytes },
+            ProposeHereError::NeedsLevel { reason } => Self::NeedsLevel { reason },
+            ProposeHereError::DiskFull { reason } => Self::DiskFull { reason },
             ProposeHereError::Encoding { why } => Self::Encoding { why },
             ProposeHereError::Ended { why } => Self::Ended { why },
             ProposeHereError::NotLeader { .. } | ProposeHereError::Unsure { .. } => {
@@ -103,10 +125,49 @@ struct Shared {
 /// What one try came to.
 enum Tried {
     Done(Vec<Outcome>, u64),
-    /// Try again, perhaps elsewhere; the text says why.
-    Again(String, Option<ControllerId>),
+    /// Try again, perhaps elsewhere.
+    Again {
+        why: String,
+        elsewhere: Option<ControllerId>,
+        /// Whether it may have been applied.
+        unsure: bool,
+    },
     Busy,
+    NeedsLevel(String),
     Failed(ProposeError),
+}
+
+/// What is known while commands are tried.
+struct Trying {
+    deadline: Instant,
+    /// Since when the leader is busy, or wants a higher feature level.
+    refused_since: Option<Instant>,
+    backoff: Backoff,
+    hint: Option<ControllerId>,
+    /// What to say when time is up.
+    last: ProposeError,
+    /// Whether an earlier try may have been applied.
+    unsure: bool,
+}
+
+impl Trying {
+    fn start() -> Self {
+        Self {
+            deadline: Instant::now() + PATIENCE,
+            refused_since: None,
+            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
+            hint: None,
+            last: ProposeError::NoLeader { last: "none was found".to_owned() },
+            unsure: false,
+        }
+    }
+
+    /// Takes in a refusal that may pass within `patience`.
+    fn refused(&mut self, error: ProposeError, patience: Duration) -> Result<(), ProposeError> {
+        self.last = error;
+        let since = *self.refused_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= patience { Err(self.last.clone()) } else { Ok(()) }
+    }
 }
 
 impl Proposer {
@@ -119,9 +180,14 @@ impl Proposer {
         Self { shared: Arc::new(Shared { id, batcher, leadership, peers }) }
     }
 
+    /// A key for a command that this controller takes in now; the same for each try of it.
+    pub fn fresh_key(&self) -> IdempotencyKey {
+        self.shared.batcher.fresh_key()
+    }
+
     /// Proposes one command with a fresh key; returns its reply and the index of its entry.
     pub async fn propose(&self, command: Command) -> Result<(Reply, u64), ProposeError> {
-        let key = IdempotencyKey(runtime::rng().random());
+        let key = self.fresh_key();
         let (outcomes, index) = self.propose_stamped(vec![Stamped { key, command }]).await?;
         match outcomes.into_iter().next() {
             Some(outcome) => Ok((outcome?, index)),
@@ -132,15 +198,12 @@ impl Proposer {
     /// Proposes `commands` in one entry, with their keys: tried at this controller or the leader until one
     /// answers, for at most [`PATIENCE`]. A retry of a command that was applied gives its first outcome.
     pub async fn propose_stamped(&self, commands: Vec<Stamped>) -> Result<(Vec<Outcome>, u64), ProposeError> {
-        size_of(&commands).map_err(ProposeError::from)?;
-        let deadline = Instant::now() + PATIENCE;
-        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        let mut hint = None;
-        let mut last = "none was found".to_owned();
-        let mut busy = false;
+        let mut commands = commands.iter().map(Encoded::new).collect::<Result<Vec<_>, _>>()?;
+        size_of(&commands)?;
+        let mut trying = Trying::start();
         loop {
-            let Some(leader) = self.leader(hint.take(), deadline).await else {
-                return Err(if busy { ProposeError::Busy } else { ProposeError::NoLeader { last } });
+            let Some(leader) = self.leader(trying.hint.take(), trying.deadline).await else {
+                return Err(trying.last);
             };
             let tried = if leader == self.shared.id {
                 self.try_here(&commands).await
@@ -148,41 +211,74 @@ impl Proposer {
                 self.try_there(leader, &commands).await
             };
             match tried {
-                Tried::Done(outcomes, index) => return Ok((outcomes, index)),
+                Tried::Done(outcomes, index) => {
+                    let over = trying.unsure || Instant::now() >= trying.deadline;
+                    if over || !self.stamp_again(&mut commands, &outcomes, index) {
+                        return Ok((outcomes, index));
+                    }
+                    continue;
+                }
                 Tried::Failed(error) => return Err(error),
-                Tried::Busy => busy = true,
-                Tried::Again(why, elsewhere) => {
+                Tried::Busy => trying.refused(ProposeError::Busy, BUSY_PATIENCE)?,
+                Tried::NeedsLevel(reason) => trying.refused(ProposeError::NeedsLevel { reason }, LEVEL_PATIENCE)?,
+                Tried::Again { why, elsewhere, unsure } => {
                     tracing::debug!(%leader, %why, "commands are proposed again");
-                    (last, hint, busy) = (why, elsewhere.filter(|elsewhere| *elsewhere != leader), false);
+                    trying.unsure |= unsure;
+                    trying.refused_since = None;
+                    trying.hint = elsewhere.filter(|elsewhere| *elsewhere != leader);
+                    trying.last = ProposeError::NoLeader { last: why };
                 }
             }
-            let wait = backoff.wait_by(&mut runtime::rng());
-            if timeout_at(deadline, tokio::time::sleep(wait)).await.is_err() {
-                return Err(if busy { ProposeError::Busy } else { ProposeError::NoLeader { last } });
+            let wait = trying.backoff.wait_by(&mut runtime::rng());
+            if timeout_at(trying.deadline, tokio::time::sleep(wait)).await.is_err() {
+                return Err(trying.last);
             }
         }
     }
 
+    /// A command that is refused as too late although no earlier try can have been applied was only slow on its way: it
+    /// gets a key born now. The others keep theirs, so that they are answered as before.
+    fn stamp_again(&self, commands: &mut [Encoded], outcomes: &[Outcome], index: u64) -> bool {
+        let mut any = false;
+        for (command, outcome) in commands.iter_mut().zip(outcomes) {
+            let expired = outcome.as_ref().is_err_and(|rejected| rejected.kind == RejectedKind::Expired);
+            if expired && command.key().birth().is_some() {
+                *command = command.restamped(IdempotencyKey::born(index, runtime::rng().next_u64()));
+                any = true;
+            }
+        }
+        any
+    }
+
     /// Proposes `commands` in one entry if this controller leads; tried once.
     pub async fn propose_here(&self, commands: Vec<Stamped>) -> Result<(Vec<Outcome>, u64), ProposeHereError> {
+        let commands = commands.iter().map(Encoded::new).collect::<Result<Vec<_>, _>>();
+        let commands = commands.map_err(|error| ProposeHereError::Encoding { why: error.to_string() })?;
         self.shared.batcher.propose(commands).await
     }
 
     /// Answers another controller's request: what the `Peers.Propose` handler replies.
     pub async fn answer(&self, request: ProposeRequest) -> Result<ProposeReply, WireError> {
-        let commands = request.commands.iter().map(|bytes| Stamped::decode(bytes)).collect::<Result<_, _>>()?;
-        match self.propose_here(commands).await {
+        let commands = request.commands.into_iter().map(Encoded::check).collect::<Result<_, _>>()?;
+        let error = match self.shared.batcher.propose(commands).await {
             Ok((outcomes, index)) => {
                 let encode = |outcome| encode_outcome(outcome).map(Bytes::from);
-                Ok(ProposeReply::Applied { outcomes: outcomes.iter().map(encode).collect::<Result<_, _>>()?, index })
+                let outcomes = outcomes.iter().map(encode).collect::<Result<_, _>>()?;
+                return Ok(ProposeReply::Applied { outcomes, index });
             }
-            // Also when the fate is unsure: the asker tries again with the same keys.
-            Err(ProposeHereError::NotLeader { leader } | ProposeHereError::Unsure { leader }) => {
-                Ok(ProposeReply::NotLeader { leader })
-            }
-            Err(ProposeHereError::Ended { .. }) => Ok(ProposeReply::NotLeader { leader: None }),
-            Err(error) => Ok(ProposeReply::Busy { reason: error.to_string() }),
-        }
+            Err(error) => error,
+        };
+        let reason = error.to_string();
+        Ok(match error {
+            ProposeHereError::NotLeader { leader } => ProposeReply::NotLeader { leader },
+            ProposeHereError::Unsure { leader } => ProposeReply::Unsure { leader },
+            // Some of what ends when the consensus does was on its way.
+            ProposeHereError::Ended { .. } => ProposeReply::Unsure { leader: None },
+            ProposeHereError::Busy => ProposeReply::Busy { reason },
+            ProposeHereError::NeedsLevel { reason } => ProposeReply::NeedsLevel { reason },
+            ProposeHereError::DiskFull { reason } => ProposeReply::DiskFull { reason },
+            ProposeHereError::TooLarge { .. } | ProposeHereError::Encoding { .. } => ProposeReply::Refused { reason },
+        })
     }
 
     async fn leader(&self, hint: Option<ControllerId>, deadline: Instant) -> Option<ControllerId> {
@@ -193,36 +289,40 @@ impl Proposer {
         timeout_at(deadline, until(&mut leadership, |now| now.leader)).await.ok()?
     }
 
-    async fn try_here(&self, commands: &[Stamped]) -> Tried {
-        match timeout(ONE_TRY, self.propose_here(commands.to_vec())).await {
+    async fn try_here(&self, commands: &[Encoded]) -> Tried {
+        match timeout(ONE_TRY, self.shared.batcher.propose(commands.to_vec())).await {
             Ok(Ok((outcomes, index))) => Tried::Done(outcomes, index),
             Ok(Err(error)) => match error {
-                ProposeHereError::NotLeader { leader } | ProposeHereError::Unsure { leader } => {
-                    Tried::Again(error.to_string(), leader)
+                ProposeHereError::NotLeader { leader } => {
+                    Tried::Again { why: error.to_string(), elsewhere: leader, unsure: false }
+                }
+                ProposeHereError::Unsure { leader } => {
+                    Tried::Again { why: error.to_string(), elsewhere: leader, unsure: true }
                 }
                 ProposeHereError::Busy => Tried::Busy,
+                ProposeHereError::NeedsLevel { reason } => Tried::NeedsLevel(reason),
                 error => Tried::Failed(error.into()),
             },
-            Err(_) => Tried::Again("this controller leads and does not reach a majority".to_owned(), None),
+            Err(_) => {
+                let why = "this controller leads and does not reach a majority".to_owned();
+                Tried::Again { why, elsewhere: None, unsure: true }
+            }
         }
     }
 
-    async fn try_there(&self, leader: ControllerId, commands: &[Stamped]) -> Tried {
-        let encoded = commands.iter().map(|command| command.encode().map(Bytes::from)).collect();
-        let request = match encoded {
-            Ok(commands) => ProposeRequest { commands },
-            Err(error) => return Tried::Failed(error.into()),
-        };
+    async fn try_there(&self, leader: ControllerId, commands: &[Encoded]) -> Tried {
+        let request = ProposeRequest { commands: commands.iter().map(|command| command.bytes().clone()).collect() };
+        let again = |why, unsure| Tried::Again { why, elsewhere: None, unsure };
         let mut client = match self.shared.peers.reach(leader) {
             Ok(peer) => peer.client(),
-            Err(why) => return Tried::Again(why, None),
+            Err(why) => return again(why, false),
         };
         match timeout(ONE_TRY, client.propose(request)).await {
             Ok(Ok(reply)) => understand(reply.into_inner()),
-            Ok(Err(status)) => Tried::Again(format!("{leader}: {}", status.message()), None),
+            Ok(Err(status)) => again(format!("{leader}: {}", status.message()), true),
             Err(_) => {
                 self.shared.peers.forget(leader);
-                Tried::Again(format!("{leader} does not answer"), None)
+                again(format!("{leader} does not answer"), true)
             }
         }
     }
@@ -236,7 +336,16 @@ fn understand(reply: ProposeReply) -> Tried {
                 Err(error) => Tried::Failed(error.into()),
             }
         }
-        ProposeReply::NotLeader { leader } => Tried::Again("the one asked does not lead".to_owned(), leader),
+        ProposeReply::NotLeader { leader } => {
+            Tried::Again { why: "the one asked does not lead".to_owned(), elsewhere: leader, unsure: false }
+        }
+        ProposeReply::Unsure { leader } => {
+            let why = "the leader changed while the commands were under way".to_owned();
+            Tried::Again { why, elsewhere: leader, unsure: true }
+        }
         ProposeReply::Busy { .. } => Tried::Busy,
+        ProposeReply::NeedsLevel { reason } => Tried::NeedsLevel(reason),
+        ProposeReply::DiskFull { reason } => Tried::Failed(ProposeError::DiskFull { reason }),
+        ProposeReply::Refused { reason } => Tried::Failed(ProposeError::Encoding { why: reason }),
     }
 }

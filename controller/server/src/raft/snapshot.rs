@@ -335,7 +335,8 @@ fn write(path: &Path, meta: &SnapshotMeta, state: &State) -> Result<(), Snapshot
     let io = |source| SnapshotError::Io { doing: "write", path: path.to_owned(), source };
     let contents = |source| SnapshotError::Contents { path: path.to_owned(), source };
     let mut file = BufWriter::new(SyncedInSlices { file: File::create_new(path).map_err(io)?, since: 0 });
-    let header = wire::encode(&SnapshotHeader { id: runtime::rng().next_u64(), meta: meta.into() }).map_err(contents)?;
+    let header =
+        wire::encode(&SnapshotHeader { id: runtime::rng().next_u64(), meta: meta.into() }).map_err(contents)?;
     file.write_all(&header).map_err(io)?;
     let mut rows = 0;
     for record in state.to_records() {

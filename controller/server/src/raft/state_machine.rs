@@ -10,6 +10,7 @@ use pontoon_core::State;
 use pontoon_model::wire::WireError;
 use tokio::sync::watch;
 
+use super::events::{EventLog, HeldEvent};
 use super::runtime;
 use super::snapshot::{SnapshotFile, SnapshotStore};
 use super::types::{Applied, Entry, EntryBytes, LogId, SnapshotMeta, StoredMembership, TypeConfig};
@@ -66,21 +67,37 @@ pub struct StateMachine {
     applied: Option<LogId>,
     membership: StoredMembership,
     newest: watch::Sender<Arc<State>>,
+    events: EventLog,
+    /// Of the batch that is being applied.
+    changed: Vec<HeldEvent>,
 }
 
 impl StateMachine {
     /// An empty state; openraft installs the stored snapshot and applies the committed log on top.
     pub fn new(store: Arc<SnapshotStore>) -> (Self, StateFeed) {
         let (newest, receiver) = watch::channel(Arc::new(State::default()));
-        let membership = StoredMembership::default();
-        (Self { store, state: State::default(), applied: None, membership, newest }, StateFeed { newest: receiver })
+        let machine = Self {
+            store,
+            state: State::default(),
+            applied: None,
+            membership: StoredMembership::default(),
+            newest,
+            events: EventLog::default(),
+            changed: Vec::new(),
+        };
+        (machine, StateFeed { newest: receiver })
+    }
+
+    /// Where each entry's changes are to be had.
+    pub fn events(&self) -> EventLog {
+        self.events.clone()
     }
 
     /// Begins with what the stored snapshot holds; openraft applies the committed log on top.
     pub fn restored(store: Arc<SnapshotStore>, meta: SnapshotMeta, state: State) -> (Self, StateFeed) {
-        let (mut machine, feed) = Self::new(store);
         #[cfg(test)]
         super::simulation::installed(&meta, &state);
+        let (mut machine, feed) = Self::new(store);
         machine.state = state;
         machine.applied = meta.last_log_id;
         machine.membership = meta.last_membership;
@@ -93,17 +110,26 @@ impl StateMachine {
         let seen = entry.clone();
         let index = entry.log_id.index();
         let applied = match entry.payload {
-            EntryPayload::Blank => Applied::default(),
+            EntryPayload::Blank => {
+                self.state.skip(index);
+                Applied::default()
+            }
             EntryPayload::Membership(membership) => {
+                self.state.skip(index);
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
                 Applied::default()
             }
             EntryPayload::Normal(EntryBytes(bytes)) => {
                 let entry = pontoon_core::Entry::decode(&bytes).map_err(|source| match source {
-                    WireError::TooNew { .. } => ApplyError::TooNew { index, source },
+                    WireError::TooNew { .. } | WireError::LevelTooNew { .. } => ApplyError::TooNew { index, source },
                     _ => ApplyError::Damaged { index, source },
                 })?;
-                Applied { outcomes: self.state.apply(index, &entry) }
+                let outcomes = self.state.apply(index, &entry);
+                let changes = self.state.take_changes();
+                if !changes.is_empty() {
+                    self.changed.push(HeldEvent::new(index, self.state.time(), changes));
+                }
+                Applied { outcomes }
             }
         };
         self.applied = Some(entry.log_id);
@@ -112,10 +138,11 @@ impl StateMachine {
         Ok(applied)
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         if self.state.index() > self.newest.borrow().index() {
             self.newest.send_replace(Arc::new(self.state.clone()));
         }
+        self.events.add(std::mem::take(&mut self.changed), self.state.index());
     }
 }
 
@@ -175,6 +202,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.state = state;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
+        self.events.restart(self.state.index());
         #[cfg(test)]
         super::simulation::installed(meta, &self.state);
         self.publish();
@@ -183,10 +211,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
         let store = self.store.clone();
-        let current = runtime::blocking(move || store.current())
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)?;
+        let current =
+            runtime::blocking(move || store.current()).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         Ok(current.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
 }

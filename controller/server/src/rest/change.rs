@@ -1,18 +1,15 @@
 //! Proposing what a request asks for, and answering it.
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use pontoon_api::Changed;
 use pontoon_core::{Command, Outcome, Reply, Stamped};
-use pontoon_model::IdempotencyKey;
 use serde::Serialize;
 
 use super::Api;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Json, Key};
-
-/// The Raft index of a change: reads with `?at_index=` of it see the change.
-const INDEX_HEADER: HeaderName = HeaderName::from_static("pontoon-index");
+use super::seen::INDEX_HEADER;
 
 /// An answer to a change, with its index in a header.
 pub(super) struct Applied<T> {
@@ -38,8 +35,11 @@ impl Api {
 
     /// Proposes commands in one entry: each is applied or rejected for itself.
     pub(super) async fn propose_all(&self, key: Key, commands: Vec<Command>) -> ApiResult<(Vec<Outcome>, u64)> {
-        let stamp = |(n, command)| Stamped { key: IdempotencyKey(key.0.0.wrapping_add(n)), command };
-        let stamped = (0_u128..).zip(commands).map(stamp).collect();
+        let stamp = |(n, command)| {
+            let key = key.of_item(n).unwrap_or_else(|| self.proposer.fresh_key());
+            Stamped { key, command }
+        };
+        let stamped = (0..).zip(commands).map(stamp).collect();
         Ok(self.proposer.propose_stamped(stamped).await?)
     }
 

@@ -2,14 +2,18 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::{Method, StatusCode, Uri};
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, Method, StatusCode, Uri};
 use pontoon_api::{ErrorBody, ErrorCode, ErrorDetail};
 use pontoon_core::{Rejected, RejectedKind};
 
 use crate::blobs::{BlobError, FetchError, ReplicateError};
-use crate::raft::ProposeError;
+use crate::raft::{ProposeError, ReadError};
 use crate::sessions::LogError;
 use crate::source::SourceError;
+
+/// When to try again: an election takes a second, and a full queue drains in less.
+const RETRY_AFTER_SECONDS: &str = "1";
 
 /// A refusal.
 #[derive(Debug)]
@@ -44,6 +48,10 @@ impl ApiError {
         Self::new(ErrorCode::Unavailable, message)
     }
 
+    pub(super) fn busy(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Busy, message)
+    }
+
     /// A fault of ours: its cause goes to the log, not to the user.
     pub(super) fn internal(error: &dyn std::error::Error) -> Self {
         let mut chain = error.to_string();
@@ -59,8 +67,13 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, Json(ErrorBody { error: self.0 })).into_response()
+        let code = self.0.code;
+        let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut answer = (status, Json(ErrorBody { error: self.0 })).into_response();
+        if matches!(code, ErrorCode::Unavailable | ErrorCode::Busy) {
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        }
+        answer
     }
 }
 
@@ -70,6 +83,9 @@ impl From<Rejected> for ApiError {
             RejectedKind::NotFound => ErrorCode::NotFound,
             RejectedKind::Conflict => ErrorCode::Conflict,
             RejectedKind::Invalid => ErrorCode::Invalid,
+            RejectedKind::Expired => ErrorCode::Expired,
+            RejectedKind::Busy => ErrorCode::Busy,
+            RejectedKind::NeedsLevel => ErrorCode::Conflict,
         };
         Self::new(code, rejected.message)
     }
@@ -83,9 +99,25 @@ impl From<ProposeError> for ApiError {
                 Self::new(ErrorCode::TooLarge, format!("the change was not made: {error}; split it"))
             }
             ProposeError::Encoding { .. } => Self::internal(&error),
-            ProposeError::NoLeader { .. } | ProposeError::Busy | ProposeError::Ended { .. } => {
-                Self::unavailable(format!("the change was not made: {error}; try again"))
+            ProposeError::Busy => Self::busy(format!("the change was not made: {error}")),
+            ProposeError::DiskFull { .. } => {
+                Self::new(ErrorCode::DiskFull, format!("the change was not made: {error}"))
             }
+            ProposeError::NeedsLevel { .. } => {
+                Self::new(ErrorCode::Conflict, format!("the change was not made: {error}"))
+            }
+            ProposeError::NoLeader { .. } | ProposeError::Ended { .. } => {
+                Self::unavailable(format!("it is not known that the change was made: {error}; look, or try again"))
+            }
+        }
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NoLeader { .. } => Self::unavailable(error.to_string()),
+            ReadError::Busy => Self::busy(error.to_string()),
         }
     }
 }

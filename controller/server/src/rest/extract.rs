@@ -11,12 +11,13 @@ use http::StatusCode;
 use http::request::Parts;
 use pontoon_api::ErrorCode;
 use pontoon_core::State;
-use pontoon_model::IdempotencyKey;
+use pontoon_model::{Digest, IdempotencyKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Api;
 use super::error::{ApiError, ApiResult};
+use super::seen::Seen;
 use crate::raft::StateFeed;
 
 /// How long a read waits for the index it asks for: longer than an election.
@@ -90,21 +91,36 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// The state, at least as new as `?at_index=N` asks for.
+/// The state, as new as `?consistency=` and `?at_index=N` ask for.
 pub(super) struct Snapshot(pub(super) Arc<State>);
 
 #[derive(serde::Deserialize)]
-struct AtIndex {
+struct HowNew {
     #[serde(default)]
     at_index: u64,
+    consistency: Option<String>,
 }
 
 impl FromRequestParts<Api> for Snapshot {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> ApiResult<Self> {
-        let Query(AtIndex { at_index }) = Query::from_request_parts(parts, api).await?;
-        state_at(&api.feed, at_index).await.map(Self)
+        let Query(HowNew { at_index, consistency }) = Query::from_request_parts(parts, api).await?;
+        // Never older than what this controller knew to be committed when it started.
+        let mut index = at_index.max(api.consensus.recovered_at());
+        match consistency.as_deref() {
+            None | Some("stale") => {}
+            Some("linearizable") => index = index.max(api.consensus.reads().index().await?),
+            Some(other) => {
+                let message = format!("consistency {other:?} is not known: use stale or linearizable");
+                return Err(ApiError::invalid(message));
+            }
+        }
+        let state = state_at(&api.feed, index).await?;
+        if let Some(seen) = parts.extensions.get::<Seen>() {
+            seen.note(state.index());
+        }
+        Ok(Self(state))
     }
 }
 
@@ -127,20 +143,29 @@ pub(super) async fn state_at(feed: &StateFeed, index: u64) -> ApiResult<Arc<Stat
     }
 }
 
-/// `Idempotency-Key`: a UUID or 32 hexadecimal digits; drawn here if absent.
+/// `Idempotency-Key`: a UUID or 32 hexadecimal digits, if the client sends one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Key(pub(super) IdempotencyKey);
+pub(super) struct Key(Option<u128>);
+
+impl Key {
+    /// The key of the `n`th command of the request; none if the client sent none.
+    pub(super) fn of_item(self, n: u32) -> Option<IdempotencyKey> {
+        let given = self.0?;
+        // Hashed, so that keys that a client counts up do not run into one another.
+        let digest = Digest::of(&[&given.to_be_bytes()[..], &n.to_be_bytes()[..]].concat());
+        let hash = digest.0.first_chunk().map(|bytes| u128::from_le_bytes(*bytes))?;
+        Some(IdempotencyKey::of_client(hash))
+    }
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Key {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Self> {
-        let Some(header) = parts.headers.get("idempotency-key") else {
-            return Ok(Self(IdempotencyKey(rand::random())));
-        };
+        let Some(header) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
         let digits: String = header.to_str().unwrap_or_default().chars().filter(|c| *c != '-').collect();
         let key = (digits.len() == 32).then(|| u128::from_str_radix(&digits, 16).ok()).flatten();
-        key.map(|key| Self(IdempotencyKey(key)))
+        key.map(|key| Self(Some(key)))
             .ok_or_else(|| ApiError::invalid("Idempotency-Key must be a UUID or 32 hexadecimal digits"))
     }
 }

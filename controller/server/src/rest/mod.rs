@@ -7,11 +7,17 @@ mod change;
 mod convert;
 mod env;
 mod error;
+mod event_rows;
+mod events;
 mod extract;
 mod labels;
+mod limits;
 mod logs;
 mod machines;
+#[cfg(feature = "next-level")]
+mod next_level;
 mod releases;
+mod seen;
 mod servos;
 mod source;
 mod status;
@@ -26,7 +32,7 @@ use axum::routing::{get, patch, post, put};
 use axum::{Router, middleware};
 use pontoon_kit::CancellationToken;
 use pontoon_model::ControllerName;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::blobs::{BlobStore, Fetcher, Replicator};
 use crate::leader::Waiting;
@@ -34,11 +40,10 @@ use crate::raft::{Consensus, Leadership, Proposer, StateFeed};
 use crate::sessions::{Heard, Logs};
 
 pub use auth::{MIN_TOKEN, TokenHash};
+pub use limits::Limits;
 
 /// Largest JSON body: an environment of 128 KiB, every character escaped.
 const MAX_JSON: usize = 1024 * 1024;
-/// Uploads taken at the same time: each may hold 256 MiB of disk and a core for its inspection.
-const MAX_UPLOADS: usize = 4;
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -67,17 +72,10 @@ pub struct Api {
     pub heard: Heard,
     /// What apps wait for.
     pub waiting: Waiting,
-    /// Bounds the uploads taken at the same time.
-    pub uploads: Arc<Semaphore>,
+    /// Bounds what is under way at the same time.
+    pub limits: Limits,
     /// Ends streams.
     pub shutdown: CancellationToken,
-}
-
-impl Api {
-    /// As many uploads at a time as a controller takes.
-    pub fn upload_permits() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(MAX_UPLOADS))
-    }
 }
 
 /// All routes.
@@ -100,10 +98,13 @@ pub fn router(api: Api) -> Router {
         .route("/servos/{servo}", get(servos::show).delete(servos::end))
         .route("/servos/{servo}/log", get(logs::servo))
         .route("/logs", get(logs::app));
+    #[cfg(feature = "next-level")]
+    let app = app.route("/note", get(next_level::show).put(next_level::change));
     let version1 = Router::new()
         .route("/status", get(status::show))
         .route("/apps", get(apps::list).post(apps::create))
         .nest("/apps/{app}", app)
+        .route("/events", get(events::follow))
         .route("/labels", patch(labels::change_many))
         .route("/hosts", get(machines::hosts))
         .route("/controllers", get(machines::controllers))
@@ -114,6 +115,8 @@ pub fn router(api: Api) -> Router {
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(MAX_JSON))
+        .layer(middleware::from_fn(seen::show))
+        .layer(middleware::from_fn_with_state(api.clone(), limits::check))
         .layer(middleware::from_fn_with_state(api.clone(), auth::check))
         .with_state(api)
 }

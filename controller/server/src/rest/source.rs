@@ -46,9 +46,10 @@ async fn take(api: &Api, app: &AppName, headers: &HeaderMap, stream: &mut BodyDa
         return Err(BlobError::TooLarge { limit: MAX_COMPRESSED }.into());
     }
     let _permit = api
+        .limits
         .uploads
         .try_acquire()
-        .map_err(|_| ApiError::unavailable("this controller is taking as many uploads as it can; try again soon"))?;
+        .map_err(|_| ApiError::busy("this controller is taking as many uploads as it can; try again soon"))?;
     let mut incoming = api.store.begin(MAX_COMPRESSED).await?;
     while let Some(bytes) = timeout(IDLE, stream.next()).await.map_err(|_| broken("nothing came for 30 s"))? {
         incoming.write(&bytes.map_err(|error| broken(&error.to_string()))?).await?;

@@ -30,6 +30,7 @@ pub(super) async fn show(Context(api): Context<Api>, Snapshot(state): Snapshot) 
         apps: count(state.apps().count()),
         servos_ready: count(state.servos().filter(|servo| servo.status == ServoStatus::Ready).count()),
         servos: count(state.servos().count()),
+        feature_level: state.feature_level(),
         base_domain: state.settings().base_domain.clone(),
         problems,
     })

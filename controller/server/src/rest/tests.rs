@@ -23,6 +23,7 @@ const ELECTED: Duration = Duration::from_secs(20);
 
 struct Fixture {
     app: Router,
+    api: Api,
     folder: tempfile::TempDir,
     shutdown: CancellationToken,
 }
@@ -61,11 +62,11 @@ impl Fixture {
             logs: Logs::new(AgentDirectory::default(), peers),
             heard: Heard::default(),
             waiting: Waiting::default(),
-            uploads: Api::upload_permits(),
+            limits: Limits::default(),
             shutdown: CancellationToken::new(),
         };
         let shutdown = api.shutdown.clone();
-        Self { app: router(api), folder, shutdown }
+        Self { app: router(api.clone()), api, folder, shutdown }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Bytes) {
@@ -330,4 +331,183 @@ async fn an_app_without_servos_has_an_empty_log() {
         )
         .await;
     assert_eq!((status, body.len()), (StatusCode::OK, 0));
+}
+
+impl Fixture {
+    async fn answer(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> axum::response::Response {
+        let mut request = Request::builder().method(method).uri(path).header(AUTHORIZATION, format!("Bearer {TOKEN}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    async fn label(&self, value: &str) -> u64 {
+        let body = json!({"set": {"team": value}});
+        self.call(Method::PATCH, "/v1/apps/site/labels", body).await.1["index"].as_u64().expect("an index")
+    }
+}
+
+fn header<'a>(answer: &'a axum::response::Response, name: &str) -> Option<&'a str> {
+    answer.headers().get(name).map(|value| value.to_str().unwrap())
+}
+
+#[tokio::test]
+async fn reads_say_which_index_they_saw_and_take_a_consistency() {
+    let api = Fixture::start().await;
+    api.call(Method::POST, "/v1/apps", json!({"name": "site"})).await;
+    let index = api.label("blue").await;
+    for path in ["/v1/apps/site/labels", "/v1/apps", "/v1/status", "/v1/hosts", "/v1/apps/nope"] {
+        for query in ["", "?consistency=stale", "?consistency=linearizable"] {
+            let answer = api.answer(Method::GET, &format!("{path}{query}"), &[]).await;
+            let seen: u64 = header(&answer, "pontoon-index").expect(path).parse().unwrap();
+            assert!(seen >= index, "{path}{query}: {seen}");
+        }
+    }
+    let refused = api.call(Method::GET, "/v1/apps?consistency=perfect", None).await;
+    let said = refused.1["error"]["message"].as_str().unwrap();
+    assert!(code(&refused) == (400, "invalid") && said.contains("stale") && said.contains("linearizable"), "{said}");
+}
+
+#[tokio::test]
+async fn without_a_leader_stale_reads_go_on_and_the_rest_is_told_to_try_again() {
+    let api = Fixture::start().await;
+    api.call(Method::POST, "/v1/apps", json!({"name": "site"})).await;
+    api.api.consensus.shutdown().await;
+    assert_eq!(api.answer(Method::GET, "/v1/apps/site", &[]).await.status(), StatusCode::OK);
+    let refused = api.answer(Method::GET, "/v1/apps/site?consistency=linearizable", &[]).await;
+    assert_eq!((refused.status().as_u16(), header(&refused, "retry-after")), (503, Some("1")));
+    let body = refused.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&body).contains("consistency=stale"), "{body:?}");
+}
+
+#[tokio::test]
+async fn what_would_overload_is_refused_at_once_and_stale_reads_go_on() {
+    let api = Fixture::start().await;
+    let all = api.api.limits.changes.clone().acquire_many_owned(2_048).await.unwrap();
+    let refused = api.answer(Method::POST, "/v1/apps/site/restart", &[]).await;
+    assert_eq!((refused.status().as_u16(), header(&refused, "retry-after")), (503, Some("1")));
+    assert_eq!(api.answer(Method::GET, "/v1/apps", &[]).await.status(), StatusCode::OK);
+    drop(all);
+    assert_eq!(api.answer(Method::POST, "/v1/apps/site/restart", &[]).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_changes_and_nothing_else() {
+    let api = Fixture::start().await;
+    api.api.consensus.health().set_disk_full(Some("the disk of /var/lib/pontoon is full".to_owned()));
+    let refused = api.call(Method::POST, "/v1/apps", json!({"name": "site"})).await;
+    assert_eq!(code(&refused), (507, "disk_full"));
+    assert!(refused.1["error"]["message"].as_str().unwrap().contains("/var/lib/pontoon is full"), "{refused:?}");
+    assert_eq!(api.call(Method::GET, "/v1/apps", None).await.0, 200);
+    api.api.consensus.health().set_disk_full(None);
+    assert_eq!(api.call(Method::POST, "/v1/apps", json!({"name": "site"})).await.0, 200);
+}
+
+/// A client of the events, that has read so much.
+struct Events {
+    body: Body,
+    text: String,
+}
+
+impl Events {
+    async fn open(api: &Fixture, query: &str, headers: &[(&str, &str)]) -> Self {
+        let answer = api.answer(Method::GET, &format!("/v1/events{query}"), headers).await;
+        assert_eq!((answer.status(), header(&answer, "content-type")), (StatusCode::OK, Some("text/event-stream")));
+        Self { body: answer.into_body(), text: String::new() }
+    }
+
+    /// The next event: its id, its name, its data.
+    async fn next(&mut self) -> (Option<u64>, String, Value) {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+                let id = field("id: ").map(|id| id.parse().unwrap());
+                let found = field("event: ").map(|name| (id, name, field("data: ").unwrap()));
+                self.text = rest.to_owned();
+                if let Some((id, name, data)) = found {
+                    return (id, name, serde_json::from_str(&data).unwrap());
+                }
+                continue;
+            }
+            let frame = tokio::time::timeout(ELECTED, self.body.frame()).await.expect("an event").unwrap().unwrap();
+            self.text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn events_tell_every_change_in_order_and_go_on_after_an_index() {
+    let api = Fixture::start().await;
+    api.call(Method::POST, "/v1/apps", json!({"name": "site"})).await;
+    api.call(Method::PATCH, "/v1/apps/site/env", json!({"set": {"SECRET": "hush"}})).await;
+    let first = api.label("a").await;
+
+    let mut now = Events::open(&api, "", &[]).await;
+    let (id, name, data) = now.next().await;
+    assert_eq!((id, name.as_str(), &data["index"]), (Some(first), "start", &json!(first)));
+    let second = api.label("b").await;
+    let (id, name, data) = now.next().await;
+    assert_eq!((id, name.as_str()), (Some(second), "change"));
+    assert_eq!((&data["index"], data["time"].is_u64()), (&json!(second), true));
+    let row = &data["changes"][0]["row"];
+    assert_eq!((&data["changes"][0]["table"], &data["changes"][0]["key"]), (&json!("apps"), &json!("site")));
+    assert_eq!((&row["name"], &row["labels"]), (&json!("site"), &json!({"team": "b"})));
+    assert!(!data.to_string().contains("hush"), "never an environment value: {data}");
+
+    // A list is one entry, and one event.
+    api.call(Method::POST, "/v1/apps", json!({"name": "other"})).await;
+    let items = json!([{"app": "other", "set": {"x": "1"}}, {"app": "site", "set": {"x": "1"}}]);
+    let third = api.call(Method::PATCH, "/v1/labels", items).await.1[0]["index"].as_u64().unwrap();
+    api.call(Method::DELETE, "/v1/apps/other", None).await;
+    let mut resumed = Events::open(&api, "?from=1", &[("Last-Event-ID", &second.to_string())]).await;
+    assert_eq!(resumed.next().await.2["changes"][0]["key"], "other");
+    let (id, _, data) = resumed.next().await;
+    assert_eq!((id, data["changes"].as_array().unwrap().len()), (Some(third), 2), "{data}");
+    assert_eq!(resumed.next().await.2["changes"], json!([{"table": "apps", "key": "other", "row": null}]));
+
+    // From the very beginning: all indexes rise, and every one from before is there.
+    let mut whole = Events::open(&api, "?from=0", &[]).await;
+    let mut indexes = Vec::new();
+    while indexes.last() != Some(&third) {
+        indexes.push(whole.next().await.0.unwrap());
+    }
+    assert!(indexes.is_sorted_by(|a, b| a < b) && indexes.contains(&first) && indexes.contains(&second), "{indexes:?}");
+
+    // An index that is not reached yet is waited for.
+    let ahead = third + 3;
+    let mut later = Events::open(&api, &format!("?from={ahead}"), &[]).await;
+    let mut last = 0;
+    while last <= ahead {
+        last = api.label(&format!("later-{last}")).await;
+    }
+    assert!(later.next().await.0.unwrap() > ahead);
+
+    assert_eq!(
+        api.answer(Method::GET, "/v1/events", &[("Last-Event-ID", "x")]).await.status(),
+        StatusCode::BAD_REQUEST
+    );
+    api.shutdown.cancel();
+    assert!(
+        tokio::time::timeout(ELECTED, now.body.collect()).await.is_ok(),
+        "a controller that stops ends its streams"
+    );
+}
+
+#[tokio::test]
+async fn events_that_are_no_longer_held_are_said_to_be() {
+    let api = Fixture::start().await;
+    api.call(Method::POST, "/v1/apps", json!({"name": "site"})).await;
+    let first = api.label("first").await;
+    let second = api.label("second").await;
+    let mut slow = Events::open(&api, &format!("?from={first}"), &[]).await;
+    api.api.consensus.events().forget_before_now();
+    let (id, name, data) = slow.next().await;
+    assert_eq!((id, name.as_str()), (None, "compacted"));
+    let oldest = data["oldest"].as_u64().unwrap();
+    assert_eq!(oldest, second);
+    let refused = api.answer(Method::GET, &format!("/v1/events?from={first}"), &[]).await;
+    assert_eq!((refused.status(), header(&refused, "pontoon-oldest")), (StatusCode::GONE, Some(&*oldest.to_string())));
+    let next = api.label("next").await;
+    assert_eq!(Events::open(&api, &format!("?from={oldest}"), &[]).await.next().await.0, Some(next));
 }

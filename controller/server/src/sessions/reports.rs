@@ -88,7 +88,7 @@ impl Reports {
         let builds = builds
             .into_iter()
             .map(|(build, outcome)| Command::from(command::ReportBuild { host: host.clone(), build, outcome }));
-        servos.chain(builds).map(|command| Stamped { key: IdempotencyKey(rand::random()), command }).collect()
+        servos.chain(builds).map(|command| Stamped { key: IdempotencyKey::born(0, rand::random()), command }).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {

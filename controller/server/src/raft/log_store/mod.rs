@@ -24,7 +24,6 @@ use std::fs;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -134,7 +133,6 @@ struct Shared {
     identity: Mutex<IdentityRecord>,
     /// None once closed.
     disk: Mutex<Option<Arc<dyn Disk>>>,
-    unsure: AtomicBool,
     health: watch::Receiver<DiskHealth>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -203,14 +201,6 @@ impl LogStore {
     ) -> Result<(Self, Writer), LogError> {
         let recovered = recovery::recover(disk.as_ref(), home.id, home.identity.is_some(), covered);
         let recovered = recovered.map_err(|loss| home.refused(loss))?;
-        let unsure = recovered.mark.unsure;
-        if unsure {
-            tracing::warn!(
-                path = %home.path().display(),
-                "one half of the Raft log's watermark is unreadable: the end of the log may be lost, so this \
-                 controller does not vote until it has heard a leader"
-            );
-        }
         let window = Arc::new(Mutex::new(recovered.window));
         let (queue, receiver) = mpsc::channel(QUEUE);
         let room = Room::new();
@@ -224,7 +214,6 @@ impl LogStore {
             vote: Mutex::new(recovered.vote),
             committed: Mutex::new(recovered.committed),
             identity: Mutex::new(identity),
-            unsure: AtomicBool::new(unsure),
             health,
             disk: Mutex::new(Some(disk)),
             thread: Mutex::new(None),
@@ -256,19 +245,6 @@ impl LogStore {
             marked.save(folder).map_err(identity_error)?;
         }
         *identity = marked;
-        Ok(())
-    }
-
-    /// Whether the end of the log may be lost: one half of the watermark was unreadable, which a write cut short
-    /// or damage leaves behind. It holds over restarts until [`LogStore::mark_sure`].
-    pub fn is_unsure(&self) -> bool {
-        self.shared.unsure.load(Ordering::Acquire)
-    }
-
-    /// A leader was heard, whose log is what counts: nothing is unsure any more.
-    pub async fn mark_sure(&self) -> io::Result<()> {
-        self.write(|done| Operation::Sure { done }).await?;
-        self.shared.unsure.store(false, Ordering::Release);
         Ok(())
     }
 

@@ -392,7 +392,6 @@ fn golden_bytes_of_what_is_stored() {
         last: Some(log_id(3, 258)),
         vote: Some(vote(3)),
         purged: Some(log_id(2, 200)),
-        unsure: true,
     };
     let all = [
         hex(wire::encode(&IdentityRecord { initialized: true, ..IdentityRecord::new(ID) }).unwrap()),

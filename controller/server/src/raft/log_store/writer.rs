@@ -68,10 +68,6 @@ pub(in crate::raft) enum Operation {
     },
     /// Written with the next group, without a sync of its own.
     Committed(Option<LogId>),
-    /// The watermark is unsure no longer.
-    Sure {
-        done: Answer,
-    },
     Stop,
 }
 
@@ -337,9 +333,7 @@ impl Writer {
             }
             count += 1;
         }
-        let presses = |operation: &Operation| {
-            matches!(operation, Operation::Vote { .. } | Operation::Truncate { .. } | Operation::Sure { .. })
-        };
+        let presses = |operation: &Operation| matches!(operation, Operation::Vote { .. } | Operation::Truncate { .. });
         let Some(last) = self.taken.iter().skip(count).rposition(presses) else { return count };
         let upto = count + last + 1;
         let more: usize = self.taken.iter().take(upto).skip(count).map(Operation::bytes).sum();
@@ -399,10 +393,6 @@ impl Writer {
             }
             Operation::Committed(Some(id)) => group.batch.put(COMMITTED, wire::encode(&LogIdRecord::from(&id))?),
             Operation::Committed(None) => group.batch.remove(COMMITTED),
-            Operation::Sure { done } => {
-                group.waiting.push(Waiting::Other(done));
-                group.mark.unsure = false;
-            }
             Operation::Truncate { done, .. } => group.waiting.push(Waiting::Other(done)),
             Operation::Stop => {}
         }
@@ -452,13 +442,9 @@ impl Writer {
             return Ok(self.disk.sync()?);
         }
         let removed = self.removable(group)?;
-        if removed.is_empty() {
-            self.disk.apply(&group.batch)?;
-        } else {
-            let mut batch = group.batch.clone();
-            removed.iter().for_each(|key| batch.remove(key));
-            self.disk.apply(&batch)?;
-        }
+        self.disk.apply(&group.batch)?;
+        // After the marker that says they may go, and synced with it.
+        self.disk.apply(&removed)?;
         // sled uses the place of what was removed again only after a sync.
         if group.must_sync || !removed.is_empty() {
             self.disk.sync()?;
@@ -480,14 +466,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Keys of purged entries, to be removed with `group`.
-    fn removable(&mut self, group: &Group) -> Result<Vec<Vec<u8>>, DiskError> {
-        let Some(upto) = self.purging else { return Ok(Vec::new()) };
+    /// The removal of purged entries that goes with `group`.
+    fn removable(&mut self, group: &Group) -> Result<Batch, DiskError> {
+        let mut removed = Batch::default();
+        let Some(upto) = self.purging else { return Ok(removed) };
         let idle = group.batch.is_empty();
         let added = group.batch.changes().len();
         let limit = match () {
             // A removal takes room before it gives any back.
-            () if self.room.left(0) == RoomLeft::Nothing => return Ok(Vec::new()),
+            () if self.room.left(0) == RoomLeft::Nothing => return Ok(removed),
             () if idle && self.room.is_fine() => SLICE,
             () => (added * REMOVED_PER_ADDED).clamp(LEAST_SLICE, SLICE),
         };
@@ -496,7 +483,8 @@ impl Writer {
         if keys.is_empty() && idle {
             self.purging = None;
         }
-        Ok(keys)
+        keys.iter().for_each(|key| removed.remove(key));
+        Ok(removed)
     }
 
     /// Removes entries from `from` on, from the end backward and whole entries at a time, so that a crash

@@ -23,8 +23,8 @@ use tonic::{Code, Response, Status, Streaming};
 
 use super::super::snapshot::SnapshotFile;
 use super::super::types::{TypeConfig, Vote};
-use super::message::{self, Append, Appended, Ballot, Transfer, Transferred, Voted};
 use super::link::Link;
+use super::message::{self, Append, Appended, Ballot, Transfer, Transferred, Voted};
 use super::{Network, Purpose, transfer};
 
 type RpcError = RPCError<TypeConfig>;

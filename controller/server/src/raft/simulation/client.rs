@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use openraft::ReadPolicy;
 use pontoon_core::command::{ChangeEnv, CreateApp};
 use pontoon_core::{Command, Outcome, Stamped, State};
 use pontoon_model::IdempotencyKey;
@@ -87,7 +86,11 @@ pub(super) async fn write(
     patience: Duration,
 ) -> Option<u64> {
     let stamp = |(op, command): (Op, Command)| {
-        let key = IdempotencyKey(u128::from(world.random()) << 64 | u128::from(op.0));
+        // As a client's header gives it, or as the controller that is asked first draws it.
+        let key = match world.percent(50) {
+            true => IdempotencyKey::of_client(u128::from(world.random()) << 64 | u128::from(op.0)),
+            false => IdempotencyKey::born(world.newest_index(), world.random()),
+        };
         world.observe(Event::Asked { op, key });
         (op, Stamped { key, command })
     };
@@ -136,23 +139,22 @@ async fn try_to_write(world: &World, commands: Vec<Stamped>) -> Result<(Vec<Outc
     }
 }
 
-/// Reads what all writes before are in, from whoever leads.
+/// Reads what all writes before are in, from any controller.
 async fn read(world: &Arc<World>, op: Op) {
     world.observe(Event::ReadBegan { op });
     let stale = world.plan.planted == Planted::StaleReads;
     for _ in 0..4 {
-        let leaders: Vec<usize> = (0..world.plan.nodes).filter(|node| world.slots[*node].leads()).collect();
-        let node = match leaders.is_empty() || stale {
-            true => world.below(world.plan.nodes as u64) as usize,
-            false => *world.pick(&leaders),
-        };
+        let node = world.below(world.plan.nodes as u64) as usize;
         if let Some((life, consensus)) = world.slots[node].consensus() {
-            let policy = if world.percent(50) { ReadPolicy::LeaseRead } else { ReadPolicy::ReadIndex };
-            let (raft, feed) = (consensus.raft.clone(), consensus.feed());
+            let (reads, mut feed) = (consensus.reads(), consensus.feed());
             drop(consensus);
             let asked = life.spawn(async move {
-                let ready = stale || raft.ensure_linearizable(policy).await.is_ok();
-                ready.then(|| feed.snapshot())
+                let index = if stale { 0 } else { reads.index().await.ok()? };
+                let mut state = feed.snapshot();
+                while state.index() < index {
+                    state = feed.changed().await;
+                }
+                Some(state)
             });
             if let Ok(Ok(Some(state))) = timeout(world.millis(200, 2_000), asked).await {
                 world.observe(Event::Read { op, node, index: state.index(), found: contents(&state) });
@@ -161,7 +163,7 @@ async fn read(world: &Arc<World>, op: Op) {
         }
         tokio::time::sleep(world.millis(5, 100)).await;
     }
-    world.observe(Event::GaveUp { op, why: "nobody leads".to_owned() });
+    world.observe(Event::GaveUp { op, why: "no read was answered".to_owned() });
 }
 
 /// Reads what a controller has, however old.

@@ -13,8 +13,8 @@ use pontoon_kit::Identity;
 use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
-    BlobPart, BlobPresence, BlobRequest, BlobStored, LogChunk, LogRequest, ProposeReply, ProposeRequest, RejoinReply,
-    RejoinRequest, RelayBatch, Relayed,
+    BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described, LogChunk, LogRequest, ProposeReply,
+    ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
@@ -28,7 +28,7 @@ use super::plan::Planted;
 use super::world::World;
 use super::{id_of, lock, wire as transport};
 use crate::raft::log_store::{Home, LogError, LogStore};
-use crate::raft::{Consensus, ConsensusConfig, Member, Proposer, RaftService};
+use crate::raft::{Consensus, ConsensusConfig, Member, Proposer, RaftService, Reads};
 
 /// The place of a controller: its disk, and its running process if it has one.
 pub(super) struct Slot {
@@ -60,9 +60,8 @@ impl Slot {
     }
 
     pub(super) fn leads(&self) -> bool {
-        self.consensus().is_some_and(|(_, consensus)| {
-            consensus.raft.metrics().borrow_watched().state == ServerState::Leader
-        })
+        self.consensus()
+            .is_some_and(|(_, consensus)| consensus.raft.metrics().borrow_watched().state == ServerState::Leader)
     }
 
     pub(super) fn clear(&self) {
@@ -130,7 +129,7 @@ async fn run(life: Arc<Life>) {
             return;
         }
     };
-    let peers = PeersServer::new(Forwarded(consensus.proposer()));
+    let peers = PeersServer::new(Forwarded(consensus.proposer(), consensus.reads()));
     world.network.listen(&life, Services { raft: service, peers });
     let mut feed = consensus.feed();
     // Production keeps it in a file beside the log.
@@ -213,7 +212,7 @@ impl Services {
 
 /// The `Peers` service as far as proposals need it; the rest of it is no part of consensus.
 #[derive(Debug)]
-struct Forwarded(Proposer);
+struct Forwarded(Proposer, Reads);
 
 type Stub<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -230,6 +229,15 @@ impl peers_server::Peers for Forwarded {
         transport::check_caller(&request)?;
         let reply = self.0.answer(request.into_inner()).await;
         reply.map(Response::new).map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+    async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<Described>, Status> {
+        let feature_level = pontoon_core::level::NEWEST;
+        Ok(Response::new(Described { feature_level, version: "simulated".to_owned() }))
+    }
+    async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexReply>, Status> {
+        transport::check_caller(&request)?;
+        let reply = self.1.here().await;
+        Ok(Response::new(reply.unwrap_or_else(|error| ReadIndexReply::Unavailable { reason: error.to_string() })))
     }
     async fn rejoin(&self, _: Request<RejoinRequest>) -> Result<Response<RejoinReply>, Status> {
         not_here()

@@ -21,6 +21,9 @@ const ROOM: u64 = 1 << 30;
 /// And while it is: less than the log keeps for votes.
 const LEFT: u64 = 1 << 20;
 
+/// What a disk writes whole or not at all.
+const SECTOR: usize = 512;
+
 type Map = OrdMap<Vec<u8>, Arc<Vec<u8>>>;
 
 /// Where in a write the power goes.
@@ -296,8 +299,8 @@ impl Disk for Mounted {
         self.check("writing the watermark")?;
         let world = &self.life.world;
         if lock(&self.disk.state).armed == Some(Cut::InMark) {
-            // Old, new or torn.
-            let torn = world.below(3) as usize * bytes.len() / 2;
+            // Old, new or torn between two sectors.
+            let torn = (world.below((bytes.len().div_ceil(SECTOR) + 1) as u64) as usize * SECTOR).min(bytes.len());
             let mut state = lock(&self.disk.state);
             let mut left = state.marks[slot].clone().unwrap_or_default();
             left.resize(left.len().max(torn), 0);

@@ -105,9 +105,8 @@ impl Network {
     /// the others notice when their keep-alive does, as when a machine loses its power.
     pub(super) fn vanish(&self, world: &Arc<World>, node: usize, number: u32, reset: bool) {
         lock(&self.state).listening.remove(&node);
-        let of = move |connection: &Connection| {
-            connection.ends.iter().any(|end| end.node == node && end.number == number)
-        };
+        let of =
+            move |connection: &Connection| connection.ends.iter().any(|end| end.node == node && end.number == number);
         if reset {
             self.break_where(of);
         } else {
@@ -153,7 +152,8 @@ impl Network {
     }
 
     fn break_where(&self, which: impl Fn(&Connection) -> bool) {
-        let connections: Vec<Arc<Connection>> = lock(&self.state).connections.iter().filter_map(Weak::upgrade).collect();
+        let connections: Vec<Arc<Connection>> =
+            lock(&self.state).connections.iter().filter_map(Weak::upgrade).collect();
         connections.iter().filter(|connection| which(connection)).for_each(|connection| connection.broken.cancel());
     }
 

@@ -80,19 +80,21 @@ where
     }
 }
 
-/// How often a simulated controller looks.
-const LOOK: Duration = Duration::from_millis(1);
+/// How often a simulated controller looks, at first and later.
+const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// tokio draws lots whom it tells first, so that simulated controllers must look by themselves.
 pub(in super::super) async fn changed<T>(watched: &mut watch::Receiver<T>) -> Result<(), watch::error::RecvError> {
     if Life::current().is_none() {
         return watched.changed().await;
     }
+    let mut wait = LOOK.0;
     loop {
         if let Some(changed) = watched.changed().now_or_never() {
             return changed;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LOOK.1);
     }
 }
 

@@ -213,7 +213,8 @@ impl Simulated {
         let connection = self.connected().await?;
         let world = &self.life.world;
         // Whoever listened when the connection was made serves it, and nobody else does later.
-        let Some((_, services)) = world.network.listener(self.to).filter(|(life, _)| Arc::ptr_eq(life, &connection.ends[1]))
+        let Some((_, services)) =
+            world.network.listener(self.to).filter(|(life, _)| Arc::ptr_eq(life, &connection.ends[1]))
         else {
             connection.broken.cancelled().await;
             return Err(connection.reset());

@@ -82,6 +82,12 @@ impl World {
         &from[self.below(from.len() as u64) as usize]
     }
 
+    /// The newest index that any controller has in its state.
+    pub(super) fn newest_index(&self) -> u64 {
+        let indexes = self.slots.iter().filter_map(|slot| Some(slot.consensus()?.1.feed().snapshot().index()));
+        indexes.max().unwrap_or_default()
+    }
+
     /// Virtual time since the beginning.
     pub(super) fn now(&self) -> Duration {
         self.began.elapsed()

@@ -21,10 +21,9 @@ impl Invariant for CommittedNeverChanges {
                 _ => Ok(()),
             },
             Event::Installed { node, at: Some(at), .. } => match record.log.get(&at.index) {
-                Some(first) if first.at != *at => Err(format!(
-                    "controller {node} installs a snapshot up to {at:?}; {:?} was applied there",
-                    first.at
-                )),
+                Some(first) if first.at != *at => {
+                    Err(format!("controller {node} installs a snapshot up to {at:?}; {:?} was applied there", first.at))
+                }
                 _ => Ok(()),
             },
             _ => Ok(()),

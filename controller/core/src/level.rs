@@ -1,0 +1,62 @@
+//! Feature levels: what a cluster may write, so that every member can read it.
+//!
+//! A new command kind or row version is written only once the replicated level allows it; the leader raises the level when
+//! all members have said that they can read the next one (docs/decisions/0006). Whoever adds a kind or a version after the
+//! first release adds a line to [`NEEDS`] and raises [`NEWEST`].
+
+/// The level of a new cluster.
+pub const FIRST: u32 = 1;
+
+/// The newest level that this Pontoon can read and write.
+pub const NEWEST: u32 = if cfg!(feature = "next-level") { 3 } else { 2 };
+
+/// Kind, version, and the level from which they may be written; what is not here may always be.
+const NEEDS: &[(u16, u16, u32)] = &[
+    // ChangeLabels, and the App that has labels.
+    (116, 1, 2),
+    (1, 2, 2),
+    // NextLevelProbe, and the App that has a note: a test's build only.
+    #[cfg(feature = "next-level")]
+    (290, 1, 3),
+    #[cfg(feature = "next-level")]
+    (1, 3, 3),
+];
+
+/// The level from which `version` of `kind` may be written.
+pub fn needed(kind: u16, version: u16) -> u32 {
+    NEEDS.iter().find(|needs| (needs.0, needs.1) == (kind, version)).map_or(FIRST, |needs| needs.2)
+}
+
+/// The version of `kind` to write at `level`: the newest that it allows, of those up to `newest`.
+pub fn version_at(kind: u16, newest: u16, level: u32) -> u16 {
+    (1..=newest).rev().find(|version| needed(kind, *version) <= level).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use pontoon_model::App;
+    use pontoon_model::wire::Wire;
+
+    use super::*;
+    use crate::Command;
+
+    #[test]
+    fn each_level_has_something_that_needs_it_and_nothing_needs_more_than_the_newest() {
+        for level in FIRST + 1..=NEWEST {
+            assert!(NEEDS.iter().any(|needs| needs.2 == level), "level {level} brings nothing");
+        }
+        for (kind, version, level) in NEEDS {
+            let command = Command::KINDS.iter().any(|known| (known.0, known.1) == (*kind, *version));
+            assert!(command || (*kind == App::KIND && *version <= App::VERSION), "{kind} v{version} does not exist");
+            assert!((FIRST + 1..=NEWEST).contains(level), "{kind} v{version} needs level {level}");
+        }
+    }
+
+    #[test]
+    fn a_row_is_written_in_the_newest_version_that_its_level_allows() {
+        assert_eq!(version_at(App::KIND, App::VERSION, 1), 1);
+        assert_eq!(version_at(App::KIND, App::VERSION, 2), 2);
+        assert_eq!(version_at(App::KIND, App::VERSION, NEWEST), App::VERSION);
+        assert_eq!(version_at(2, 1, 1), 1);
+    }
+}

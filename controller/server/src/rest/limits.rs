@@ -1,0 +1,47 @@
+//! How many requests are under way at once. Stale reads are not counted: they wait for nothing.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::Method;
+use tokio::sync::Semaphore;
+
+use super::Api;
+use super::error::ApiError;
+
+/// Uploads taken at the same time: each may hold 256 MiB of disk and a core for its inspection.
+const UPLOADS: usize = 4;
+/// Changes under way at the same time: half of what the leader's queue takes, so that a controller that is asked alone
+/// refuses before the queue does. Each holds a connection and its command.
+const CHANGES: usize = 2_048;
+/// Streams of events: each costs the encoding of all changes.
+const STREAMS: usize = 256;
+
+/// Permits of what is bounded. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub(super) uploads: Arc<Semaphore>,
+    pub(super) changes: Arc<Semaphore>,
+    pub(super) streams: Arc<Semaphore>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let permits = |n| Arc::new(Semaphore::new(n));
+        Self { uploads: permits(UPLOADS), changes: permits(CHANGES), streams: permits(STREAMS) }
+    }
+}
+
+/// Refuses a change at once when too many are under way.
+pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
+    }
+    match api.limits.changes.clone().try_acquire_owned() {
+        Ok(_permit) => next.run(request).await,
+        Err(_) => ApiError::busy("this controller has too many changes under way; nothing was changed, try again")
+            .into_response(),
+    }
+}
