@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::Stream;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -28,7 +29,10 @@ use super::plan::Planted;
 use super::world::World;
 use super::{id_of, lock, wire as transport};
 use crate::raft::log_store::{Home, LogError, LogStore};
-use crate::raft::{Consensus, ConsensusConfig, Member, Proposer, RaftService, Reads};
+use crate::raft::{Consensus, ConsensusConfig, ConsensusError, Member, Proposer, RaftService, Reads};
+
+/// After which a supervisor starts a controller again that did not start.
+const RESTART: Duration = Duration::from_secs(1);
 
 /// The place of a controller: its disk, and its running process if it has one.
 pub(super) struct Slot {
@@ -101,6 +105,26 @@ pub(super) fn crash(world: &Arc<World>, node: usize, how: &'static str, reset: b
     drop(consensus);
 }
 
+/// A controller that does not start. One whose disk is full is started again until it has room; the power may have
+/// gone in the middle of it, which is no fault either.
+fn refused(life: &Arc<Life>, error: &ConsensusError) {
+    let (world, node) = (life.world.clone(), life.node);
+    if life.has_ended() {
+        return;
+    }
+    if !matches!(error, ConsensusError::Log(LogError::Full { .. })) {
+        return world.observe(Event::Refused { node, life: life.number, why: error.to_string() });
+    }
+    let number = life.number;
+    tokio::spawn(async move {
+        tokio::time::sleep(RESTART).await;
+        if world.slots[node].life().is_some_and(|now| now.number == number) {
+            crash(&world, node, "without room", true);
+            start(&world, node);
+        }
+    });
+}
+
 fn config(world: &World, node: usize) -> ConsensusConfig {
     let member = |node: usize| Member { id: id_of(node), name: name_of(node), grpc: address_of(node) };
     ConsensusConfig {
@@ -122,11 +146,7 @@ async fn run(life: Arc<Life>) {
     let (consensus, service) = match Consensus::start(config(&world, node)).await {
         Ok(started) => started,
         Err(error) => {
-            // The power may have gone in the middle of it.
-            if !life.has_ended() {
-                world.observe(Event::Refused { node, life: life.number, why: error.to_string() });
-            }
-            return;
+            return refused(&life, &error);
         }
     };
     let peers = PeersServer::new(Forwarded(consensus.proposer(), consensus.reads()));

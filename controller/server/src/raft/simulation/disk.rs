@@ -236,7 +236,9 @@ impl Disk for Mounted {
         let writes = {
             let mut state = lock(&self.disk.state);
             let writes = state.unsynced.len();
-            if matches!(world.plan.planted, Planted::SyncLies | Planted::AcknowledgedEarly) {
+            // Not before the store is claimed: its identity file is honest.
+            let lies = matches!(world.plan.planted, Planted::SyncLies | Planted::AcknowledgedEarly);
+            if lies && state.identity.is_some() {
                 // One sync late.
                 let now = state.now.clone();
                 if let Some(promised) = state.promised.replace(now) {
@@ -307,7 +309,11 @@ impl Disk for Mounted {
             left[..torn].copy_from_slice(&bytes[..torn]);
             state.marks[slot] = Some(left).filter(|left| !left.is_empty());
         } else {
-            lock(&self.disk.state).marks[slot] = Some(bytes.to_vec());
+            let mut state = lock(&self.disk.state);
+            state.marks[slot] = Some(bytes.to_vec());
+            if state.identity.is_none() {
+                state.durable_marks[slot] = Some(bytes.to_vec());
+            }
         }
         self.maybe_cut(Cut::InMark)
     }

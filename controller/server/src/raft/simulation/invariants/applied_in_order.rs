@@ -24,8 +24,9 @@ impl Invariant for AppliedInOrder {
                 Some(last) if at.index == last + 1 => Ok(()),
                 last => Err(format!("controller {node} applies {at:?} after {last:?} in its life {life}")),
             },
-            Event::Installed { node, life, at } => {
-                let index = at.map(|at| at.index).unwrap_or_default();
+            // One of nothing may be made before anything is applied.
+            Event::Installed { node, life, at: Some(at) } => {
+                let index = at.index;
                 match self.applied.insert((*node, *life), index) {
                     Some(last) if index < last => {
                         Err(format!("controller {node} installs a snapshot up to {index} after it applied {last}"))
