@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-setup test test-slow setup images build check fix bench
+.PHONY: help demo demo-setup test test-slow sim setup images build check fix bench
 
 CARGO ?= cargo
 NEXTEST_PROFILE := $(if $(CI),ci,default)
@@ -28,6 +28,10 @@ test: setup ## set up what is missing and run every test
 
 test-slow: setup ## many more power cuts and cases of damage; mounting needs root
 	PONTOON_SLOW=1 $(CARGO) nextest run --locked --workspace --profile slow --success-output final -E 'test(power_cut) | test(damage)'
+
+sim: ## thousands of simulated clusters: PONTOON_SIM_SEEDS=how many, or PONTOON_SIM_SEED=which one to replay
+	PONTOON_SIM_SEEDS=$${PONTOON_SIM_SEEDS:-5000} $(CARGO) test --locked --profile sim -p pontoon-controller --lib \
+		simulation:: -- --nocapture --test-threads=1
 
 setup: ## install what building and testing need, if it is missing
 	@hack/setup.sh --tests

@@ -12,14 +12,15 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use pontoon_core::Outcome;
-use pontoon_kit::clock;
 use pontoon_model::{ControllerId, IdempotencyKey, Timestamp};
+use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::encoded::Encoded;
 use super::health::Health;
 use super::levels::HeldBack;
+use super::runtime;
 use super::state_machine::StateFeed;
 use super::types::{EntryBytes, Raft, TypeConfig};
 
@@ -118,13 +119,13 @@ impl Batcher {
     pub(super) fn start(raft: Raft, feed: StateFeed, health: Health, held_back: HeldBack) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING);
         let gatherer = Gatherer { raft, feed: feed.clone(), time: Timestamp(0), batch: Batch::default() };
-        tokio::spawn(gatherer.run(waiting));
+        runtime::spawn(gatherer.run(waiting));
         Self { queue, bytes: Arc::default(), feed, health, held_back }
     }
 
     /// A key for a command that this controller takes in now.
     pub(super) fn fresh_key(&self) -> IdempotencyKey {
-        IdempotencyKey::born(self.feed.snapshot().index(), rand::random())
+        IdempotencyKey::born(self.feed.snapshot().index(), runtime::rng().next_u64())
     }
 
     /// Proposes `commands` in one entry and waits for their outcomes.
@@ -258,7 +259,7 @@ impl Gatherer {
             commands.extend(request.commands);
         }
         // Never before an earlier entry, whatever the clock says.
-        let now = Timestamp(clock::unix_millis());
+        let now = Timestamp(runtime::unix_millis());
         self.time = self.time.max(self.feed.snapshot().time()).max(now);
         let entry = match pontoon_core::Entry::join(self.time, &commands) {
             Ok(bytes) => EntryBytes(bytes.into()),

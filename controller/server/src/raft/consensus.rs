@@ -28,6 +28,7 @@ use super::network::{Heard, Network, RaftService};
 use super::peers::{Connections, Peers};
 use super::proposer::Proposer;
 use super::read::Reads;
+use super::runtime;
 use super::snapshot::{SnapshotError, SnapshotStore};
 use super::state_machine::{StateFeed, StateMachine};
 use super::types::{Peer, Raft, SnapshotMeta};
@@ -168,11 +169,11 @@ impl Consensus {
         let yielding = leadership::yield_when_full(raft.clone(), log.disk_health(), leadership.clone(), handover);
         let compacting = compact(raft.clone(), log.clone(), snapshots.clone(), config.compaction);
         let background = CancellationToken::new();
-        tokio::spawn(background.clone().run_until_cancelled_owned(levels.run()));
+        runtime::spawn(background.clone().run_until_cancelled_owned(levels.run()));
         let following = health.clone().follow(config.name.clone(), log.disk_health());
-        tokio::spawn(background.clone().run_until_cancelled_owned(following));
-        tokio::spawn(background.clone().run_until_cancelled_owned(yielding));
-        tokio::spawn(background.clone().run_until_cancelled_owned(compacting));
+        runtime::spawn(background.clone().run_until_cancelled_owned(following));
+        runtime::spawn(background.clone().run_until_cancelled_owned(yielding));
+        runtime::spawn(background.clone().run_until_cancelled_owned(compacting));
 
         let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard))
             .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
@@ -211,7 +212,7 @@ impl Consensus {
     /// is now, and the new id. Only what the leader has allowed: [`MembershipQueue::may_be_replaced`].
     pub async fn set_aside(config: &ConsensusConfig) -> Result<(PathBuf, ControllerId), ConsensusError> {
         let (folder, first) = (raft_folder(config), config.id);
-        let aside = tokio::task::spawn_blocking(move || {
+        let aside = runtime::blocking(move || {
             // An identity file that is damaged too says nothing; the configuration names the first life.
             let old = identity_in(&folder).ok().flatten().map_or(first, IdentityRecord::id);
             let (aside, identity) = replace(&folder, old)?;
@@ -346,12 +347,16 @@ struct Stores {
 async fn open_stores(config: &ConsensusConfig) -> Result<Stores, ConsensusError> {
     let folder = raft_folder(config);
     let id = config.id;
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = runtime::blocking(move || {
         // What a crash left between the old store and its replacement comes first.
         let id = identity_in(&folder)?.filter(|known| known.replaces().is_some()).map_or(id, IdentityRecord::id);
         let snapshots = Arc::new(SnapshotStore::open(&folder.join("snapshots"))?);
         let loaded = snapshots.load()?;
-        let log = LogStore::open(&folder, id, snapshots.covered())?;
+        let covered = snapshots.covered();
+        #[cfg(test)]
+        let log = super::simulation::open_log(id, covered).unwrap_or_else(|| LogStore::open(&folder, id, covered))?;
+        #[cfg(not(test))]
+        let log = LogStore::open(&folder, id, covered)?;
         Ok(Stores { log, snapshots, loaded })
     });
     opened.await.unwrap_or_else(|error| Err(ConsensusError::Start { id, why: error.to_string() }))
@@ -379,7 +384,7 @@ async fn initialize(raft: &Raft, log: &LogStore, config: &ConsensusConfig) -> Re
         Err(error) => return Err(start(error.to_string())),
     }
     let log = log.clone();
-    let marked = tokio::task::spawn_blocking(move || log.mark_initialized()).await;
+    let marked = runtime::blocking(move || log.mark_initialized()).await;
     Ok(marked.map_err(|error| start(error.to_string()))??)
 }
 

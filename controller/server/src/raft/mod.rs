@@ -23,6 +23,7 @@ mod network;
 mod peers;
 mod proposer;
 mod read;
+mod runtime;
 mod seed;
 mod snapshot;
 mod state_machine;
@@ -30,6 +31,8 @@ mod types;
 
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod simulation;
 
 pub use self::batcher::{MAX_BYTES, MAX_COMMANDS};
 pub use self::config::{Compaction, ConsensusConfig, Member, Timing};

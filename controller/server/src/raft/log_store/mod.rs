@@ -45,6 +45,7 @@ use self::room::Room;
 use self::window::Window;
 pub(in crate::raft) use self::writer::Writer;
 use self::writer::{Operation, QUEUE};
+use super::runtime;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Bytes of entries in one message to a follower, so that a slow link still answers within its deadline.
@@ -225,6 +226,12 @@ impl LogStore {
         *lock(&self.shared.identity)
     }
 
+    /// As a store that does not keep its vote.
+    #[cfg(test)]
+    pub(in crate::raft) fn forget_vote(&self) {
+        *lock(&self.shared.vote) = None;
+    }
+
     /// Whether this store has been part of a cluster.
     pub fn is_initialized(&self) -> bool {
         lock(&self.shared.identity).initialized
@@ -257,14 +264,14 @@ impl LogStore {
         let _ = self.shared.queue.send(Operation::Stop).await;
         let thread = lock(&self.shared.thread).take();
         if let Some(thread) = thread {
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            let joined = runtime::blocking(move || thread.join()).await;
             if !matches!(joined, Ok(Ok(()))) {
                 tracing::error!("the Raft log's writing thread panicked");
             }
         }
         let disk = lock(&self.shared.disk).take();
         // Dropping a sled database waits for its threads.
-        let _ = tokio::task::spawn_blocking(move || drop(disk)).await;
+        let _ = runtime::blocking(move || drop(disk)).await;
     }
 
     async fn send(&self, operation: Operation) -> io::Result<()> {
@@ -284,7 +291,7 @@ impl LogStore {
         }
         let disk = lock(&self.shared.disk).clone().ok_or_else(closed)?;
         let stored = located.stored;
-        let read = tokio::task::spawn_blocking(move || {
+        let read = runtime::blocking(move || {
             let mut entries = Vec::new();
             record::read_entries(disk.as_ref(), stored.start, stored.end, |entry, _| entries.push(entry))
                 .map(|()| entries)

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::{Stream, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::Snapshot;
-use pontoon_kit::{Role, rpc};
 use pontoon_model::ControllerId;
 use pontoon_model::wire::Wire;
 use pontoon_proto::RaftMessage;
@@ -21,7 +20,7 @@ use super::message::{
     self, Append, Appended, Ballot, MessageError, SnapshotArrived, SnapshotOffer, SnapshotTaken, Transfer, Transferred,
     Voted,
 };
-use super::transfer;
+use super::{link, transfer};
 
 /// When the leader was last heard: openraft itself remembers only whom it voted for, and with pre-vote an
 /// isolated follower would name its old leader for ever.
@@ -56,7 +55,7 @@ impl RaftService {
     /// Refuses whoever is no controller, and everyone once this one has stopped: a stream of entries into a
     /// stopped openraft would end without a word, and its sender would try the same connection for ever.
     fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        rpc::caller(request, Role::Controller)?;
+        link::check_caller(request)?;
         self.raft.metrics().borrow_watched().running_state.clone().map_err(stopped)
     }
 
