@@ -3,7 +3,7 @@
 //! An app is unsettled while the planner might do something for it. The set may hold one too many, which costs a look;
 //! it never lacks one, which `plan::plan_everything` and a property test check.
 
-use std::ops::Bound;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -57,8 +57,8 @@ struct Group {
     lost: u32,
 }
 
-fn all_of<Id>(app: &AppName, first: Id, last: Id) -> (Bound<(AppName, Id)>, Bound<(AppName, Id)>) {
-    (Bound::Included((app.clone(), first)), Bound::Included((app.clone(), last)))
+fn all_of<Id: Ord>(app: &AppName, first: Id, last: Id) -> RangeInclusive<(AppName, Id)> {
+    (app.clone(), first)..=(app.clone(), last)
 }
 
 impl Unsettled {

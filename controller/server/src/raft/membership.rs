@@ -122,10 +122,9 @@ impl MembershipQueue {
         if !membership.nodes().any(|(_, peer)| peer.name == replacement.name) {
             return unknown(&replacement.name);
         }
-        if let Some((under_way, how_far)) = &*self.under_way.lock().unwrap_or_else(PoisonError::into_inner) {
-            if under_way == replacement {
-                return Progress::Wait(how_far.clone());
-            }
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, how_far)) = under_way.filter(|(under_way, _)| under_way == replacement) {
+            return Progress::Wait(how_far);
         }
         match self.queue.try_send(replacement.clone()) {
             Ok(()) => Progress::Wait("it waits for its turn".to_owned()),
