@@ -291,7 +291,7 @@ impl Drop for Cluster {
 
 /// `n` ports that are free now, below those that the kernel gives to outgoing connections: one of these could take a
 /// port between now and the role's start.
-fn free_ports(n: usize) -> Result<Vec<SocketAddr>> {
+pub(crate) fn free_ports(n: usize) -> Result<Vec<SocketAddr>> {
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.subsec_nanos();
     let first = 10_000 + (nanos / 1000 % 900) as u16 * 10;
     // All are held until all are known, so that none is given twice.

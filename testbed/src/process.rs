@@ -17,6 +17,8 @@ pub struct Process {
     name: String,
     args: Vec<String>,
     log: PathBuf,
+    /// Another than the one under test.
+    binary: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -24,15 +26,21 @@ impl Process {
     /// Starts `pontoon ARGS`; output is appended to `log`.
     pub fn start(name: &str, args: &[&str], log: PathBuf) -> Result<Self> {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut process = Self { name: name.to_owned(), args, log, child: None };
+        let mut process = Self { name: name.to_owned(), args, log, binary: None, child: None };
         process.restart()?;
         Ok(process)
+    }
+
+    /// From its next start on it runs another binary.
+    pub fn run_from_now_on(&mut self, binary: PathBuf) {
+        self.binary = Some(binary);
     }
 
     /// Starts it again, after it was killed or stopped.
     pub fn restart(&mut self) -> Result<()> {
         let open = || -> Result<File> { Ok(OpenOptions::new().create(true).append(true).open(&self.log)?) };
-        let child = Command::new(binary::pontoon()?)
+        let binary = self.binary.clone().map_or_else(binary::pontoon, Ok)?;
+        let child = Command::new(binary)
             .args(&self.args)
             .env("PONTOON_LOG", "info")
             .stdin(Stdio::null())
@@ -78,9 +86,37 @@ impl Process {
         ended.map(|_| ())
     }
 
+    /// SIGSTOP: it does nothing until [`Process::resume`], and its connections stay open.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.pid().with_context(|| format!("{} does not run", self.name))?;
+        kill(Pid::from_raw(pid as i32), signal).with_context(|| format!("{signal} to {}", self.name))
+    }
+
+    /// Whether it was started and has not ended by itself.
+    pub fn is_running(&mut self) -> Result<bool> {
+        match &mut self.child {
+            Some(child) => Ok(child.try_wait()?.is_none()),
+            None => Ok(false),
+        }
+    }
+
+    /// Everything it has logged, over all its starts.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// The newest part of its log, for a failing test's message.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }

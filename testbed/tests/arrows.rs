@@ -81,7 +81,7 @@ fn core_is_pure_and_engines_have_one_owner() {
         let users: Vec<_> =
             dependencies.iter().filter(|(_, uses)| uses.contains(*engine)).map(|(name, _)| name.as_str()).collect();
         let users: Vec<_> = users.into_iter().filter(|name| !ENDS.contains(name)).collect();
-        assert_eq!(users, [owner], "who names {engine}");
+        assert_eq!(users, [*owner], "who names {engine}");
     }
 }
 

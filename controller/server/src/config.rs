@@ -10,7 +10,7 @@ use std::time::Duration;
 use pontoon_model::{ControllerId, ControllerName, SiteName};
 use serde::Deserialize;
 
-use crate::raft::Timing;
+use crate::raft::{Compaction, Timing};
 
 /// Settings of one controller (TOML). Settings of the whole cluster live in the replicated state.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -40,6 +40,9 @@ pub struct Config {
     /// Raft's heartbeat and election times.
     #[serde(default)]
     pub timing: TimingConfig,
+    /// How much log there may be before a snapshot is made, and behind one.
+    #[serde(default)]
+    pub store: Compaction,
     /// Default host names are `APP.BASE_DOMAIN`.
     #[serde(default = "default_base_domain")]
     pub base_domain: String,
@@ -109,6 +112,9 @@ impl TimingConfig {
         }
     }
 }
+
+/// Less log than this would make a snapshot for every few entries.
+const SNAPSHOT_BYTES_MIN: u64 = 64 * 1024;
 
 fn default_base_domain() -> String {
     "localhost".into()
@@ -187,6 +193,11 @@ impl Config {
         }
         if times.election_max <= times.election_min {
             return invalid("`timing` needs election_max_ms above election_min_ms".into());
+        }
+        if self.store.snapshot_bytes < SNAPSHOT_BYTES_MIN || self.store.kept_bytes < self.store.snapshot_bytes {
+            return invalid(format!(
+                "`store` needs snapshot_bytes of at least {SNAPSHOT_BYTES_MIN} and kept_bytes of at least snapshot_bytes"
+            ));
         }
         if !is_domain(&self.base_domain) {
             return invalid(format!(
@@ -271,6 +282,12 @@ mod tests {
     }
 
     #[test]
+    fn one_limit_of_the_log_may_be_given_alone() {
+        let store = load(&format!("{GOOD}\n[store]\nsnapshot_bytes = 1000000")).unwrap().store;
+        assert_eq!(store, Compaction { snapshot_bytes: 1_000_000, ..Compaction::default() });
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let cases = [
             (format!("colour = 1\n{GOOD}"), "colour"),
@@ -284,6 +301,8 @@ mod tests {
                 format!("timing = {{ heartbeat_ms = 100, election_min_ms = 200, election_max_ms = 400 }}\n{GOOD}"),
                 "3 heartbeats",
             ),
+            (format!("{GOOD}\n[store]\nsnapshot_bytes = 1000"), "at least 65536"),
+            (format!("{GOOD}\n[store]\nkept_bytes = 1000000"), "kept_bytes of at least"),
             (GOOD.replace("site = \"home.attic\"", "site = \"Home!\""), "site name"),
         ];
         for (text, part) in cases {

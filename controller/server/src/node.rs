@@ -32,6 +32,8 @@ const DRAIN: Duration = Duration::from_secs(3);
 const GRPC_DRAIN: Duration = Duration::from_millis(200);
 /// Handing over leadership and closing the log get this long.
 const CONSENSUS_STOP: Duration = Duration::from_secs(10);
+/// How often a controller that finds its disk full looks again.
+const LOOK_FOR_ROOM: Duration = Duration::from_secs(5);
 /// Waiting times while announcing this controller.
 const ANNOUNCE_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
@@ -41,21 +43,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     let identity = Identity::load(&config.tls_dir)?;
     let token = TokenHash::load(&config.token_file)?;
     let store = BlobStore::open(&config.data_dir)?;
-    let mut listeners = Listeners::bind(&config).await?;
-    let consensus_config = consensus_config(&config, &identity);
-    let (consensus, raft_service) = match Consensus::start(consensus_config.clone()).await {
-        Err(error) if error.is_data_loss() && config.members.len() > 1 => {
-            // Whoever asks this controller meanwhile shall ask another.
-            drop(listeners);
-            let recovered = tokio::select! {
-                recovered = rejoin::start_anew(consensus_config, config.grpc_address(), error) => recovered?,
-                () = shutdown.cancelled() => return Ok(()),
-            };
-            listeners = Listeners::bind(&config).await?;
-            recovered
-        }
-        Err(error) if error.is_data_loss() => return Err(ControllerError::OnlyCopy(error)),
-        started => started?,
+    let starting = start(&config, consensus_config(&config, &identity));
+    let (listeners, consensus, raft_service) = tokio::select! {
+        started = starting => started?,
+        () = shutdown.cancelled() => return Ok(()),
     };
     let Listeners { grpc, rest } = listeners;
     tracing::info!(name = %config.name, id = %consensus.id(), grpc = %config.grpc, rest = %config.rest, "the controller has started");
@@ -93,6 +84,33 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     ended
 }
 
+/// Starts the consensus, if need be once there is room on the disk, or with an empty store once the others allow it.
+async fn start(
+    config: &Config,
+    consensus: ConsensusConfig,
+) -> Result<(Listeners, Consensus, RaftServer<RaftService>), ControllerError> {
+    loop {
+        let listeners = Listeners::bind(config).await?;
+        let error = match Consensus::start(consensus.clone()).await {
+            Ok((consensus, service)) => return Ok((listeners, consensus, service)),
+            Err(error) => error,
+        };
+        // Whoever asks this controller meanwhile shall ask another.
+        drop(listeners);
+        if error.is_for_want_of_room() {
+            tracing::error!("{error}; this controller starts when there is room");
+            tokio::time::sleep(LOOK_FOR_ROOM).await;
+        } else if error.is_data_loss() && config.members.len() > 1 {
+            let (consensus, service) = rejoin::start_anew(consensus, config.grpc_address(), error).await?;
+            return Ok((Listeners::bind(config).await?, consensus, service));
+        } else if error.is_data_loss() {
+            return Err(ControllerError::OnlyCopy(error));
+        } else {
+            return Err(error.into());
+        }
+    }
+}
+
 /// Bound before anything is touched, so that a busy port is said first.
 struct Listeners {
     grpc: TcpListener,
@@ -119,6 +137,7 @@ fn consensus_config(config: &Config, identity: &Identity) -> ConsensusConfig {
         members: config.members.iter().map(member).collect(),
         identity: identity.clone(),
         timing: config.timing.times(),
+        compaction: config.store,
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rand::{Rng, RngExt};
+
 /// Doubling waits with jitter, from `first` to `most`.
 #[derive(Debug, Clone)]
 pub struct Backoff {
@@ -18,9 +20,14 @@ impl Backoff {
 
     /// The next wait: between half and all of the current step, so that many waiters spread out.
     pub fn wait(&mut self) -> Duration {
+        self.wait_by(&mut rand::rng())
+    }
+
+    /// As [`Backoff::wait`], with the jitter drawn from `rng`.
+    pub fn wait_by(&mut self, rng: &mut impl Rng) -> Duration {
         let step = self.next;
         self.next = (step * 2).min(self.most);
-        step.mul_f64(rand::random_range(0.5..=1.0))
+        step.mul_f64(rng.random_range(0.5..=1.0))
     }
 
     /// After a success: begin with `first` again.

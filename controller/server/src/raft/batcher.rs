@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -10,14 +12,15 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use pontoon_core::Outcome;
-use pontoon_kit::clock;
 use pontoon_model::{ControllerId, IdempotencyKey, Timestamp};
+use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::encoded::Encoded;
 use super::health::Health;
 use super::levels::HeldBack;
+use super::runtime;
 use super::state_machine::StateFeed;
 use super::types::{EntryBytes, Raft, TypeConfig};
 
@@ -33,8 +36,12 @@ const IN_FLIGHT: usize = 3;
 /// round trip waiting for them would double each command's time.
 const LINGER: Duration = Duration::from_millis(2);
 
-/// Requests waiting to be gathered; one entry's worth more is refused as busy.
+/// Requests waiting to be gathered; one more is refused as busy.
 const WAITING: usize = 4 * MAX_COMMANDS;
+
+/// Bytes of commands that wait or are under way; more is refused as busy. Two seconds of a disk that takes 16 MB/s, and
+/// little beside a controller's memory.
+const WAITING_BYTES: usize = 32 * 1024 * 1024;
 
 /// Why a proposal to this very controller did not end in outcomes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -100,6 +107,8 @@ struct Waiting {
 #[derive(Debug, Clone)]
 pub(super) struct Batcher {
     queue: mpsc::Sender<Waiting>,
+    /// Bytes of what waits for its outcome.
+    bytes: Arc<AtomicUsize>,
     feed: StateFeed,
     health: Health,
     held_back: HeldBack,
@@ -110,13 +119,13 @@ impl Batcher {
     pub(super) fn start(raft: Raft, feed: StateFeed, health: Health, held_back: HeldBack) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING);
         let gatherer = Gatherer { raft, feed: feed.clone(), time: Timestamp(0), batch: Batch::default() };
-        tokio::spawn(gatherer.run(waiting));
-        Self { queue, feed, health, held_back }
+        runtime::spawn(gatherer.run(waiting));
+        Self { queue, bytes: Arc::default(), feed, health, held_back }
     }
 
     /// A key for a command that this controller takes in now.
     pub(super) fn fresh_key(&self) -> IdempotencyKey {
-        IdempotencyKey::born(self.feed.snapshot().index(), rand::random())
+        IdempotencyKey::born(self.feed.snapshot().index(), runtime::rng().next_u64())
     }
 
     /// Proposes `commands` in one entry and waits for their outcomes.
@@ -130,12 +139,31 @@ impl Batcher {
         if let Some(reason) = self.health.disk_full() {
             return Err(ProposeHereError::DiskFull { reason: String::clone(&reason) });
         }
+        let _held = Held::take(&self.bytes, bytes).ok_or(ProposeHereError::Busy)?;
         let (answer, outcome) = oneshot::channel();
         self.queue.try_send(Waiting { commands, bytes, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeHereError::Busy,
             mpsc::error::TrySendError::Closed(_) => ended(),
         })?;
         outcome.await.map_err(|_| ended())?
+    }
+}
+
+/// A share of [`WAITING_BYTES`], given back when dropped.
+struct Held<'a>(&'a AtomicUsize, usize);
+
+impl<'a> Held<'a> {
+    fn take(all: &'a AtomicUsize, bytes: usize) -> Option<Self> {
+        // Counted before it is judged: when two meet at the limit both may be refused, never both taken.
+        let before = all.fetch_add(bytes, Ordering::Relaxed);
+        let held = Self(all, bytes);
+        (before + bytes <= WAITING_BYTES).then_some(held)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 
@@ -231,7 +259,7 @@ impl Gatherer {
             commands.extend(request.commands);
         }
         // Never before an earlier entry, whatever the clock says.
-        let now = Timestamp(clock::unix_millis());
+        let now = Timestamp(runtime::unix_millis());
         self.time = self.time.max(self.feed.snapshot().time()).max(now);
         let entry = match pontoon_core::Entry::join(self.time, &commands) {
             Ok(bytes) => EntryBytes(bytes.into()),
@@ -282,5 +310,20 @@ fn answer_all(asked: Vec<(usize, oneshot::Sender<Answer>)>, result: &Answer) {
         at += commands;
         // Who no longer waits needs no answer.
         let _ = answer.send(own);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_by_bytes_and_given_back() {
+        let all = AtomicUsize::new(0);
+        let first = Held::take(&all, WAITING_BYTES).expect("all of it");
+        assert!(Held::take(&all, 1).is_none());
+        drop(first);
+        assert!(Held::take(&all, 1).is_some());
+        assert_eq!(all.load(Ordering::Relaxed), 0);
     }
 }

@@ -192,6 +192,7 @@ impl Cluster {
             members: self.members.clone(),
             identity: self.identity(at),
             timing: Timing::lan(),
+            compaction: Compaction::default(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pontoon_kit::Identity;
 use pontoon_model::{ControllerId, ControllerName};
+use serde::Deserialize;
 
 /// A controller among the first voters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,24 @@ impl Timing {
     }
 }
 
+/// How much log there may be before a snapshot is made, and behind one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Compaction {
+    /// Bytes of log after which a snapshot is made, or as many as the last snapshot has if that is more: replaying as
+    /// much takes a few seconds, and a snapshot never costs more than what was logged since the one before.
+    pub snapshot_bytes: u64,
+    /// Bytes of log kept behind a snapshot at most, however few entries that is. A controller that was away for more
+    /// than is kept gets a snapshot.
+    pub kept_bytes: u64,
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Self { snapshot_bytes: 64 * 1024 * 1024, kept_bytes: 256 * 1024 * 1024 }
+    }
+}
+
 /// Everything [`super::Consensus::start`] needs.
 #[derive(Debug, Clone)]
 pub struct ConsensusConfig {
@@ -65,6 +84,8 @@ pub struct ConsensusConfig {
     pub identity: Identity,
     /// Timeouts.
     pub timing: Timing,
+    /// When the log is compacted.
+    pub compaction: Compaction,
 }
 
 /// Entries kept behind a snapshot, so that a controller that was away for a while needs no snapshot.

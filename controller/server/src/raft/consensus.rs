@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::batcher::Batcher;
-use super::config::{ConsensusConfig, Member};
+use super::config::{Compaction, ConsensusConfig, Member};
 use super::events::EventLog;
 use super::health::Health;
 use super::leadership::{self, Leadership};
@@ -28,16 +28,10 @@ use super::network::{Heard, Network, RaftService};
 use super::peers::{Connections, Peers};
 use super::proposer::Proposer;
 use super::read::Reads;
+use super::runtime;
 use super::snapshot::{SnapshotError, SnapshotStore};
 use super::state_machine::{StateFeed, StateMachine};
 use super::types::{Peer, Raft, SnapshotMeta};
-
-/// Bytes of log after which a snapshot is made, or as many as the last snapshot has if that is more: replaying as
-/// much takes a few seconds, and a snapshot never costs more than what was logged since the one before.
-const SNAPSHOT_BYTES: u64 = 64 * 1024 * 1024;
-
-/// Bytes of log kept behind a snapshot at most, however few entries that is.
-const KEPT_BYTES: u64 = 256 * 1024 * 1024;
 
 /// How often the log's size is looked at.
 const LOOK_AT_SIZE: Duration = Duration::from_secs(5);
@@ -82,6 +76,11 @@ impl ConsensusError {
             Self::Snapshot(error) => error.is_damage(),
             Self::Timing(_) | Self::NotAMember { .. } | Self::Start { .. } => false,
         }
+    }
+
+    /// Whether nothing is lost and all it takes is room on the disk.
+    pub fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::Log(LogError::Full { .. }))
     }
 }
 
@@ -168,13 +167,13 @@ impl Consensus {
         let membership = MembershipQueue::start(raft.clone(), leadership.clone(), config.timing);
         let handover = config.timing.election_max * HANDOVER_ELECTIONS;
         let yielding = leadership::yield_when_full(raft.clone(), log.disk_health(), leadership.clone(), handover);
-        let compacting = compact(raft.clone(), log.clone(), snapshots.clone());
+        let compacting = compact(raft.clone(), log.clone(), snapshots.clone(), config.compaction);
         let background = CancellationToken::new();
-        tokio::spawn(background.clone().run_until_cancelled_owned(levels.run()));
+        runtime::spawn(background.clone().run_until_cancelled_owned(levels.run()));
         let following = health.clone().follow(config.name.clone(), log.disk_health());
-        tokio::spawn(background.clone().run_until_cancelled_owned(following));
-        tokio::spawn(background.clone().run_until_cancelled_owned(yielding));
-        tokio::spawn(background.clone().run_until_cancelled_owned(compacting));
+        runtime::spawn(background.clone().run_until_cancelled_owned(following));
+        runtime::spawn(background.clone().run_until_cancelled_owned(yielding));
+        runtime::spawn(background.clone().run_until_cancelled_owned(compacting));
 
         let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard))
             .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
@@ -213,7 +212,7 @@ impl Consensus {
     /// is now, and the new id. Only what the leader has allowed: [`MembershipQueue::may_be_replaced`].
     pub async fn set_aside(config: &ConsensusConfig) -> Result<(PathBuf, ControllerId), ConsensusError> {
         let (folder, first) = (raft_folder(config), config.id);
-        let aside = tokio::task::spawn_blocking(move || {
+        let aside = runtime::blocking(move || {
             // An identity file that is damaged too says nothing; the configuration names the first life.
             let old = identity_in(&folder).ok().flatten().map_or(first, IdentityRecord::id);
             let (aside, identity) = replace(&folder, old)?;
@@ -348,12 +347,16 @@ struct Stores {
 async fn open_stores(config: &ConsensusConfig) -> Result<Stores, ConsensusError> {
     let folder = raft_folder(config);
     let id = config.id;
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = runtime::blocking(move || {
         // What a crash left between the old store and its replacement comes first.
         let id = identity_in(&folder)?.filter(|known| known.replaces().is_some()).map_or(id, IdentityRecord::id);
         let snapshots = Arc::new(SnapshotStore::open(&folder.join("snapshots"))?);
         let loaded = snapshots.load()?;
-        let log = LogStore::open(&folder, id, snapshots.covered())?;
+        let covered = snapshots.covered();
+        #[cfg(test)]
+        let log = super::simulation::open_log(id, covered).unwrap_or_else(|| LogStore::open(&folder, id, covered))?;
+        #[cfg(not(test))]
+        let log = LogStore::open(&folder, id, covered)?;
         Ok(Stores { log, snapshots, loaded })
     });
     opened.await.unwrap_or_else(|error| Err(ConsensusError::Start { id, why: error.to_string() }))
@@ -381,13 +384,13 @@ async fn initialize(raft: &Raft, log: &LogStore, config: &ConsensusConfig) -> Re
         Err(error) => return Err(start(error.to_string())),
     }
     let log = log.clone();
-    let marked = tokio::task::spawn_blocking(move || log.mark_initialized()).await;
+    let marked = runtime::blocking(move || log.mark_initialized()).await;
     Ok(marked.map_err(|error| start(error.to_string()))??)
 }
 
 /// Makes snapshots by the log's bytes (openraft counts entries), and keeps the log behind them bounded.
-async fn compact(raft: Raft, log: LogStore, snapshots: Arc<SnapshotStore>) {
-    let mut asked_at = None;
+async fn compact(raft: Raft, log: LogStore, snapshots: Arc<SnapshotStore>, limits: Compaction) {
+    let (mut asked_at, mut let_go) = (None, None);
     loop {
         tokio::time::sleep(LOOK_AT_SIZE).await;
         let (snapshot, applied) = {
@@ -396,15 +399,20 @@ async fn compact(raft: Raft, log: LogStore, snapshots: Arc<SnapshotStore>) {
             (metrics.snapshot.map(|id| id.index()), metrics.last_applied.map(|id| id.index()))
         };
         let since = snapshot.max(asked_at);
-        let enough = SNAPSHOT_BYTES.max(snapshots.current_len());
-        let result = if log.bytes_after(since) > enough && applied > since {
+        let enough = limits.snapshot_bytes.max(snapshots.current_len());
+        let mut result = Ok(());
+        if log.bytes_after(since) > enough && applied > since {
             asked_at = applied;
-            raft.trigger().snapshot().await
-        } else if let Some(snapshot) = snapshot.filter(|_| log.bytes_after(None) > KEPT_BYTES) {
-            raft.trigger().purge_log(snapshot).await
-        } else {
-            Ok(())
-        };
+            result = raft.trigger().snapshot().await;
+        }
+        // Also when the next snapshot is already due: under steady load one always is.
+        if let Some(upto) = snapshot.filter(|_| log.bytes_after(None) > limits.kept_bytes) {
+            if let_go < Some(upto) {
+                let_go = Some(upto);
+                tracing::info!(upto, "the log behind the snapshot is let go");
+            }
+            result = result.and(raft.trigger().purge_log(upto).await);
+        }
         if result.is_err() {
             return;
         }

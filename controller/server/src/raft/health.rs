@@ -7,6 +7,7 @@ use pontoon_model::ControllerName;
 use tokio::sync::watch;
 
 use super::log_store::DiskHealth;
+use super::runtime;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -29,7 +30,7 @@ impl Health {
                     needed.div_ceil(MIB)
                 )),
             });
-            if disk.changed().await.is_err() {
+            if runtime::changed(&mut disk).await.is_err() {
                 return;
             }
         }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::config::Timing;
 use super::log_store::DiskHealth;
 use super::network::Heard;
+use super::runtime;
 use super::types::{Raft, TypeConfig};
 
 /// Who leads.
@@ -39,12 +40,13 @@ impl Leadership {
 pub(super) fn watch_leadership(raft: &Raft, heard: Heard, timing: Timing) -> watch::Receiver<Leadership> {
     let (sender, receiver) = watch::channel(Leadership::unknown());
     let mut metrics = raft.metrics();
-    tokio::spawn(async move {
+    runtime::spawn(async move {
         // A leader's silence changes no metric, so there is also a clock.
         let mut clock = tokio::time::interval(timing.heartbeat);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let ended = tokio::select! {
+                biased;
                 changed = metrics.changed() => changed.is_err(),
                 _ = clock.tick() => false,
                 () = sender.closed() => return,
@@ -102,7 +104,10 @@ pub(super) async fn yield_when_full(
 ) {
     loop {
         let full = |health: &DiskHealth| matches!(health, DiskHealth::Full { .. });
-        if health.wait_for(full).await.is_err() || leadership.wait_for(|now| now.leading).await.is_err() {
+        let leads = |now: &Leadership| now.leading;
+        if runtime::wait_for(&mut health, full).await.is_err()
+            || runtime::wait_for(&mut leadership, leads).await.is_err()
+        {
             return;
         }
         if !full(&health.borrow()) {
@@ -144,6 +149,6 @@ pub(super) async fn until<T>(
         if let Some(value) = found(&leadership.borrow_and_update()) {
             return Some(value);
         }
-        leadership.changed().await.ok()?;
+        runtime::changed(leadership).await.ok()?;
     }
 }

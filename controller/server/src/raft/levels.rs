@@ -18,6 +18,7 @@ use super::batcher::Batcher;
 use super::encoded::Encoded;
 use super::leadership::Leadership;
 use super::peers::Peers;
+use super::runtime;
 use super::state_machine::StateFeed;
 use super::types::Raft;
 
@@ -57,7 +58,7 @@ impl Levels {
     /// Raises the level whenever this controller leads and all members can read the next; ends with the consensus.
     pub(super) async fn run(mut self) {
         loop {
-            if self.leadership.wait_for(|now| now.leading).await.is_err() {
+            if runtime::wait_for(&mut self.leadership, |now| now.leading).await.is_err() {
                 return;
             }
             let mut backoff = Backoff::new(LOOK.0, LOOK.1);
@@ -70,7 +71,8 @@ impl Levels {
                     }
                     self.held_back.why.store(held_back.map(Arc::new));
                 }
-                let _ = timeout(backoff.wait(), self.leadership.changed()).await;
+                let wait = backoff.wait_by(&mut runtime::rng());
+                let _ = timeout(wait, runtime::changed(&mut self.leadership)).await;
             }
         }
     }

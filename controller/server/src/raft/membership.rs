@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::config::Timing;
 use super::leadership::Leadership;
+use super::runtime;
 use super::types::{Membership, Peer, Raft};
 
 /// Changes that may wait: one per controller of the largest cluster, and who is refused asks again.
@@ -80,7 +81,7 @@ impl MembershipQueue {
         let (queue, waiting) = mpsc::channel(WAITING);
         let under_way = UnderWay::default();
         let worker = Worker { raft: raft.clone(), leadership: leadership.clone(), under_way: under_way.clone() };
-        tokio::spawn(worker.run(waiting));
+        runtime::spawn(worker.run(waiting));
         Self { raft, leadership, timing, queue, under_way }
     }
 

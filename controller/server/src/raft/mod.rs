@@ -23,6 +23,7 @@ mod network;
 mod peers;
 mod proposer;
 mod read;
+mod runtime;
 mod seed;
 mod snapshot;
 mod state_machine;
@@ -30,9 +31,11 @@ mod types;
 
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod simulation;
 
 pub use self::batcher::{MAX_BYTES, MAX_COMMANDS};
-pub use self::config::{ConsensusConfig, Member, Timing};
+pub use self::config::{Compaction, ConsensusConfig, Member, Timing};
 pub use self::consensus::{Consensus, ConsensusError, MemberStatus};
 pub use self::events::{EventLog, EventRead, HeldEvent};
 pub use self::health::Health;

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use openraft::async_runtime::watch::WatchReceiver;
-use pontoon_kit::{Identity, Role, rpc};
+use pontoon_kit::Identity;
 use pontoon_model::{ControllerId, ControllerName};
 use pontoon_proto::services::peers_client::PeersClient;
-use tonic::transport::Channel;
 
 use super::config::Member;
+use super::network::link::{self, Link};
 use super::types::Raft;
 
 /// Another controller.
@@ -19,7 +19,7 @@ pub struct Peer {
     id: ControllerId,
     name: ControllerName,
     voter: bool,
-    client: PeersClient<Channel>,
+    client: PeersClient<Link>,
 }
 
 impl Peer {
@@ -39,7 +39,7 @@ impl Peer {
     }
 
     /// A client of it; connects when used. Give each request a deadline.
-    pub fn client(&self) -> PeersClient<Channel> {
+    pub fn client(&self) -> PeersClient<Link> {
         self.client.clone()
     }
 }
@@ -150,7 +150,7 @@ pub(crate) struct Connections {
 struct ConnectionsInner {
     identity: Identity,
     configured: Vec<Member>,
-    channels: Mutex<HashMap<SocketAddr, Channel>>,
+    channels: Mutex<HashMap<SocketAddr, Link>>,
 }
 
 impl Connections {
@@ -165,12 +165,12 @@ impl Connections {
     }
 
     /// A client of the controller at `address`.
-    pub(crate) fn client(&self, address: SocketAddr) -> Result<PeersClient<Channel>, tonic::transport::Error> {
+    pub(crate) fn client(&self, address: SocketAddr) -> Result<PeersClient<Link>, tonic::transport::Error> {
         let mut channels = self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match channels.get(&address) {
             Some(channel) => channel.clone(),
             None => {
-                let channel = rpc::channel(address, Role::Controller, &self.inner.identity)?;
+                let channel = link::open(address, &self.inner.identity)?;
                 channels.insert(address, channel.clone());
                 channel
             }

@@ -9,6 +9,7 @@ use pontoon_kit::Backoff;
 use pontoon_model::wire::WireError;
 use pontoon_model::{ControllerId, IdempotencyKey};
 use pontoon_proto::{ProposeReply, ProposeRequest};
+use rand::Rng;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -17,6 +18,7 @@ use super::batcher::{Batcher, size_of};
 use super::encoded::Encoded;
 use super::leadership::{Leadership, until};
 use super::peers::Peers;
+use super::runtime;
 
 /// How long a proposal is tried: a failover takes one second, two in a row and a slow disk take a few.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -210,7 +212,8 @@ impl Proposer {
             };
             match tried {
                 Tried::Done(outcomes, index) => {
-                    if trying.unsure || !self.stamp_again(&mut commands, &outcomes, index) {
+                    let over = trying.unsure || Instant::now() >= trying.deadline;
+                    if over || !self.stamp_again(&mut commands, &outcomes, index) {
                         return Ok((outcomes, index));
                     }
                     continue;
@@ -226,7 +229,8 @@ impl Proposer {
                     trying.last = ProposeError::NoLeader { last: why };
                 }
             }
-            if timeout_at(trying.deadline, tokio::time::sleep(trying.backoff.wait())).await.is_err() {
+            let wait = trying.backoff.wait_by(&mut runtime::rng());
+            if timeout_at(trying.deadline, tokio::time::sleep(wait)).await.is_err() {
                 return Err(trying.last);
             }
         }
@@ -239,7 +243,7 @@ impl Proposer {
         for (command, outcome) in commands.iter_mut().zip(outcomes) {
             let expired = outcome.as_ref().is_err_and(|rejected| rejected.kind == RejectedKind::Expired);
             if expired && command.key().birth().is_some() {
-                *command = command.restamped(IdempotencyKey::born(index, rand::random()));
+                *command = command.restamped(IdempotencyKey::born(index, runtime::rng().next_u64()));
                 any = true;
             }
         }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::leadership::{Leadership, until};
 use super::peers::Peers;
+use super::runtime;
 use super::types::Raft;
 
 /// Reads that wait for the next round; more are refused at once.
@@ -61,7 +62,7 @@ impl Reads {
     /// Starts answering for `raft`, until all handles are gone.
     pub(super) fn start(id: ControllerId, raft: Raft, leadership: watch::Receiver<Leadership>, peers: Peers) -> Self {
         let (queue, asked) = mpsc::channel(WAITING);
-        tokio::spawn(confirm(raft, asked));
+        runtime::spawn(confirm(raft, asked));
         Self { id, queue, leadership, peers }
     }
 

@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pontoon_core::State;
 use pontoon_model::wire::{self, Envelope, HEADER_LEN, MAX_PAYLOAD, WireError};
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::layout::SnapshotMetaRecord;
+use super::runtime;
 use super::types::SnapshotMeta;
 
 const CURRENT: &str = "current.snapshot";
@@ -217,7 +219,7 @@ impl SnapshotStore {
 
     /// A name for a file that is being written or received.
     pub(super) fn temporary_path(&self) -> PathBuf {
-        self.folder.join(format!("{:016x}.tmp", rand::random::<u64>()))
+        self.folder.join(format!("{:016x}.tmp", runtime::rng().next_u64()))
     }
 
     /// The snapshot in place.
@@ -333,7 +335,8 @@ fn write(path: &Path, meta: &SnapshotMeta, state: &State) -> Result<(), Snapshot
     let io = |source| SnapshotError::Io { doing: "write", path: path.to_owned(), source };
     let contents = |source| SnapshotError::Contents { path: path.to_owned(), source };
     let mut file = BufWriter::new(SyncedInSlices { file: File::create_new(path).map_err(io)?, since: 0 });
-    let header = wire::encode(&SnapshotHeader { id: rand::random(), meta: meta.into() }).map_err(contents)?;
+    let header =
+        wire::encode(&SnapshotHeader { id: runtime::rng().next_u64(), meta: meta.into() }).map_err(contents)?;
     file.write_all(&header).map_err(io)?;
     let mut rows = 0;
     for record in state.to_records() {

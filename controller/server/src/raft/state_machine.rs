@@ -11,6 +11,7 @@ use pontoon_model::wire::WireError;
 use tokio::sync::watch;
 
 use super::events::{EventLog, HeldEvent};
+use super::runtime;
 use super::snapshot::{SnapshotFile, SnapshotStore};
 use super::types::{Applied, Entry, EntryBytes, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -52,7 +53,7 @@ impl StateFeed {
     /// Waits until there is a newer state than the last one this call returned; never goes back, and may
     /// skip states in between. Waits for ever once the consensus has ended.
     pub async fn changed(&mut self) -> Arc<State> {
-        if self.newest.changed().await.is_err() {
+        if runtime::changed(&mut self.newest).await.is_err() {
             std::future::pending::<()>().await;
         }
         self.newest.borrow_and_update().clone()
@@ -94,6 +95,8 @@ impl StateMachine {
 
     /// Begins with what the stored snapshot holds; openraft applies the committed log on top.
     pub fn restored(store: Arc<SnapshotStore>, meta: SnapshotMeta, state: State) -> (Self, StateFeed) {
+        #[cfg(test)]
+        super::simulation::installed(&meta, &state);
         let (mut machine, feed) = Self::new(store);
         machine.state = state;
         machine.applied = meta.last_log_id;
@@ -103,6 +106,8 @@ impl StateMachine {
     }
 
     fn apply_one(&mut self, entry: Entry) -> Result<Applied, ApplyError> {
+        #[cfg(test)]
+        let seen = entry.clone();
         let index = entry.log_id.index();
         let applied = match entry.payload {
             EntryPayload::Blank => {
@@ -128,6 +133,8 @@ impl StateMachine {
             }
         };
         self.applied = Some(entry.log_id);
+        #[cfg(test)]
+        super::simulation::applied(&seen, &applied, &self.state);
         Ok(applied)
     }
 
@@ -188,7 +195,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {
         let store = self.store.clone();
-        let state = tokio::task::spawn_blocking(move || store.install(snapshot))
+        let state = runtime::blocking(move || store.install(snapshot))
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
@@ -196,16 +203,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.events.restart(self.state.index());
+        #[cfg(test)]
+        super::simulation::installed(meta, &self.state);
         self.publish();
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
         let store = self.store.clone();
-        let current = tokio::task::spawn_blocking(move || store.current())
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)?;
+        let current =
+            runtime::blocking(move || store.current()).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         Ok(current.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
 }
@@ -222,7 +229,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
         let (store, meta, state) = (self.store.clone(), self.meta.clone(), self.state.clone());
-        let snapshot = tokio::task::spawn_blocking(move || store.build(&meta, &state))
+        let snapshot = runtime::blocking(move || store.build(&meta, &state))
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;

@@ -15,6 +15,7 @@ openraft::declare_raft_types!(
         R = Applied,
         NodeId = u64,
         Node = Peer,
+        AsyncRuntime = super::runtime::Runtime,
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
 );
 

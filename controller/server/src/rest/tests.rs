@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
-use crate::raft::{ConsensusConfig, Member, Timing};
+use crate::raft::{Compaction, ConsensusConfig, Member, Timing};
 use crate::sessions::AgentDirectory;
 
 const TOKEN: &str = "a token for tests only";
@@ -43,6 +43,7 @@ impl Fixture {
             members: vec![member],
             identity: identity.clone(),
             timing: Timing::lan(),
+            compaction: Compaction::default(),
         });
         let (consensus, _service) = started.await.unwrap();
         let mut leadership = consensus.leadership();

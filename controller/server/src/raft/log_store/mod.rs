@@ -24,7 +24,6 @@ use std::fs;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -39,13 +38,14 @@ use self::database::Database;
 use self::disk::Disk;
 use self::identity::IdentityError;
 pub use self::identity::IdentityRecord;
-pub use self::quarantine::{identity_in, quarantine, replace};
+pub use self::quarantine::{identity_in, replace};
 use self::recovery::Loss;
 pub use self::room::DiskHealth;
 use self::room::Room;
 use self::window::Window;
 pub(in crate::raft) use self::writer::Writer;
 use self::writer::{Operation, QUEUE};
+use super::runtime;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Bytes of entries in one message to a follower, so that a slow link still answers within its deadline.
@@ -133,7 +133,6 @@ struct Shared {
     identity: Mutex<IdentityRecord>,
     /// None once closed.
     disk: Mutex<Option<Arc<dyn Disk>>>,
-    unsure: AtomicBool,
     health: watch::Receiver<DiskHealth>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -202,14 +201,6 @@ impl LogStore {
     ) -> Result<(Self, Writer), LogError> {
         let recovered = recovery::recover(disk.as_ref(), home.id, home.identity.is_some(), covered);
         let recovered = recovered.map_err(|loss| home.refused(loss))?;
-        let unsure = recovered.mark.unsure;
-        if unsure {
-            tracing::warn!(
-                path = %home.path().display(),
-                "one half of the Raft log's watermark is unreadable: the end of the log may be lost, so this \
-                 controller does not vote until it has heard a leader"
-            );
-        }
         let window = Arc::new(Mutex::new(recovered.window));
         let (queue, receiver) = mpsc::channel(QUEUE);
         let room = Room::new();
@@ -223,7 +214,6 @@ impl LogStore {
             vote: Mutex::new(recovered.vote),
             committed: Mutex::new(recovered.committed),
             identity: Mutex::new(identity),
-            unsure: AtomicBool::new(unsure),
             health,
             disk: Mutex::new(Some(disk)),
             thread: Mutex::new(None),
@@ -234,6 +224,12 @@ impl LogStore {
     /// What this store says of itself.
     pub(in crate::raft) fn identity(&self) -> IdentityRecord {
         *lock(&self.shared.identity)
+    }
+
+    /// As a store that does not keep its vote.
+    #[cfg(test)]
+    pub(in crate::raft) fn forget_vote(&self) {
+        *lock(&self.shared.vote) = None;
     }
 
     /// Whether this store has been part of a cluster.
@@ -249,19 +245,6 @@ impl LogStore {
             marked.save(folder).map_err(identity_error)?;
         }
         *identity = marked;
-        Ok(())
-    }
-
-    /// Whether the end of the log may be lost: one half of the watermark was unreadable, which a write cut short
-    /// or damage leaves behind. It holds over restarts until [`LogStore::mark_sure`].
-    pub fn is_unsure(&self) -> bool {
-        self.shared.unsure.load(Ordering::Acquire)
-    }
-
-    /// A leader was heard, whose log is what counts: nothing is unsure any more.
-    pub async fn mark_sure(&self) -> io::Result<()> {
-        self.write(|done| Operation::Sure { done }).await?;
-        self.shared.unsure.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -281,14 +264,14 @@ impl LogStore {
         let _ = self.shared.queue.send(Operation::Stop).await;
         let thread = lock(&self.shared.thread).take();
         if let Some(thread) = thread {
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            let joined = runtime::blocking(move || thread.join()).await;
             if !matches!(joined, Ok(Ok(()))) {
                 tracing::error!("the Raft log's writing thread panicked");
             }
         }
         let disk = lock(&self.shared.disk).take();
         // Dropping a sled database waits for its threads.
-        let _ = tokio::task::spawn_blocking(move || drop(disk)).await;
+        let _ = runtime::blocking(move || drop(disk)).await;
     }
 
     async fn send(&self, operation: Operation) -> io::Result<()> {
@@ -308,7 +291,7 @@ impl LogStore {
         }
         let disk = lock(&self.shared.disk).clone().ok_or_else(closed)?;
         let stored = located.stored;
-        let read = tokio::task::spawn_blocking(move || {
+        let read = runtime::blocking(move || {
             let mut entries = Vec::new();
             record::read_entries(disk.as_ref(), stored.start, stored.end, |entry, _| entries.push(entry))
                 .map(|()| entries)

@@ -1,5 +1,6 @@
 //! What a disk holds when it is opened, and whether that is all it must hold.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use pontoon_model::ControllerId;
@@ -72,6 +73,20 @@ pub(super) struct Recovered {
     pub(super) mark: Watermark,
 }
 
+impl Recovered {
+    /// What was written but not acknowledged counts from now on, since this controller will speak of it: so it
+    /// is made durable, and the watermark with it.
+    fn raise(&mut self, disk: &dyn Disk) -> Result<(), Loss> {
+        let found = Watermark { last: self.window.last(), vote: self.vote, purged: self.window.purged(), ..self.mark };
+        if found != self.mark {
+            disk.sync()?;
+            self.mark = Watermark { sequence: self.mark.sequence + 1, ..found };
+            self.mark.write(disk)?;
+        }
+        Ok(())
+    }
+}
+
 /// Reads and checks all that `disk` holds for controller `id`. `known` says that it has been used before: then
 /// an empty one is a loss. Otherwise it is claimed. `covered` is the last entry that the snapshot holds.
 pub(super) fn recover(disk: &dyn Disk, id: ControllerId, known: bool, covered: Option<u64>) -> Result<Recovered, Loss> {
@@ -90,7 +105,9 @@ pub(super) fn recover(disk: &dyn Disk, id: ControllerId, known: bool, covered: O
         _ if used || disk.get(VOTE)?.is_some() => return lost("its database is there, its identity file is not"),
         _ => claim(disk, id)?,
     };
-    examine(disk, mark, covered)
+    let mut recovered = examine(disk, mark, covered)?;
+    recovered.raise(disk)?;
+    Ok(recovered)
 }
 
 /// Reads and checks a disk whose watermark is `mark`.
@@ -98,8 +115,10 @@ pub(super) fn examine(disk: &dyn Disk, mark: Watermark, covered: Option<u64>) ->
     let vote = stored::<VoteRecord, Vote>(disk, VOTE)?;
     let purged = stored::<LogIdRecord, LogId>(disk, PURGED)?;
     let committed = stored::<LogIdRecord, LogId>(disk, COMMITTED)?;
-    if mark.vote.is_some() && !(vote >= mark.vote) {
-        return Err(Loss::Lost(format!("its vote is {vote:?}, {:?} was acknowledged", mark.vote)));
+    let behind = |marked: &Vote| vote.is_none_or(|vote| vote.partial_cmp(marked).is_none_or(Ordering::is_lt));
+    if let Some(marked) = mark.vote.filter(behind) {
+        let found = vote.map_or_else(|| "it has no vote".to_owned(), |vote| format!("its vote is {vote}"));
+        return Err(Loss::Lost(format!("{found}, {marked} was acknowledged")));
     }
     if purged < mark.purged {
         return Err(Loss::Lost(format!("it begins after {}, after {} was acknowledged", At(purged), At(mark.purged))));

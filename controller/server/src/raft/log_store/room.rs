@@ -48,12 +48,14 @@ pub(super) struct Room {
     space: Space,
     /// What an append that is held waits for.
     wanted: u64,
+    /// Space ran out in the middle of a write, which is not yet done.
+    out: bool,
 }
 
 impl Room {
     pub(super) fn new() -> Self {
         let space = Space { free: u64::MAX, total: u64::MAX };
-        Self { health: watch::Sender::new(DiskHealth::Fine), space, wanted: 0 }
+        Self { health: watch::Sender::new(DiskHealth::Fine), space, wanted: 0, out: false }
     }
 
     pub(super) fn health(&self) -> watch::Receiver<DiskHealth> {
@@ -75,7 +77,7 @@ impl Room {
         let quarter = self.reserve() / 4;
         let fine_above = self.wanted.max(self.reserve() + if self.is_fine() { quarter } else { 2 * quarter });
         let now = match space.free {
-            free if free >= fine_above => DiskHealth::Fine,
+            free if free >= fine_above && !self.out => DiskHealth::Fine,
             free => DiskHealth::Full { free, needed: self.wanted.max(self.reserve() + 2 * quarter) },
         };
         if now == DiskHealth::Fine {
@@ -122,7 +124,13 @@ impl Room {
     /// Space ran out all the same.
     pub(super) fn ran_out(&mut self) {
         self.space.free = 0;
+        self.out = true;
         self.hold(0);
+    }
+
+    /// What space had run out for is written.
+    pub(super) fn goes_on(&mut self) {
+        self.out = false;
     }
 }
 

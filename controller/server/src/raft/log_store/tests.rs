@@ -1,3 +1,12 @@
+mod child;
+mod damage;
+mod figures;
+mod full;
+mod image;
+mod memory;
+mod power_cut;
+mod work;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +27,8 @@ use super::super::types::EntryBytes;
 use super::disk::Batch;
 use super::record::{OwnerRecord, VOTE};
 use super::*;
+
+use work::{Acked, Dice, Told, Worker};
 
 type Committed = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
 type LeaderId = openraft::type_config::alias::LeaderIdOf<TypeConfig>;
@@ -221,6 +232,22 @@ async fn entries_that_left_memory_are_read_from_disk() {
 }
 
 #[tokio::test]
+async fn the_largest_entries_stay_out_of_sleds_blobs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = LogStore::open(folder.path(), ID, COVERED).unwrap();
+    for index in 0..12 {
+        append(&mut store, entries(index..index + 1, 512 * 1024)).await;
+    }
+    store.purge(log_id(1, 5)).await.unwrap();
+    let blobs = || fs::read_dir(folder.path().join("log/blobs")).map_or(0, Iterator::count);
+    assert_eq!(blobs(), 0);
+    let mut store = reopen(store, folder.path()).await;
+    assert_eq!(everything(&mut store).await, entries(6..12, 512 * 1024));
+    assert_eq!(blobs(), 0);
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_hole_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = LogStore::open(folder.path(), ID, COVERED).unwrap();
@@ -365,7 +392,6 @@ fn golden_bytes_of_what_is_stored() {
         last: Some(log_id(3, 258)),
         vote: Some(vote(3)),
         purged: Some(log_id(2, 200)),
-        unsure: true,
     };
     let all = [
         hex(wire::encode(&IdentityRecord { initialized: true, ..IdentityRecord::new(ID) }).unwrap()),

@@ -68,10 +68,6 @@ pub(in crate::raft) enum Operation {
     },
     /// Written with the next group, without a sync of its own.
     Committed(Option<LogId>),
-    /// The watermark is unsure no longer.
-    Sure {
-        done: Answer,
-    },
     Stop,
 }
 
@@ -206,8 +202,10 @@ impl Writer {
         }
         match () {
             () if self.fresh => Taken::Work,
-            () if self.unfinished.is_some() || !self.room.is_fine() => Taken::Later,
-            () if self.purging.is_some() || !self.taken.is_empty() => Taken::Work,
+            () if self.unfinished.is_some() => Taken::Later,
+            () if self.purging.is_some() && self.room.left(0) != RoomLeft::Nothing => Taken::Work,
+            () if !self.room.is_fine() => Taken::Later,
+            () if !self.taken.is_empty() => Taken::Work,
             () => Taken::Nothing,
         }
     }
@@ -225,7 +223,7 @@ impl Writer {
         if let Some(group) = self.unfinished.take()
             && !self.resume(group)
         {
-            return !self.taken.iter().any(|operation| matches!(operation, Operation::Stop));
+            return !self.told_to_stop();
         }
         let mut group = self.new_group();
         let mut go_on = true;
@@ -257,7 +255,12 @@ impl Writer {
             self.commit(group);
         }
         operations.into_iter().rev().for_each(|operation| self.taken.push_front(operation));
-        go_on
+        // What waits for room is not answered, so it need not be waited for.
+        go_on && (self.room.is_fine() || !self.told_to_stop())
+    }
+
+    fn told_to_stop(&self) -> bool {
+        self.taken.iter().any(|operation| matches!(operation, Operation::Stop))
     }
 
     /// A clean end needs no flush: what was acknowledged is on disk. `committed` is worth one.
@@ -289,7 +292,7 @@ impl Writer {
             if count > 0 && more > GROUP_BYTES {
                 break;
             }
-            if operation.bytes() > 0 && self.failed.is_none() && self.room.left(more) != RoomLeft::Enough {
+            if self.failed.is_none() && !self.room_for(operation, more) {
                 held = Some(more);
                 break;
             }
@@ -301,6 +304,15 @@ impl Writer {
             count = self.with_reserve(count, bytes);
         }
         self.taken.drain(..count).collect()
+    }
+
+    /// Whether `operation` may be written with `bytes` in its group: appends leave the reserve alone.
+    fn room_for(&self, operation: &Operation, bytes: usize) -> bool {
+        match operation {
+            Operation::Append { .. } => self.room.left(bytes) == RoomLeft::Enough,
+            Operation::Stop => true,
+            _ => self.room.left(bytes) != RoomLeft::Nothing,
+        }
     }
 
     /// Appends are held after `count` operations. A vote or a truncation behind them takes them along, from the
@@ -321,9 +333,7 @@ impl Writer {
             }
             count += 1;
         }
-        let presses = |operation: &Operation| {
-            !matches!(operation, Operation::Append { .. } | Operation::Committed(_) | Operation::Purge { .. })
-        };
+        let presses = |operation: &Operation| matches!(operation, Operation::Vote { .. } | Operation::Truncate { .. });
         let Some(last) = self.taken.iter().skip(count).rposition(presses) else { return count };
         let upto = count + last + 1;
         let more: usize = self.taken.iter().take(upto).skip(count).map(Operation::bytes).sum();
@@ -383,10 +393,6 @@ impl Writer {
             }
             Operation::Committed(Some(id)) => group.batch.put(COMMITTED, wire::encode(&LogIdRecord::from(&id))?),
             Operation::Committed(None) => group.batch.remove(COMMITTED),
-            Operation::Sure { done } => {
-                group.waiting.push(Waiting::Other(done));
-                group.mark.unsure = false;
-            }
             Operation::Truncate { done, .. } => group.waiting.push(Waiting::Other(done)),
             Operation::Stop => {}
         }
@@ -436,15 +442,14 @@ impl Writer {
             return Ok(self.disk.sync()?);
         }
         let removed = self.removable(group)?;
-        if removed.is_empty() {
-            self.disk.apply(&group.batch)?;
-        } else {
-            let mut batch = group.batch.clone();
-            removed.iter().for_each(|key| batch.remove(key));
-            self.disk.apply(&batch)?;
+        self.disk.apply(&group.batch)?;
+        // After the marker that says they may go, and synced with it.
+        self.disk.apply(&removed)?;
+        // sled uses the place of what was removed again only after a sync.
+        if group.must_sync || !removed.is_empty() {
+            self.disk.sync()?;
         }
         if group.must_sync {
-            self.disk.sync()?;
             self.mark(&mut group.mark)?;
         }
         Ok(())
@@ -461,18 +466,25 @@ impl Writer {
         Ok(())
     }
 
-    /// Keys of purged entries, to be removed with `group`.
-    fn removable(&mut self, group: &Group) -> Result<Vec<Vec<u8>>, DiskError> {
-        let Some(upto) = self.purging else { return Ok(Vec::new()) };
+    /// The removal of purged entries that goes with `group`.
+    fn removable(&mut self, group: &Group) -> Result<Batch, DiskError> {
+        let mut removed = Batch::default();
+        let Some(upto) = self.purging else { return Ok(removed) };
         let idle = group.batch.is_empty();
         let added = group.batch.changes().len();
-        let limit = if idle { SLICE } else { (added * REMOVED_PER_ADDED).clamp(LEAST_SLICE, SLICE) };
+        let limit = match () {
+            // A removal takes room before it gives any back.
+            () if self.room.left(0) == RoomLeft::Nothing => return Ok(removed),
+            () if idle && self.room.is_fine() => SLICE,
+            () => (added * REMOVED_PER_ADDED).clamp(LEAST_SLICE, SLICE),
+        };
         let keys = self.disk.keys(&record::from_index(0), &record::from_index(upto + 1), limit)?;
         // Entries of this very group are not stored yet and so not found: look once more without any.
         if keys.is_empty() && idle {
             self.purging = None;
         }
-        Ok(keys)
+        keys.iter().for_each(|key| removed.remove(key));
+        Ok(removed)
     }
 
     /// Removes entries from `from` on, from the end backward and whole entries at a time, so that a crash
@@ -517,6 +529,7 @@ impl Writer {
                 self.purging = None;
             }
         }
+        self.room.goes_on();
         self.commit(group);
         self.unfinished.is_none()
     }

@@ -19,11 +19,11 @@ use pontoon_model::wire::Wire;
 use pontoon_proto::RaftMessage;
 use pontoon_proto::services::raft_client::RaftClient;
 use tokio::time::{Instant, timeout};
-use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 
 use super::super::snapshot::SnapshotFile;
 use super::super::types::{TypeConfig, Vote};
+use super::link::Link;
 use super::message::{self, Append, Appended, Ballot, Transfer, Transferred, Voted};
 use super::{Network, Purpose, transfer};
 
@@ -59,7 +59,7 @@ impl Connection {
         (self.target, self.address, self.purpose)
     }
 
-    pub(super) fn client(&self) -> Result<RaftClient<Channel>, RpcError> {
+    pub(super) fn client(&self) -> Result<RaftClient<Link>, RpcError> {
         self.network.client(self.key()).map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
     }
 

@@ -1,8 +1,11 @@
 //! Raft between controllers: gRPC over mTLS, one connection per peer and purpose, a deadline on everything.
 
 mod connection;
+pub(super) mod link;
 mod message;
 mod server;
+#[cfg(test)]
+pub(super) mod tap;
 mod transfer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,11 +13,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use openraft::RaftNetworkFactory;
-use pontoon_kit::{Identity, Role, rpc};
+use pontoon_kit::Identity;
 use pontoon_proto::services::raft_client::RaftClient;
-use tonic::transport::{self, Channel};
+use tonic::transport;
 
 pub(super) use self::connection::Connection;
+use self::link::Link;
 pub use self::server::{Heard, RaftService};
 use super::types::{Peer, TypeConfig};
 
@@ -36,7 +40,7 @@ struct Shared {
     id: u64,
     identity: Identity,
     configured: BTreeMap<u64, SocketAddr>,
-    channels: Mutex<HashMap<(u64, SocketAddr, Purpose), Channel>>,
+    channels: Mutex<HashMap<(u64, SocketAddr, Purpose), Link>>,
 }
 
 impl Network {
@@ -50,12 +54,12 @@ impl Network {
         Connection::new(self.clone(), target, address, purpose)
     }
 
-    fn client(&self, key: (u64, SocketAddr, Purpose)) -> Result<RaftClient<Channel>, transport::Error> {
+    fn client(&self, key: (u64, SocketAddr, Purpose)) -> Result<RaftClient<Link>, transport::Error> {
         let mut channels = self.shared.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match channels.get(&key) {
             Some(channel) => channel.clone(),
             None => {
-                let channel = rpc::channel(key.1, Role::Controller, &self.shared.identity)?;
+                let channel = link::open(key.1, &self.shared.identity)?;
                 channels.insert(key, channel.clone());
                 channel
             }

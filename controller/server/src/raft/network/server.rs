@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::{Stream, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::Snapshot;
-use pontoon_kit::{Role, rpc};
+use pontoon_model::ControllerId;
 use pontoon_model::wire::Wire;
 use pontoon_proto::RaftMessage;
 use pontoon_proto::services::raft_server;
@@ -20,7 +20,7 @@ use super::message::{
     self, Append, Appended, Ballot, MessageError, SnapshotArrived, SnapshotOffer, SnapshotTaken, Transfer, Transferred,
     Voted,
 };
-use super::transfer;
+use super::{link, transfer};
 
 /// When the leader was last heard: openraft itself remembers only whom it voted for, and with pre-vote an
 /// isolated follower would name its old leader for ever.
@@ -55,7 +55,7 @@ impl RaftService {
     /// Refuses whoever is no controller, and everyone once this one has stopped: a stream of entries into a
     /// stopped openraft would end without a word, and its sender would try the same connection for ever.
     fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        rpc::caller(request, Role::Controller)?;
+        link::check_caller(request)?;
         self.raft.metrics().borrow_watched().running_state.clone().map_err(stopped)
     }
 
@@ -132,7 +132,9 @@ impl raft_server::Raft for RaftService {
         self.admit(&request)?;
         let received = transfer::receive(self.id, self.snapshots.clone(), request.into_inner()).await?;
         let snapshot = Snapshot { meta: received.meta, snapshot: received.file };
+        let last = snapshot.meta.last_log_id.map(|id| id.index());
         let taken = self.raft.install_full_snapshot(received.vote, snapshot).await.map_err(stopped)?;
+        tracing::info!(last, from = %ControllerId(received.from), "a snapshot of the leader was installed");
         self.heard.now();
         seal(self.id, received.from, SnapshotTaken { vote: (&taken.vote).into() }).map(Response::new)
     }

@@ -14,6 +14,7 @@ use pontoon_proto::RaftMessage;
 use tokio::time::{Instant, timeout};
 use tonic::{Status, Streaming};
 
+use super::super::runtime;
 use super::super::snapshot::{SnapshotError, SnapshotFile, SnapshotReader, SnapshotStore};
 use super::super::types::{SnapshotMeta, TypeConfig, Vote};
 use super::connection::Connection;
@@ -55,6 +56,7 @@ pub(super) async fn send(
     let mut cancel = std::pin::pin!(cancel);
     loop {
         tokio::select! {
+            biased;
             closed = &mut cancel => return Err(closed.into()),
             answer = timeout(LOOK, &mut answer) => match answer {
                 Ok(Ok(response)) => {
@@ -104,7 +106,7 @@ fn parts(
     let rest = stream::unfold((reader, from_byte), move |(mut reader, offset)| {
         let progress = progress.clone();
         async move {
-            let read = tokio::task::spawn_blocking(move || {
+            let read = runtime::blocking(move || {
                 let mut bytes = Vec::with_capacity(PART_BYTES);
                 let read = reader.by_ref().take(PART_BYTES as u64).read_to_end(&mut bytes);
                 read.map(|_| (reader, bytes))
@@ -155,7 +157,7 @@ pub(super) async fn receive(
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
 ) -> Result<T, Status> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))?;
+    let done = runtime::blocking(work).await.map_err(|error| Status::internal(error.to_string()))?;
     done.map_err(|error| {
         let source = std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));
         Status::internal(format!("the snapshot was not taken: {error}{source}"))

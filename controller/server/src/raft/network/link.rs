@@ -1,0 +1,35 @@
+//! What carries requests to another controller: a gRPC channel over mTLS; between simulated controllers, a
+//! simulated one.
+
+use std::net::SocketAddr;
+
+use pontoon_kit::{Identity, Role, rpc};
+use tonic::transport;
+#[cfg(not(test))]
+use tonic::{Request, Status};
+
+#[cfg(test)]
+use super::super::simulation::wire;
+
+/// Clones share one connection.
+#[cfg(not(test))]
+pub type Link = transport::Channel;
+#[cfg(test)]
+pub type Link = wire::Link;
+
+/// A link to the controller at `address`; connects when first used and again after a break.
+pub(in super::super) fn open(address: SocketAddr, identity: &Identity) -> Result<Link, transport::Error> {
+    #[cfg(test)]
+    if let Some(link) = Link::simulated(address) {
+        return Ok(link);
+    }
+    rpc::channel(address, Role::Controller, identity).map(Link::from)
+}
+
+/// Refuses whoever is no controller.
+#[cfg(not(test))]
+pub(super) fn check_caller<T>(request: &Request<T>) -> Result<(), Status> {
+    rpc::caller(request, Role::Controller).map(drop)
+}
+#[cfg(test)]
+pub(super) use wire::check_caller;

@@ -1,0 +1,133 @@
+//! The ground consensus stands on: tokio, the thread's random numbers, the wall clock.
+//!
+//! Everything under `raft` takes tasks, blocking work, randomness and the time of day from here and nowhere
+//! else. In production each function is tokio's or std's own. In unit tests they ask [`super::simulation`]
+//! first: inside a simulated controller all of it comes from one seed, so that a run can be repeated.
+
+use std::future::Future;
+use std::time::Duration;
+
+use openraft::AsyncRuntime;
+use openraft::impls::TokioRuntime;
+
+#[cfg(test)]
+use super::simulation::seam;
+
+pub(super) use self::seam::{blocking, changed, rng, spawn, unix_millis, wait_for};
+
+/// What production uses.
+#[cfg(not(test))]
+mod seam {
+    use std::future::Future;
+
+    use openraft::AsyncRuntime;
+    use openraft::impls::TokioRuntime;
+    use tokio::sync::watch;
+    use tokio::task::{JoinError, JoinHandle};
+
+    pub(in super::super) type Rng = rand::rngs::ThreadRng;
+
+    pub(in super::super) type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+
+    /// Random numbers.
+    pub(in super::super) fn rng() -> Rng {
+        rand::rng()
+    }
+
+    /// Starts a task.
+    pub(in super::super) fn spawn<T>(task: T) -> JoinHandle<T::Output>
+    where
+        T: Future + Send + 'static,
+        T::Output: Send + 'static,
+    {
+        tokio::spawn(task)
+    }
+
+    /// Runs what waits for a disk on a thread where that harms nobody.
+    pub(in super::super) fn blocking<F, T>(work: F) -> impl Future<Output = Result<T, JoinError>> + Send
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        tokio::task::spawn_blocking(work)
+    }
+
+    /// Waits until `watched` changes.
+    pub(in super::super) async fn changed<T>(watched: &mut watch::Receiver<T>) -> Result<(), watch::error::RecvError> {
+        watched.changed().await
+    }
+
+    /// Waits until what is watched is as `wanted`.
+    pub(in super::super) async fn wait_for<T>(
+        watched: &mut watch::Receiver<T>,
+        wanted: impl FnMut(&T) -> bool,
+    ) -> Result<(), watch::error::RecvError> {
+        watched.wait_for(wanted).await.map(drop)
+    }
+
+    /// The wall clock.
+    pub(in super::super) fn unix_millis() -> u64 {
+        pontoon_kit::clock::unix_millis()
+    }
+}
+
+/// openraft's runtime: tokio, with tasks and random numbers from this module.
+#[derive(Debug)]
+pub struct Runtime(TokioRuntime);
+
+impl AsyncRuntime for Runtime {
+    type JoinError = <TokioRuntime as AsyncRuntime>::JoinError;
+    type JoinHandle<T: Send + 'static> = <TokioRuntime as AsyncRuntime>::JoinHandle<T>;
+    type Sleep = <TokioRuntime as AsyncRuntime>::Sleep;
+    type Instant = <TokioRuntime as AsyncRuntime>::Instant;
+    type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
+    type Timeout<R, T: Future<Output = R> + Send> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
+    type ThreadLocalRng = seam::Rng;
+    type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
+    type Watch = seam::Watch;
+    type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
+    type Mutex<T: Send + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
+
+    fn spawn<T>(task: T) -> Self::JoinHandle<T::Output>
+    where
+        T: Future + Send + 'static,
+        T::Output: Send + 'static,
+    {
+        spawn(task)
+    }
+
+    fn sleep(duration: Duration) -> Self::Sleep {
+        TokioRuntime::sleep(duration)
+    }
+
+    fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
+        TokioRuntime::sleep_until(deadline)
+    }
+
+    fn timeout<R, F: Future<Output = R> + Send>(duration: Duration, future: F) -> Self::Timeout<R, F> {
+        TokioRuntime::timeout(duration, future)
+    }
+
+    fn timeout_at<R, F: Future<Output = R> + Send>(deadline: Self::Instant, future: F) -> Self::Timeout<R, F> {
+        TokioRuntime::timeout_at(deadline, future)
+    }
+
+    fn is_panic(error: &Self::JoinError) -> bool {
+        TokioRuntime::is_panic(error)
+    }
+
+    fn thread_rng() -> Self::ThreadLocalRng {
+        rng()
+    }
+
+    fn new(threads: usize) -> Self {
+        Self(TokioRuntime::new(threads))
+    }
+
+    fn block_on<F, T>(&mut self, future: F) -> T
+    where
+        F: Future<Output = T>,
+    {
+        self.0.block_on(future)
+    }
+}

@@ -1,0 +1,128 @@
+//! The seeds that are run, and the faults that must be found.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::lock;
+use super::plan::Planted;
+use super::run::{Ran, run};
+
+/// Seeds run without being asked for more: what CI has time for.
+const SEEDS: u64 = 100;
+
+/// Seeds among which a planted fault must be found.
+const SEEDS_TO_FIND: u64 = 60;
+
+fn from_environment(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} must be a number, it is {value:?}")))
+}
+
+/// Runs `seeds` on all cores until `enough` says so; the results in the order of the seeds.
+fn run_all(
+    seeds: std::ops::Range<u64>,
+    planted: Planted,
+    enough: impl Fn(&Ran) -> bool + Send + Sync + 'static,
+) -> Vec<Ran> {
+    let next = Arc::new(AtomicU64::new(seeds.start));
+    let end = Arc::new(AtomicU64::new(seeds.end));
+    let ran = Arc::new(Mutex::new(Vec::new()));
+    let enough = Arc::new(enough);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let worker = |_| {
+        let (next, end, ran, enough) = (next.clone(), end.clone(), ran.clone(), enough.clone());
+        std::thread::spawn(move || {
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= end.load(Ordering::Relaxed) {
+                    return;
+                }
+                let one = run(seed, planted, false);
+                if enough(&one) {
+                    end.fetch_min(seed, Ordering::Relaxed);
+                }
+                lock(&ran).push(one);
+            }
+        })
+    };
+    let workers: Vec<_> = (0..threads).map(worker).collect();
+    workers.into_iter().for_each(|worker| worker.join().expect("a seed panicked; run them one by one to see which"));
+    let mut ran = std::mem::take(&mut *lock(&ran));
+    ran.sort_by_key(|one| one.seed);
+    ran
+}
+
+/// What the store itself notices when it is opened.
+const NOTICED: &str = "that a controller starts again and goes on";
+
+/// Looks for a seed in which `planted` is found: by another invariant than that the store noticed it.
+fn find(planted: Planted) {
+    let is_found = |one: &Ran| one.violation.as_ref().is_some_and(|violation| violation.invariant != NOTICED);
+    let ran = run_all(0..SEEDS_TO_FIND, planted, is_found);
+    match ran.iter().find(|one| is_found(one)).and_then(|one| Some((one.seed, one.violation.as_ref()?))) {
+        Some((seed, violation)) => println!("{planted:?}: found by seed {seed}: {violation}"),
+        None => panic!("{planted:?} was not found in {} seeds", ran.len()),
+    }
+}
+
+#[test]
+fn every_invariant_holds_in_every_seed() {
+    if let Some(seed) = from_environment("PONTOON_SIM_SEED") {
+        let ran = run(seed, Planted::Nothing, true);
+        println!("{ran:#?}");
+        assert_eq!(ran.violation, None, "seed {seed}");
+        return;
+    }
+    let (began, seeds) = (Instant::now(), from_environment("PONTOON_SIM_SEEDS").unwrap_or(SEEDS));
+    let ran = run_all(0..seeds, Planted::Nothing, |_| false);
+    let acknowledged: u64 = ran.iter().map(|one| one.acknowledged).sum();
+    let virtual_time: f64 = ran.iter().map(|one| one.virtual_time.as_secs_f64()).sum();
+    println!(
+        "{seeds} seeds in {:.0} s: {virtual_time:.0} s of cluster time, {acknowledged} writes acknowledged",
+        began.elapsed().as_secs_f64()
+    );
+    let failed: Vec<&Ran> = ran.iter().filter(|one| one.violation.is_some()).collect();
+    for one in &failed {
+        let violation = one.violation.as_ref().expect("a violation");
+        println!("seed {}: {violation}\n    replay it: PONTOON_SIM_SEED={} make sim", one.seed, one.seed);
+    }
+    assert!(failed.is_empty(), "{} of {seeds} seeds failed, the first is {}", failed.len(), failed[0].seed);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 0..8 {
+        let (first, second) = (run(seed, Planted::Nothing, false), run(seed, Planted::Nothing, false));
+        assert_eq!(first, second, "seed {seed}");
+    }
+    assert_ne!(run(0, Planted::Nothing, false).trace, run(1, Planted::Nothing, false).trace);
+}
+
+#[test]
+fn acknowledging_before_the_disk_has_synced_is_found() {
+    find(Planted::AcknowledgedEarly);
+}
+
+#[test]
+fn with_an_honest_watermark_a_lost_tail_is_never_silent() {
+    let ran = run_all(0..SEEDS_TO_FIND / 2, Planted::SyncLies, |_| false);
+    let violations: Vec<_> = ran.iter().filter_map(|one| one.violation.as_ref().map(|what| (one.seed, what))).collect();
+    assert!(!violations.is_empty(), "nothing was lost in any seed");
+    for (seed, violation) in violations {
+        assert!(
+            violation.invariant == NOTICED && violation.what.contains("is lost or damaged"),
+            "seed {seed}: {violation}"
+        );
+    }
+}
+
+#[test]
+fn a_vote_that_is_forgotten_in_a_restart_is_found() {
+    find(Planted::VoteForgotten);
+}
+
+#[test]
+fn reads_that_do_not_ask_the_leader_are_found() {
+    find(Planted::StaleReads);
+}
