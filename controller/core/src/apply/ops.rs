@@ -113,9 +113,11 @@ impl State {
         let row = self.apps.get(app)?;
         let release = rollout::release_of(self, row, *deployment)?;
         let host = self.hosts.get(host)?.clone();
-        let want = Want { app, process, deployment: *deployment, size: *size, site: None };
+        // The names as the rows have them, shared, and not the copies that came with the op.
+        let (app, of_release) = (row.name.clone(), self.release(app, release)?.clone());
+        let (process, _) = of_release.processes.get_key_value(process)?;
+        let want = Want { app: &app, process, deployment: *deployment, size: *size, site: None };
         placement::refusal(self, &host, &want).is_none().then_some(())?;
-        self.release(app, release)?.processes.contains_key(process).then_some(())?;
         self.add_servo(&want, &host, release, None);
         Some(())
     }

@@ -3,6 +3,7 @@
 mod answers;
 mod changes;
 mod difference;
+mod names;
 mod read;
 mod records;
 mod tables;

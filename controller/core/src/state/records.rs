@@ -6,6 +6,7 @@ use pontoon_model::wire::{self, Envelope, Wire, WireError};
 use pontoon_model::{App, Balancer, Build, Controller, Deployment, Host, Release, Servo};
 
 use super::answers::AnsweredRow;
+use super::names::Names;
 use super::{Header, State};
 use crate::level;
 
@@ -42,15 +43,15 @@ impl State {
 
     /// Reads what [`State::to_records`] gave, each item one envelope.
     pub fn from_records(records: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<Self, WireError> {
-        let mut state = State::default();
+        let (mut state, mut names) = (State::default(), Names::default());
         for record in records {
-            state.insert_record(record.as_ref())?;
+            state.insert_record(record.as_ref(), &mut names)?;
         }
         state.rebuild_indexes();
         Ok(state)
     }
 
-    fn insert_record(&mut self, record: &[u8]) -> Result<(), WireError> {
+    fn insert_record(&mut self, record: &[u8], names: &mut Names) -> Result<(), WireError> {
         let (envelope, rest) = Envelope::read(record)?;
         if !rest.is_empty() {
             return Err(WireError::Malformed("bytes after a row"));
@@ -66,11 +67,11 @@ impl State {
                 self.header = header;
             }
             App::KIND => {
-                let row = App::open(&envelope)?;
+                let row = names.of_app(App::open(&envelope)?);
                 self.apps.insert(row.name.clone(), Arc::new(row));
             }
             Release::KIND => {
-                let row = Release::open(&envelope)?;
+                let row = names.of_release(Release::open(&envelope)?);
                 self.releases.insert((row.app.clone(), row.number), Arc::new(row));
             }
             Build::KIND => {
@@ -82,11 +83,11 @@ impl State {
                 self.deployments.insert(row.id, Arc::new(row));
             }
             Servo::KIND => {
-                let row = Servo::open(&envelope)?;
+                let row = names.of_servo(Servo::open(&envelope)?);
                 self.servos.insert(row.id, Arc::new(row));
             }
             Host::KIND => {
-                let row = Host::open(&envelope)?;
+                let row = names.of_host(Host::open(&envelope)?);
                 self.hosts.insert(row.name.clone(), Arc::new(row));
             }
             Balancer::KIND => {

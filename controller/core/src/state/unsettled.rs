@@ -3,6 +3,7 @@
 //! An app is unsettled while the planner might do something for it. The set may hold one too many, which costs a look;
 //! it never lacks one, which `plan::plan_everything` and a property test check.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -218,7 +219,12 @@ impl State {
     pub(super) fn rebuild_unsettled(&mut self) {
         let stamp = Stamp(self.header.index);
         let mut fresh = Unsettled { changed: stamp, hosts_changed: stamp, ..Unsettled::default() };
-        self.servos.values().for_each(|servo| fresh.add(servo, self.host_is(&servo.host, HostState::Lost)));
+        let lost: BTreeSet<_> =
+            self.hosts.values().filter(|host| host.state == HostState::Lost).map(|host| &host.name).collect();
+        // Host by host, app by app within: what is looked up is most often what was just looked up.
+        let mut servos: Vec<_> = self.servos.values().collect();
+        servos.sort_by(|a, b| a.host.cmp(&b.host));
+        servos.iter().for_each(|servo| fresh.add(servo, lost.contains(&servo.host)));
         self.builds.values().for_each(|build| fresh.add_build(build));
         self.deployments.values().for_each(|row| fresh.add_deployment(row));
         self.unsettled = fresh;
