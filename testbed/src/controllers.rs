@@ -190,9 +190,7 @@ impl Controllers {
     pub fn write_and_go_on(&self, one: usize, app: &str) {
         let (url, token) = (format!("{}/v1/apps", self.rest[one]), self.token.clone());
         let body = serde_json::json!({ "name": app });
-        std::thread::spawn(move || {
-            crate::http::send(|client| client.post(url).bearer_auth(token).json(&body))
-        });
+        std::thread::spawn(move || crate::http::send(|client| client.post(url).bearer_auth(token).json(&body)));
     }
 
     /// Waits until all run, agree on a leader, and have applied what that one had.

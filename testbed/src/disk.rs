@@ -91,7 +91,8 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let Some(folder) = self.mounted.to_str() else { return };
         // What was killed a moment ago may still be letting go.
-        let unmounted = crate::until("the disk to be free", std::time::Duration::from_secs(10), || run("umount", &[folder]));
+        let unmounted =
+            crate::until("the disk to be free", std::time::Duration::from_secs(10), || run("umount", &[folder]));
         if let Err(error) = unmounted {
             eprintln!("{folder} is left mounted: {error:#}");
         }

@@ -96,8 +96,7 @@ impl Client {
         let path = format!("/v1/apps/{}/labels", app(key.app));
         let idempotency = self.idempotency();
         let called = self.common.now();
-        let mut operation =
-            Operation { key, what: What::Write(value), called, returned: None, index: None };
+        let mut operation = Operation { key, what: What::Write(value), called, returned: None, index: None };
         match self.until_done(reqwest::Method::PATCH, &path, &body, &idempotency).await {
             Some(Answer::Ok(index, _)) => {
                 operation.returned = Some(self.common.now());

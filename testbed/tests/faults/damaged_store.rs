@@ -8,8 +8,8 @@ use pontoon_testbed::controllers::{Controllers, Kind};
 use pontoon_testbed::until;
 use serde_json::Value as Json;
 
-use crate::{few, rounds, some};
 use crate::workload::{PATIENCE, Workload};
+use crate::{few, rounds, some};
 
 /// What its log says, once, of a store that cannot be used.
 const LOSS: &str = "is lost or damaged";
@@ -116,7 +116,11 @@ fn with_a_majority_damaged_nothing_is_set_aside_and_nothing_acknowledged() -> Re
     for one in damaged {
         until("it to say that it may not set its store aside", PATIENCE, || {
             let log = controllers.processes[one].log();
-            ensure!(log.contains(LOSS) && log.contains("may not set its store aside yet"), "{}", controllers.processes[one].log_tail());
+            ensure!(
+                log.contains(LOSS) && log.contains("may not set its store aside yet"),
+                "{}",
+                controllers.processes[one].log_tail()
+            );
             Ok(())
         })?;
         ensure!(quarantined(&controllers, one)?.is_empty(), "a store was set aside");
@@ -144,9 +148,17 @@ fn until_replaced(controllers: &Controllers, victim: usize, old: &str) -> Result
         for one in controllers.all() {
             let list = controllers.get(one, "/v1/controllers")?;
             let rows = list.as_array().context("not a list")?;
-            ensure!(rows.iter().all(|row| row["id"] != old || row["role"] == "removed"), "{old} is still there: {list}");
+            ensure!(
+                rows.iter().all(|row| row["id"] != old || row["role"] == "removed"),
+                "{old} is still there: {list}"
+            );
             let row = rows.iter().find(|row| row["name"] == name && row["id"] != old).context("not listed")?;
-            ensure!(row["role"] == "follower" || row["role"] == "leader", "{} calls it {}", controllers.name(one), row["role"]);
+            ensure!(
+                row["role"] == "follower" || row["role"] == "leader",
+                "{} calls it {}",
+                controllers.name(one),
+                row["role"]
+            );
             new = row["id"].as_str().map(str::to_owned);
         }
         new.context("nobody was asked")

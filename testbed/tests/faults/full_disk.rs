@@ -5,8 +5,8 @@ use pontoon_testbed::controllers::{Controllers, Kind};
 use pontoon_testbed::skip::disks_or_skip;
 use pontoon_testbed::until;
 
-use crate::{few, rounds, some};
 use crate::workload::{PATIENCE, Workload};
+use crate::{few, rounds, some};
 
 /// Room for the log of a short test.
 const MIB: u64 = 64;

@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use pontoon_testbed::controllers::{Controllers, Kind};
 use pontoon_testbed::until;
 
-use crate::{few, rounds, some};
 use crate::workload::{PATIENCE, Workload};
+use crate::{few, rounds, some};
 
 #[test]
 fn any_controller_may_be_killed_and_nothing_is_lost() -> Result<()> {

@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use pontoon_testbed::controllers::{Controllers, Kind};
 use pontoon_testbed::until;
 
-use crate::{rounds, some};
 use crate::workload::{PATIENCE, Workload};
+use crate::{rounds, some};
 
 fn proxied(count: usize) -> Result<Controllers> {
     Controllers::start(&Kind { proxied: true, ..Kind::of(count) })

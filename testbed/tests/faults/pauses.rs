@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use pontoon_testbed::controllers::{Controllers, Kind};
 use pontoon_testbed::until;
 
-use crate::{few, rounds, some};
 use crate::workload::{PATIENCE, Workload};
+use crate::{few, rounds, some};
 
 #[test]
 fn a_paused_leader_is_replaced_and_believes_no_longer_that_it_leads_when_it_wakes() -> Result<()> {

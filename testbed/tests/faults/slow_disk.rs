@@ -6,8 +6,8 @@ use pontoon_testbed::controllers::{Controllers, Kind};
 use pontoon_testbed::disk::Slow;
 use pontoon_testbed::skip::disks_or_skip;
 
-use crate::{few, rounds, some};
 use crate::workload::Workload;
+use crate::{few, rounds, some};
 
 /// Write requests a second. A group commit takes three or four of them, about 100 ms: as long as a heartbeat of the `lan`
 /// profile, and below its election timeout, without which no vote would be on disk in time.

@@ -12,8 +12,8 @@ use pontoon_testbed::controllers::{Controllers, Kind};
 use pontoon_testbed::until;
 use serde_json::{Value as Json, json};
 
-use crate::{few, rounds};
 use crate::workload::{PATIENCE, Workload};
+use crate::{few, rounds};
 
 /// Snapshots after little log, and little log kept, so that one that was away needs a snapshot.
 const CONFIG: &str = "\n[store]\nsnapshot_bytes = 1000000\nkept_bytes = 1000000\n";

@@ -40,7 +40,8 @@ pub struct Watcher {
 impl Watcher {
     /// Begins at controller `first`, with what follows index `from`: the apps must be there by then, without labels.
     pub fn new(first: usize, from: u64, common: Arc<Common>) -> Self {
-        let http = reqwest::Client::builder().connect_timeout(SILENCE).no_proxy().build().expect("a plain client is made");
+        let http =
+            reqwest::Client::builder().connect_timeout(SILENCE).no_proxy().build().expect("a plain client is made");
         Self { common, http, at: first, cursor: from, timeline: Timeline::default(), faults: Vec::new() }
     }
 

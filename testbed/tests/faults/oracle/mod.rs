@@ -124,7 +124,13 @@ impl History {
             for label in 0..labels {
                 let what = What::Read(look.values.get(&label).copied());
                 let key = Key { app: look.app, label };
-                self.operations.push(Operation { key, what, called, returned: Some(returned), index: Some(look.index) });
+                self.operations.push(Operation {
+                    key,
+                    what,
+                    called,
+                    returned: Some(returned),
+                    index: Some(look.index),
+                });
             }
         }
         self.looks.push(look);
@@ -203,7 +209,9 @@ fn nothing_lost(operations: &[&Operation]) -> Result<()> {
         let before = writes.iter().filter(|(_, write)| write.returned.is_some_and(|returned| returned < read.called));
         let Some((lost, newest)) = before.max_by_key(|(_, write)| write.called) else { continue };
         match seen {
-            None => anyhow::bail!("lost: {lost:?} was acknowledged and a later read found nothing: {newest:?} {read:?}"),
+            None => {
+                anyhow::bail!("lost: {lost:?} was acknowledged and a later read found nothing: {newest:?} {read:?}")
+            }
             Some(seen) => {
                 let older = writes.get(&seen).and_then(|write| write.returned);
                 let overwritten = older.is_some_and(|returned| returned < newest.called);

@@ -85,7 +85,9 @@ impl Timeline {
         let mut values: Vec<(Value, u64)> = Vec::new();
         for event in events {
             match event.values.get(&key.label) {
-                Some(value) if values.last().is_none_or(|(last, _)| last != value) => values.push((*value, event.index)),
+                Some(value) if values.last().is_none_or(|(last, _)| last != value) => {
+                    values.push((*value, event.index))
+                }
                 Some(_) => {}
                 None => ensure!(values.is_empty(), "{key:?} vanished at index {}", event.index),
             }
