@@ -31,8 +31,9 @@ next-level: setup ## the binary as a later version would be, for the test of upg
 	$(CARGO) build --locked -p pontoon-cli --bin pontoon --features next-level
 	cp target/debug/pontoon target/debug/pontoon-next-level
 
-test-slow: setup ## many more power cuts and cases of damage; mounting needs root
-	PONTOON_SLOW=1 $(CARGO) nextest run --locked --workspace --profile slow --success-output final -E 'test(power_cut) | test(damage)'
+test-slow: setup ## many more power cuts, cases of damage and faults of controllers; mounting needs root
+	$(CARGO) build --locked -p pontoon-cli --bin pontoon
+	PONTOON_SLOW=1 $(CARGO) nextest run --locked --workspace --profile slow --success-output final -E 'test(power_cut) | test(damage) | binary(faults)'
 
 sim: ## thousands of simulated clusters: PONTOON_SIM_SEEDS=how many, or PONTOON_SIM_SEED=which one to replay
 	PONTOON_SIM_SEEDS=$${PONTOON_SIM_SEEDS:-5000} $(CARGO) test --locked --profile sim -p pontoon-controller --lib \
