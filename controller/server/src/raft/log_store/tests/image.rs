@@ -5,7 +5,7 @@ use std::process::Command;
 use super::*;
 
 /// Where mounting must be possible: then a test that cannot fails instead of being skipped.
-const REQUIRE: &str = "PONTOON_REQUIRE_MOUNT";
+const REQUIRE: &str = "PONTOON_REQUIRE_DISKS";
 
 /// Mounted until dropped.
 pub(super) struct Image {
