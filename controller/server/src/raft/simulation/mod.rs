@@ -96,7 +96,7 @@ pub(super) fn applied(entry: &Entry, applied: &Applied, state: &State) {
         accepted: applied.outcomes.iter().map(Result::is_ok).collect(),
     };
     life.world.observe(Event::Applied { node: life.node, life: life.number, at, entry: seen });
-    if at.index % COMPARE == 0 {
+    if at.index.is_multiple_of(COMPARE) {
         life.world.observe(Event::State { node: life.node, index: at.index, hash: hash_of_state(state) });
     }
 }

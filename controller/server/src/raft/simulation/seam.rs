@@ -64,19 +64,17 @@ where
 
 /// On a simulated controller the work takes time that passes before it, and is then done at once: what a crash
 /// leaves of a half-done one is the disk's business.
-pub(in super::super) fn blocking<F, T>(work: F) -> impl Future<Output = Result<T, JoinError>> + Send
+pub(in super::super) async fn blocking<F, T>(work: F) -> Result<T, JoinError>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    async move {
-        match Life::current() {
-            Some(life) => {
-                life.world.wait_for_a_thread(life.node).await;
-                Ok(work())
-            }
-            None => tokio::task::spawn_blocking(work).await,
+    match Life::current() {
+        Some(life) => {
+            life.world.wait_for_a_thread(life.node).await;
+            Ok(work())
         }
+        None => tokio::task::spawn_blocking(work).await,
     }
 }
 

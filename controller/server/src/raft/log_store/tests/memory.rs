@@ -269,9 +269,9 @@ async fn one_damaged_record_of_a_slot_is_nothing_and_a_damaged_slot_is_data_loss
     for term in 1..=4 {
         store.save_vote(&vote(term)).await.unwrap();
     }
-    for slot in 0..SLOTS {
+    for (slot, older) in whole.iter().enumerate() {
         let newer = lock(&disk.0).marks.clone();
-        lock(&disk.0).marks[slot] = whole[slot].clone();
+        lock(&disk.0).marks[slot] = older.clone();
         assert_eq!(lost(&disk), "its watermark is unreadable");
         lock(&disk.0).marks = newer;
     }
