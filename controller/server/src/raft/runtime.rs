@@ -1,7 +1,7 @@
 //! The ground consensus stands on: tokio, the thread's random numbers, the wall clock.
 //!
 //! Everything under `raft` takes tasks, blocking work, randomness and the time of day from here and nowhere
-//! else. In production each function is tokio's or std's own. In unit tests they ask [`super::simulation`]
+//! else. In production each function is tokio's or std's own. In unit tests they ask `simulation`
 //! first: inside a simulated controller all of it comes from one seed, so that a run can be repeated.
 
 use std::future::Future;
