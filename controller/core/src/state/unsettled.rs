@@ -4,7 +4,7 @@
 //! it never lacks one, which `plan::plan_everything` and a property test check.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -58,8 +58,8 @@ struct Group {
     lost: u32,
 }
 
-fn all_of<Id>(app: &AppName, first: Id, last: Id) -> (Bound<(AppName, Id)>, Bound<(AppName, Id)>) {
-    (Bound::Included((app.clone(), first)), Bound::Included((app.clone(), last)))
+fn all_of<Id>(app: &AppName, first: Id, last: Id) -> RangeInclusive<(AppName, Id)> {
+    (app.clone(), first)..=(app.clone(), last)
 }
 
 impl Unsettled {

@@ -107,7 +107,7 @@ impl World {
         assert_eq!(plan, everything, "the index of what is unsettled lacks something");
         let again = plan_again(&self.state, &self.observed, &input, &mut self.seen);
         assert_eq!((&again.ops, &again.waiting), (&plan.ops, &plan.waiting), "a host was not looked at");
-        let earlier = again.wake_at.zip(plan.wake_at).map_or(true, |(again, plan)| again <= plan);
+        let earlier = again.wake_at.zip(plan.wake_at).is_none_or(|(again, plan)| again <= plan);
         assert!(earlier && again.wake_at.is_some() == plan.wake_at.is_some(), "{again:?} wakes later than {plan:?}");
         plan
     }
