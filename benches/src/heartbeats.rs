@@ -29,7 +29,7 @@ impl Heartbeats {
     /// For all hosts of `state`, to whoever of `controllers` leads.
     pub(crate) fn start(state: &State, controllers: Vec<SocketAddr>, identity: Identity) -> Result<Self> {
         let beat = Heartbeat { sequence: 1, free_memory: Default::default() };
-        let hosts = state.hosts().map(|host| (host.name.clone(), host.incarnation, beat.clone())).collect();
+        let hosts = state.hosts().map(|host| (host.name.clone(), host.incarnation, beat)).collect();
         let batch = RelayBatch { from: ControllerId(1), hosts, balancers: Vec::new() };
         let stop = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

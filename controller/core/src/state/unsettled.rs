@@ -58,7 +58,7 @@ struct Group {
     lost: u32,
 }
 
-fn all_of<Id>(app: &AppName, first: Id, last: Id) -> RangeInclusive<(AppName, Id)> {
+fn all_of<Id: Ord>(app: &AppName, first: Id, last: Id) -> RangeInclusive<(AppName, Id)> {
     (app.clone(), first)..=(app.clone(), last)
 }
 

@@ -23,7 +23,7 @@ use super::health::Health;
 use super::leadership::{self, Leadership};
 use super::levels::{HeldBack, Levels};
 use super::log_store::{IdentityRecord, LogError, LogStore, identity_in, replace};
-use super::membership::MembershipQueue;
+use super::membership::{self, MembershipQueue};
 use super::network::{Heard, Network, RaftService};
 use super::peers::{Connections, Peers};
 use super::proposer::Proposer;
@@ -277,8 +277,7 @@ impl Consensus {
         let leader = self.leadership.borrow().leader;
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let membership = &metrics.membership_config;
-        let voters: Vec<u64> = membership.voter_ids().collect();
+        let stored = &metrics.membership_config;
         let status = |(&id, peer): (&u64, &Peer)| {
             let matched = match &metrics.replication {
                 Some(_) if id == self.id.0 => metrics.last_log_index,
@@ -287,13 +286,13 @@ impl Consensus {
             };
             let role = match () {
                 () if leader == Some(ControllerId(id)) => "leader",
-                () if voters.contains(&id) => "voter",
+                () if membership::votes(stored.membership(), id) => "voter",
                 () => "learner",
             };
             let grpc = self.configured.get(&id).copied().unwrap_or(peer.grpc);
             MemberStatus { id: ControllerId(id), name: peer.name.clone(), grpc, role, matched }
         };
-        membership.nodes().map(status).collect()
+        stored.nodes().map(status).collect()
     }
 
     /// Waits until the consensus has failed by itself (its disk, an entry of a newer version) and says why.

@@ -122,10 +122,9 @@ impl MembershipQueue {
         if !membership.nodes().any(|(_, peer)| peer.name == replacement.name) {
             return unknown(&replacement.name);
         }
-        if let Some((under_way, how_far)) = &*self.under_way.lock().unwrap_or_else(PoisonError::into_inner) {
-            if under_way == replacement {
-                return Progress::Wait(how_far.clone());
-            }
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, how_far)) = under_way.filter(|(under_way, _)| under_way == replacement) {
+            return Progress::Wait(how_far);
         }
         match self.queue.try_send(replacement.clone()) {
             Ok(()) => Progress::Wait("it waits for its turn".to_owned()),
@@ -145,6 +144,14 @@ fn unknown(name: &ControllerName) -> Progress {
 
 fn current(raft: &Raft) -> Membership {
     raft.metrics().borrow_watched().membership_config.membership().clone()
+}
+
+/// Whether `id` votes and goes on voting: in the middle of a change it counts only once it is in both sets of voters, since
+/// the change is not done before and a loss may still cost the majority of the old set.
+pub(super) fn votes(membership: &Membership, id: u64) -> bool {
+    let sets = membership.get_joint_config();
+    // An empty store knows of no voters at all.
+    !sets.is_empty() && sets.iter().all(|voters| voters.contains(&id))
 }
 
 fn is_done(membership: &Membership, replacement: &Replacement) -> bool {
@@ -256,5 +263,21 @@ impl Worker {
         let metrics = metrics.borrow_watched();
         let matched = metrics.replication.as_ref().and_then(|all| all.get(&learner.0)?.as_ref().map(|log| log.index()));
         (matched, metrics.last_log_index.unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_the_middle_of_a_change_only_members_of_both_sets_vote_for_good() {
+        let sets = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([1, 2, 4])];
+        let nodes: BTreeMap<u64, Peer> = (1..=5).map(|id| (id, Peer::default())).collect();
+        let joint = Membership::new(sets.clone(), nodes.clone()).unwrap();
+        assert_eq!((1..=5).filter(|id| votes(&joint, *id)).collect::<Vec<_>>(), [1, 2]);
+        assert!(!votes(&Membership::default(), 1), "nobody votes in an empty store");
+        let done = Membership::new(sets[1..].to_vec(), nodes).unwrap();
+        assert_eq!((1..=5).filter(|id| votes(&done, *id)).collect::<Vec<_>>(), [1, 2, 4]);
     }
 }

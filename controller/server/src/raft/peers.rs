@@ -10,6 +10,7 @@ use pontoon_model::{ControllerId, ControllerName};
 use pontoon_proto::services::peers_client::PeersClient;
 
 use super::config::Member;
+use super::membership::votes;
 use super::network::link::{self, Link};
 use super::types::Raft;
 
@@ -90,11 +91,11 @@ impl Peers {
         self.reach(id).ok()
     }
 
-    /// Whether this controller votes.
+    /// Whether this controller votes, and no change of the membership is still to be finished for it.
     pub fn is_voter(&self) -> bool {
         let metrics = self.shared.raft.metrics();
         let metrics = metrics.borrow_watched();
-        metrics.membership_config.voter_ids().any(|id| id == self.shared.id.0)
+        votes(metrics.membership_config.membership(), self.shared.id.0)
     }
 
     /// One of them, or why it cannot be reached.

@@ -102,6 +102,7 @@ impl Cluster {
             token_file: folder.join("token"),
             members: self.members.clone(),
             timing: Default::default(),
+            store: Default::default(),
             base_domain: "localhost".into(),
         };
         let shutdown = CancellationToken::new();

@@ -107,13 +107,17 @@ struct Unanswered(AtomicU64);
 impl NetStreamAppend<TypeConfig> for Connection {
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         option: RPCOption,
     ) -> BoxFuture<'s, Result<AppendResults<'s>, RpcError>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            // Taken before connecting: this is where openraft waits after a failure, and one whose process is gone refuses
+            // connections a thousand times a second.
+            let Some(first) = input.next().await else { return Ok(Box::pin(stream::empty()) as AppendResults<'s>) };
+            let input = stream::once(std::future::ready(first)).chain(input);
             let mut client = self.client()?;
             let unanswered = Arc::new(Unanswered::default());
             let requests = sealed(input, self.id(), self.target, unanswered.clone());
@@ -233,5 +237,34 @@ impl NetSnapshot<TypeConfig> for Connection {
 impl NetBackoff<TypeConfig> for Connection {
     fn backoff(&self) -> Option<Backoff> {
         Some(Backoff::new(std::iter::repeat(RECONNECT)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::AtomicBool;
+
+    use pontoon_kit::{Authority, Role};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_cannot_be_reached_is_tried_only_when_openraft_has_waited() {
+        let identity = Authority::create().unwrap().issue(Role::Controller, "north").unwrap();
+        // Taken and let go: nobody listens there.
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut connection = Connection::new(Network::new(1, identity, BTreeMap::new()), 2, nobody, Purpose::Entries);
+        let waited = Arc::new(AtomicBool::new(false));
+        let waiting = waited.clone();
+        let request =
+            AppendEntriesRequest { vote: Vote::new(1, 1), prev_log_id: None, entries: Vec::new(), leader_commit: None };
+        let input = stream::once(Box::pin(async move {
+            waiting.store(true, Ordering::Relaxed);
+            request
+        }));
+        let failed = connection.stream_append(input, RPCOption::new(Duration::from_secs(1))).await.err();
+        assert!(matches!(failed, Some(RPCError::Unreachable(_))), "{failed:?}");
+        assert!(waited.load(Ordering::Relaxed), "it was tried before openraft had waited");
     }
 }

@@ -18,12 +18,16 @@ pub type Link = transport::Channel;
 pub type Link = wire::Link;
 
 /// A link to the controller at `address`; connects when first used and again after a break.
+#[cfg(not(test))]
 pub(in super::super) fn open(address: SocketAddr, identity: &Identity) -> Result<Link, transport::Error> {
-    #[cfg(test)]
-    if let Some(link) = Link::simulated(address) {
-        return Ok(link);
+    rpc::channel(address, Role::Controller, identity)
+}
+#[cfg(test)]
+pub(in super::super) fn open(address: SocketAddr, identity: &Identity) -> Result<Link, transport::Error> {
+    match Link::simulated(address) {
+        Some(link) => Ok(link),
+        None => rpc::channel(address, Role::Controller, identity).map(Link::from),
     }
-    rpc::channel(address, Role::Controller, identity).map(Link::from)
 }
 
 /// Refuses whoever is no controller.

@@ -29,7 +29,7 @@ use super::plan::Planted;
 use super::world::World;
 use super::{id_of, lock, wire as transport};
 use crate::raft::log_store::{Home, LogError, LogStore};
-use crate::raft::{Consensus, ConsensusConfig, ConsensusError, Member, Proposer, RaftService, Reads};
+use crate::raft::{Compaction, Consensus, ConsensusConfig, ConsensusError, Member, Proposer, RaftService, Reads};
 
 /// After which a supervisor starts a controller again that did not start.
 const RESTART: Duration = Duration::from_secs(1);
@@ -134,6 +134,7 @@ fn config(world: &World, node: usize) -> ConsensusConfig {
         members: (0..world.plan.nodes).map(member).collect(),
         identity: Identity { ca: String::new(), certificate: String::new(), key: String::new() },
         timing: world.plan.timing,
+        compaction: Compaction::default(),
     }
 }
 
