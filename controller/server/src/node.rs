@@ -23,7 +23,7 @@ use crate::leader::{LeaderMemory, Planner, Waiting};
 use crate::peers::PeersService;
 use crate::raft::{Consensus, ConsensusConfig, Member, Peers, RaftService};
 use crate::rejoin;
-use crate::rest::{self, Api, Limits, TokenHash};
+use crate::rest::{self, Api, ApiParts, Limits, TokenHash};
 use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, Logs, RouteFeed};
 
 /// Requests under way get this long when the controller stops; streams of logs and sessions are ended at once.
@@ -285,7 +285,7 @@ impl Parts {
     }
 
     fn api(&self) -> Api {
-        Api {
+        Api::new(ApiParts {
             name: self.config.name.clone(),
             token: self.token,
             consensus: self.consensus.clone(),
@@ -300,7 +300,7 @@ impl Parts {
             waiting: self.waiting.clone(),
             limits: Limits::default(),
             shutdown: self.stopping.clone(),
-        }
+        })
     }
 }
 

@@ -25,6 +25,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
@@ -48,6 +49,27 @@ const MAX_JSON: usize = 1024 * 1024;
 /// What handlers work with.
 #[derive(Clone)]
 pub struct Api {
+    // Cloned several times per request: for each layer that a request passes, and for its handler.
+    parts: Arc<ApiParts>,
+}
+
+impl Api {
+    /// Shares `parts`.
+    pub fn new(parts: ApiParts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+}
+
+impl Deref for Api {
+    type Target = ApiParts;
+
+    fn deref(&self) -> &ApiParts {
+        &self.parts
+    }
+}
+
+/// What is behind an [`Api`].
+pub struct ApiParts {
     /// This controller.
     pub name: ControllerName,
     /// sha256 of the bearer token.

@@ -50,7 +50,7 @@ impl Fixture {
         tokio::time::timeout(ELECTED, leadership.wait_for(|now| now.leading)).await.expect("elected").unwrap();
         let peers = consensus.peers();
         let store = BlobStore::open(folder.path()).unwrap();
-        let api = Api {
+        let api = Api::new(ApiParts {
             name,
             token: TokenHash::of(TOKEN),
             feed: consensus.feed(),
@@ -65,7 +65,7 @@ impl Fixture {
             waiting: Waiting::default(),
             limits: Limits::default(),
             shutdown: CancellationToken::new(),
-        };
+        });
         let shutdown = api.shutdown.clone();
         Self { app: router(api.clone()), api, folder, shutdown }
     }
