@@ -196,7 +196,12 @@ impl Simulated {
         };
         let life = match timeout(rpc::CONNECT_TIMEOUT, connecting).await {
             Ok(Some((life, _))) => life,
-            Ok(None) => return Err(Status::unavailable("the simulated connection was refused")),
+            Ok(None) => {
+                world.was_refused(self.life.node, self.to);
+                // A spinning task must let the simulation end.
+                tokio::task::yield_now().await;
+                return Err(Status::unavailable("the simulated connection was refused"));
+            }
             Err(_) => return Err(Status::unavailable("the simulated controller does not answer")),
         };
         let connection = Arc::new(Connection {

@@ -1,5 +1,6 @@
 //! One simulated cluster: its seed, its clock, its parts, and what has been seen of it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,6 +20,10 @@ use super::plan::Plan;
 use super::trace::Trace;
 use crate::raft::network::tap;
 
+/// Refused connections in a second between two controllers that are still no spinning: a few streams, votes, and
+/// every client's tries.
+const REFUSED_MOST: u32 = 200;
+
 /// What the wall clocks show when a simulation begins.
 const DAWN: u64 = 1_700_000_000_000;
 
@@ -34,6 +39,8 @@ pub(super) struct World {
     seen: Mutex<Seen>,
     /// How far each controller's wall clock is ahead, in milliseconds.
     skew: Mutex<Vec<i64>>,
+    /// Refused connections from one controller to another, in which second.
+    refused: Mutex<BTreeMap<(usize, usize), (u64, u32)>>,
 }
 
 struct Seen {
@@ -55,6 +62,7 @@ impl World {
             rng: Mutex::new(SmallRng::seed_from_u64(plan.seed)),
             seen: Mutex::new(Seen { trace: Trace::new(print), judge: Judge::default(), violation: None }),
             skew: Mutex::new(vec![0; plan.nodes]),
+            refused: Mutex::default(),
             plan,
         })
     }
@@ -119,6 +127,24 @@ impl World {
             if let Some(said) = tap::read(super::id_of(to).0, path, message) {
                 self.observe(Event::Sent { from, to, said });
             }
+        }
+    }
+
+    /// A connection was refused: who tries again without a pause burns a core.
+    pub(super) fn was_refused(&self, from: usize, to: usize) {
+        let second = self.now().as_secs();
+        let count = {
+            let mut refused = lock(&self.refused);
+            let (when, count) = refused.entry((from, to)).or_default();
+            *count = if *when == second { *count + 1 } else { 1 };
+            *when = second;
+            *count
+        };
+        if count > REFUSED_MOST {
+            let what = format!("controller {from} was refused by {to} {count} times within a second");
+            let mut seen = lock(&self.seen);
+            seen.violation.get_or_insert(Violation { invariant: "that nobody spins", what });
+            self.violated.notify_one();
         }
     }
 
