@@ -18,7 +18,8 @@ pub fn copy_of(name: &str, folder: &Path) -> Result<PathBuf> {
     Ok(to)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a folder with all that is in it; `to` is made.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;

@@ -1,9 +1,10 @@
 //! Stores that are damaged or gone when their controller starts.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use pontoon_testbed::app::copy;
 use pontoon_testbed::controllers::{Controllers, Kind};
 use pontoon_testbed::until;
 use serde_json::Value as Json;
@@ -181,18 +182,4 @@ fn quarantined(controllers: &Controllers, one: usize) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(found)
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }
