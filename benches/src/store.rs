@@ -14,6 +14,9 @@ use crate::{usage, workload};
 const MEASURED: Duration = Duration::from_secs(3);
 const BATCH: usize = 100;
 
+/// Names the loads that are run, with commas between; all without it.
+const ONLY: &str = "PONTOON_BENCH_STORE";
+
 /// A load: name, clients, writes per request, and whether it is spread over all members.
 const LOADS: [(&str, usize, usize, bool); 5] = [
     ("1", 1, 1, false),
@@ -27,7 +30,9 @@ pub(crate) fn run() -> Result<()> {
     let controllers = Controllers::start(Shape::LAN)?;
     workload::with_apps(&controllers)?;
     let etcd = Etcd::start(None, &[])?;
-    for (name, clients, batch, spread) in LOADS {
+    let only = std::env::var(ONLY).ok();
+    let wanted = |name: &str| only.as_ref().is_none_or(|only| only.split(',').any(|wanted| wanted == name));
+    for (name, clients, batch, spread) in LOADS.into_iter().filter(|load| wanted(load.0)) {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
             ours.push(ours_once(&controllers, name, clients, batch, spread)?);
