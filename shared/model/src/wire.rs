@@ -181,10 +181,15 @@ pub fn decode<T: Wire>(bytes: &[u8]) -> Result<T, WireError> {
     if !rest.is_empty() {
         return Err(WireError::Malformed("bytes after its end"));
     }
+    decode_envelope(&envelope)
+}
+
+/// Decodes a [`Wire`] value from an envelope that was read.
+pub fn decode_envelope<T: Wire>(envelope: &Envelope<'_>) -> Result<T, WireError> {
     if envelope.kind != T::KIND {
         return Err(WireError::WrongKind { expected: T::KIND, found: envelope.kind });
     }
-    T::open(&envelope)
+    T::open(envelope)
 }
 
 /// Declares the kind and version of types: `wire! { 7, 1 => Type; }`. A type whose layout has changed names the frozen

@@ -2,16 +2,20 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::disk::{Batch, Disk, DiskError, SLOT_BYTES, SLOTS, Space};
+use super::disk::{Batch, COPIES, Disk, DiskError, Space};
 
 /// sled's page cache: the newest entries are in our own memory, so sled's is only for catching up.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// One copy of the journal. Each half of it is a sync of the database, which takes some milliseconds: at a thousand
+/// small writes a second that is two a second.
+const JOURNAL_BYTES: usize = 4 * 1024 * 1024;
 
 /// How long another holder of the database may take to end: the process before this one, or sled's own
 /// threads, which keep its lock for a moment after the last handle is gone.
@@ -71,10 +75,10 @@ impl Opened {
     }
 }
 
-/// The log's disk: sled in one folder, the watermark's slots in a file beside it.
+/// The log's disk: sled in one folder, the journal in a file beside it.
 pub(super) struct Database {
     folder: PathBuf,
-    marks: File,
+    journal: File,
     // None while it is opened anew.
     opened: RwLock<Option<Opened>>,
 }
@@ -99,17 +103,14 @@ impl Database {
         }
     }
 
-    /// Opens or makes the database in `folder`, which must be free, and the file of marks beside it.
-    pub(super) fn open(folder: &Path, marks: &Path) -> Result<Self, DiskError> {
+    /// Opens or makes the database in `folder`, which must be free, and the journal beside it.
+    pub(super) fn open(folder: &Path, journal: &Path) -> Result<Self, DiskError> {
         let opened = Opened::open(folder)?;
         opened.sync()?;
-        // Written in place and durable in one call; figures in decision 0007.
-        let flags = nix::libc::O_DSYNC;
-        let marks =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(marks);
-        let marks = marks.map_err(failed("opening the watermark"))?;
+        let journal = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(journal);
+        let journal = journal.map_err(failed("opening the journal"))?;
         sync_folder(folder)?;
-        Ok(Self { folder: folder.to_owned(), marks, opened: RwLock::new(Some(opened)) })
+        Ok(Self { folder: folder.to_owned(), journal, opened: RwLock::new(Some(opened)) })
     }
 
     fn with<T>(&self, operation: impl FnOnce(&Opened) -> Result<T, DiskError>) -> Result<T, DiskError> {
@@ -131,8 +132,8 @@ impl Disk for Database {
         let mut changes = sled::Batch::default();
         for (key, value) in batch.changes() {
             match value {
-                Some(value) => changes.insert(key.as_slice(), value.as_slice()),
-                None => changes.remove(key.as_slice()),
+                Some(value) => changes.insert(key.as_ref(), value.as_ref()),
+                None => changes.remove(key.as_ref()),
             }
         }
         self.with(|opened| guarded("writing", || opened.db.apply_batch(changes)))
@@ -179,22 +180,34 @@ impl Disk for Database {
         self.with(|opened| guarded("reading", || read(&opened.db)))
     }
 
-    fn read_marks(&self) -> Result<[Option<Vec<u8>>; SLOTS], DiskError> {
-        let read = |slot: usize| {
-            let mut bytes = vec![0; SLOT_BYTES];
-            self.marks.read_exact_at(&mut bytes, (slot * SLOT_BYTES) as u64).map(|()| bytes).ok()
-        };
-        Ok(std::array::from_fn(read))
+    fn journal_bytes(&self) -> usize {
+        JOURNAL_BYTES
     }
 
-    fn write_mark(&self, slot: usize, bytes: &[u8]) -> Result<(), DiskError> {
-        let mut block = vec![0; SLOT_BYTES];
-        block[..bytes.len()].copy_from_slice(bytes);
-        self.marks.write_all_at(&block, (slot * SLOT_BYTES) as u64).map_err(failed("writing the watermark"))
+    fn read_journal(&self) -> Result<[Vec<u8>; COPIES], DiskError> {
+        let read = |copy: usize| -> io::Result<Vec<u8>> {
+            let (start, mut bytes) = (copy * JOURNAL_BYTES, vec![0; JOURNAL_BYTES]);
+            let len = self.journal.metadata()?.len() as usize;
+            bytes.truncate(len.saturating_sub(start));
+            self.journal.read_exact_at(&mut bytes, start as u64)?;
+            Ok(bytes)
+        };
+        let both = || Ok([read(0)?, read(1)?]);
+        both().map_err(failed("reading the journal"))
+    }
+
+    fn write_journal(&self, at: usize, bytes: &[u8]) -> Result<(), DiskError> {
+        let write = || -> io::Result<()> {
+            for copy in 0..COPIES {
+                self.journal.write_all_at(bytes, (copy * JOURNAL_BYTES + at) as u64)?;
+            }
+            self.journal.sync_data()
+        };
+        write().map_err(failed("writing the journal"))
     }
 
     fn space(&self) -> Result<Space, DiskError> {
-        let found = nix::sys::statvfs::fstatvfs(&self.marks);
+        let found = nix::sys::statvfs::fstatvfs(&self.journal);
         let found = found.map_err(|error| failed("looking for space")(error.into()))?;
         let bytes = |blocks: nix::libc::fsblkcnt_t| blocks * found.fragment_size();
         Ok(Space { free: bytes(found.blocks_available()), total: bytes(found.blocks()) })

@@ -2,11 +2,13 @@
 
 use std::io;
 
-/// Slots for the watermark: one is overwritten while the other is whole.
-pub(in crate::raft) const SLOTS: usize = 2;
+use bytes::Bytes;
 
-/// Bytes of one slot: a block of its own, so that writing one cannot tear the other.
-pub(in crate::raft) const SLOT_BYTES: usize = 4096;
+/// Copies of the journal: a bad block leaves the other one.
+pub(in crate::raft) const COPIES: usize = 2;
+
+/// What is written in the journal begins at a block of this many bytes, so that it cannot tear what is before it.
+pub(in crate::raft) const BLOCK: usize = 4096;
 
 /// What the disk answered, as text: a database's own errors are not `Send` everywhere, and it also panics.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -30,25 +32,33 @@ impl From<DiskError> for io::Error {
 /// Changes that take effect together: of two to the same key the later counts.
 #[derive(Debug, Default, Clone)]
 pub(in crate::raft) struct Batch {
-    changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    changes: Vec<(Bytes, Option<Bytes>)>,
     bytes: usize,
+}
+
+impl FromIterator<(Bytes, Option<Bytes>)> for Batch {
+    fn from_iter<I: IntoIterator<Item = (Bytes, Option<Bytes>)>>(changes: I) -> Self {
+        let changes: Vec<_> = changes.into_iter().collect();
+        let bytes = changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len)).sum();
+        Self { changes, bytes }
+    }
 }
 
 impl Batch {
     /// Sets `key`.
     pub(in crate::raft) fn put(&mut self, key: &[u8], value: Vec<u8>) {
         self.bytes += key.len() + value.len();
-        self.changes.push((key.to_vec(), Some(value)));
+        self.changes.push((Bytes::copy_from_slice(key), Some(value.into())));
     }
 
     /// Removes `key`.
     pub(in crate::raft) fn remove(&mut self, key: &[u8]) {
         self.bytes += key.len();
-        self.changes.push((key.to_vec(), None));
+        self.changes.push((Bytes::copy_from_slice(key), None));
     }
 
     /// In the order they were made; `None` removes.
-    pub(in crate::raft) fn changes(&self) -> &[(Vec<u8>, Option<Vec<u8>>)] {
+    pub(in crate::raft) fn changes(&self) -> &[(Bytes, Option<Bytes>)] {
         &self.changes
     }
 
@@ -71,7 +81,7 @@ pub(in crate::raft) struct Space {
     pub(in crate::raft) total: u64,
 }
 
-/// An ordered map from bytes to bytes, and two slots beside it.
+/// An ordered map from bytes to bytes, and a journal beside it: two copies of as many bytes, written in place.
 ///
 /// One thread writes; any may read at the same time. What [`Disk::sync`] has not confirmed may be lost in a
 /// crash, but a batch never in part and never before an earlier one.
@@ -99,12 +109,15 @@ pub(in crate::raft) trait Disk: Send + Sync + 'static {
     /// Hands each pair of this range to `visit`, lowest key first, until it says `false`.
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), DiskError>;
 
-    /// The slots as they are, up to [`SLOT_BYTES`] each; `None` where there is nothing to read.
-    fn read_marks(&self) -> Result<[Option<Vec<u8>>; SLOTS], DiskError>;
+    /// Bytes of one copy of the journal: a multiple of [`BLOCK`], always the same.
+    fn journal_bytes(&self) -> usize;
 
-    /// Overwrites one slot with `bytes`, at most [`SLOT_BYTES`]; durable when it returns. A crash in the middle
-    /// leaves this slot old, new or torn, and the other one untouched.
-    fn write_mark(&self, slot: usize, bytes: &[u8]) -> Result<(), DiskError>;
+    /// The copies as they are: empty if they were never written, shorter if a part is gone.
+    fn read_journal(&self) -> Result<[Vec<u8>; COPIES], DiskError>;
+
+    /// Overwrites both copies from `at` on, a multiple of [`BLOCK`]; durable when it returns. A crash in the middle
+    /// leaves the blocks written to old, new or torn, in each copy on its own, and others untouched.
+    fn write_journal(&self, at: usize, bytes: &[u8]) -> Result<(), DiskError>;
 
     /// How much room is left.
     fn space(&self) -> Result<Space, DiskError>;

@@ -1,13 +1,14 @@
 //! The Raft log and vote on disk: what it needs of one ([`disk`]), sled behind one file ([`database`]), one
 //! writer with group commit ([`writer`]), and the newest entries in memory ([`window`]).
 //!
-//! An append is acknowledged only after its group was flushed, its file synced **and** the [`watermark`] written;
-//! votes go through the same queue. A log that is lost, damaged or shorter than its watermark is found when it is
+//! An append is acknowledged only after its group and the [`watermark`] are durable in the [`journal`] (or, if it is
+//! large, in the database itself); votes go through the same queue. A log that is lost, damaged or shorter than its watermark is found when it is
 //! opened ([`recovery`]). While the disk has too little [`room`], appends are held.
 
 mod database;
 pub(in crate::raft) mod disk;
 mod identity;
+mod journal;
 mod quarantine;
 mod record;
 mod recovery;
@@ -200,12 +201,12 @@ impl LogStore {
         covered: Option<u64>,
     ) -> Result<(Self, Writer), LogError> {
         let recovered = recovery::recover(disk.as_ref(), home.id, home.identity.is_some(), covered);
-        let recovered = recovered.map_err(|loss| home.refused(loss))?;
+        let (recovered, journal) = recovered.map_err(|loss| home.refused(loss))?;
         let window = Arc::new(Mutex::new(recovered.window));
         let (queue, receiver) = mpsc::channel(QUEUE);
         let room = Room::new();
         let health = room.health();
-        let writer = Writer::new(disk.clone(), window.clone(), receiver, room, recovered.mark);
+        let writer = Writer::new(disk.clone(), window.clone(), receiver, room, (recovered.mark, journal));
         let identity = home.identity.unwrap_or_else(|| IdentityRecord::new(home.id));
         let shared = Shared {
             folder: home.folder,
@@ -318,7 +319,7 @@ fn open_database(folder: &Path, id: ControllerId) -> Result<(Database, Home), Lo
         Ok(false) => return Err(LogError::InUse { path }),
         Err(source) => return Err(LogError::Folder { path, source }),
     }
-    match Database::open(&path, &folder.join("watermark")) {
+    match Database::open(&path, &folder.join("journal")) {
         Ok(database) => Ok((database, home)),
         Err(error) => Err(home.refused(error.into())),
     }

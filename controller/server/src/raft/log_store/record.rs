@@ -23,6 +23,8 @@ pub(super) const VOTE: &[u8] = b"mvote";
 pub(super) const COMMITTED: &[u8] = b"mcommitted";
 /// The last entry that a snapshot has replaced.
 pub(super) const PURGED: &[u8] = b"mpurged";
+/// Which journal is this database's.
+pub(super) const JOURNAL: &[u8] = b"mjournal";
 /// Whose database this is.
 pub(super) const OWNER: &[u8] = b"mowner";
 

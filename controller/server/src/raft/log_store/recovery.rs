@@ -5,12 +5,15 @@ use std::fmt;
 
 use pontoon_model::ControllerId;
 use pontoon_model::wire::{self, Wire, WireError};
+use rand::Rng;
 
 use super::super::layout::{LogIdRecord, VoteRecord, decode_as};
+use super::super::runtime;
 use super::super::types::{LogId, Vote};
 use super::disk::{Batch, Disk, DiskError};
-use super::record::{self, COMMITTED, OWNER, OwnerRecord, PURGED, ReadError, VOTE};
-use super::watermark::{self, Found, Watermark};
+use super::journal::{self, Found, Journal, JournalRecord};
+use super::record::{self, COMMITTED, JOURNAL, OWNER, OwnerRecord, PURGED, ReadError, VOTE};
+use super::watermark::Watermark;
 use super::window::Window;
 use super::writer::WriteError;
 
@@ -74,40 +77,53 @@ pub(super) struct Recovered {
 }
 
 impl Recovered {
-    /// What was written but not acknowledged counts from now on, since this controller will speak of it: so it
-    /// is made durable, and the watermark with it.
-    fn raise(&mut self, disk: &dyn Disk) -> Result<(), Loss> {
-        let found = Watermark { last: self.window.last(), vote: self.vote, purged: self.window.purged(), ..self.mark };
-        if found != self.mark {
-            disk.sync()?;
-            self.mark = Watermark { sequence: self.mark.sequence + 1, ..found };
-            self.mark.write(disk)?;
-        }
-        Ok(())
+    /// What was written but not acknowledged counts from now on, since this controller will speak of it: so the
+    /// watermark says so. A frame of which only one copy is whole is needed no more, either.
+    fn raise(&mut self, disk: &dyn Disk, journal: &mut Journal) -> Result<(), Loss> {
+        let (last, first, purged) = (self.window.last(), self.window.begins_at(), self.window.purged());
+        self.mark = Watermark { last, first, vote: self.vote, purged };
+        Ok(journal.write_synced(disk, &self.mark)?)
     }
 }
 
 /// Reads and checks all that `disk` holds for controller `id`. `known` says that it has been used before: then
 /// an empty one is a loss. Otherwise it is claimed. `covered` is the last entry that the snapshot holds.
-pub(super) fn recover(disk: &dyn Disk, id: ControllerId, known: bool, covered: Option<u64>) -> Result<Recovered, Loss> {
+pub(super) fn recover(
+    disk: &dyn Disk,
+    id: ControllerId,
+    known: bool,
+    covered: Option<u64>,
+) -> Result<(Recovered, Journal), Loss> {
     let owner = disk.get(OWNER)?.map(|bytes| wire::decode::<OwnerRecord>(&bytes)).transpose()?;
-    let found = watermark::read(disk)?;
-    let used = matches!(&found, Found::Mark(mark) if mark.is_used());
+    let store = disk.get(JOURNAL)?.map(|bytes| wire::decode::<JournalRecord>(&bytes)).transpose()?;
+    let found = match store {
+        Some(record) => journal::read(disk, record.store)?,
+        None => Found::Nothing,
+    };
+    let mark = match &found {
+        Found::Frames { frames, .. } => frames.last().map(|newest| newest.mark()),
+        Found::Nothing | Found::Unreadable => None,
+    };
     let lost = |why: &str| Err(Loss::Lost(why.to_owned()));
-    let mark = match (owner, found) {
+    let (mark, mut journal) = match (owner, found) {
         (Some(owner), _) if owner.id != id.0 => return Err(Loss::OtherOwner(ControllerId(owner.id))),
         (None, _) if known => return lost("its database is empty"),
-        (_, Found::Nothing) if known => return lost("its watermark is missing"),
-        (_, Found::Unreadable) if known => return lost("its watermark is unreadable"),
-        (Some(_), Found::Mark(mark)) if known => mark,
+        (_, Found::Nothing) if known => return lost("its journal is missing"),
+        (_, Found::Unreadable) if known => return lost("its journal is unreadable"),
+        (Some(_), Found::Frames { frames, journal }) if known => {
+            journal::apply(disk, &frames)?;
+            (mark.unwrap_or_default(), journal)
+        }
         // The identity is written after the database and before anything is acknowledged, so a database
         // with a vote but without an identity file has lost that file.
-        _ if used || disk.get(VOTE)?.is_some() => return lost("its database is there, its identity file is not"),
-        _ => claim(disk, id)?,
+        _ if mark.is_some_and(|mark| mark.is_used()) || disk.get(VOTE)?.is_some() => {
+            return lost("its database is there, its identity file is not");
+        }
+        _ => (Watermark::default(), claim(disk, id)?),
     };
     let mut recovered = examine(disk, mark, covered)?;
-    recovered.raise(disk)?;
-    Ok(recovered)
+    recovered.raise(disk, &mut journal)?;
+    Ok((recovered, journal))
 }
 
 /// Reads and checks a disk whose watermark is `mark`.
@@ -129,6 +145,9 @@ pub(super) fn examine(disk: &dyn Disk, mark: Watermark, covered: Option<u64>) ->
         return Err(Loss::Lost(format!("entries up to {} were removed from it, and {held}", purged.index())));
     }
     let window = entries(disk, purged, mark.last)?;
+    if let Some(first) = mark.first.filter(|first| window.begins_at().is_some_and(|found| found != *first)) {
+        return Err(Loss::Lost(format!("entries from entry {first} on are missing")));
+    }
     if window.last().map(|last| last.index()) < mark.last.map(|last| last.index()) {
         return Err(Loss::Lost(format!("it ends at {}, {} was acknowledged", At(window.last()), At(mark.last))));
     }
@@ -147,12 +166,14 @@ impl fmt::Display for At {
     }
 }
 
-fn claim(disk: &dyn Disk, id: ControllerId) -> Result<Watermark, Loss> {
+fn claim(disk: &dyn Disk, id: ControllerId) -> Result<Journal, Loss> {
+    let store = runtime::rng().next_u64();
     let mut batch = Batch::default();
     batch.put(OWNER, wire::encode(&OwnerRecord { id: id.0 })?);
+    batch.put(JOURNAL, wire::encode(&JournalRecord { store })?);
     disk.apply(&batch)?;
     disk.sync()?;
-    Ok(watermark::begin(disk)?)
+    Ok(Journal::begin(disk, store)?)
 }
 
 /// All entries, checked; the one that the watermark names must be that one.

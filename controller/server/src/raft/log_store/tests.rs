@@ -319,7 +319,7 @@ async fn the_marker_of_a_made_cluster_stays() {
 
 fn database(folder: &Path) -> Database {
     assert!(Database::wait_until_free(&folder.join("log")).unwrap());
-    Database::open(&folder.join("log"), &folder.join("watermark")).unwrap()
+    Database::open(&folder.join("log"), &folder.join("journal")).unwrap()
 }
 
 /// Opens the database alone and changes it.
@@ -371,8 +371,7 @@ async fn a_damaged_file_is_an_error_and_not_a_panic() {
     let file = path.join("log").join("db");
     let len = fs::metadata(&file).unwrap().len();
     fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(len - 4_096).unwrap();
-    // sled panics, which is caught, or forgets its end without a word: the durable watermark (decision 0001) is
-    // what will notice that. What it still gives is whole and in order.
+    // sled panics, which is caught, or forgets its end without a word, which the watermark notices.
     match LogStore::open(&path, ID, COVERED) {
         Err(error) => assert!(matches!(error, LogError::DataLoss { .. }), "{error}"),
         Ok(mut store) => {
@@ -387,16 +386,21 @@ fn golden_bytes_of_what_is_stored() {
     let hex = |bytes: Vec<u8>| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
     let first = record::FirstPart { index: 1, parts: 2, len: 3, crc: 4, bytes: Bytes::from_static(b"ab") };
     let next = record::NextPart { index: 1, part: 1, bytes: Bytes::from_static(b"c") };
-    let mark = watermark::Watermark {
+    let frame = journal::FrameRecord {
+        store: 9,
         sequence: 5,
-        last: Some(log_id(3, 258)),
-        vote: Some(vote(3)),
-        purged: Some(log_id(2, 200)),
+        base: 4,
+        last: Some((&log_id(3, 258)).into()),
+        first: Some(1),
+        vote: Some((&vote(3)).into()),
+        purged: Some((&log_id(2, 200)).into()),
+        changes: vec![(Bytes::from_static(b"k"), Some(Bytes::from_static(b"v"))), (Bytes::from_static(b"gone"), None)],
     };
     let all = [
         hex(wire::encode(&IdentityRecord { initialized: true, ..IdentityRecord::new(ID) }).unwrap()),
         hex(wire::encode(&IdentityRecord { id: 8, ..IdentityRecord::replacing(ID) }).unwrap()),
-        hex(mark.encode().unwrap()),
+        hex(wire::encode(&frame).unwrap()),
+        hex(wire::encode(&journal::JournalRecord { store: 9 }).unwrap()),
         hex(wire::encode(&OwnerRecord { id: 7 }).unwrap()),
         hex(wire::encode(&first).unwrap()),
         hex(wire::encode(&next).unwrap()),

@@ -62,6 +62,11 @@ impl Window {
         self.last.or(self.purged)
     }
 
+    /// The first entry of a log from which none was removed yet.
+    pub(super) fn begins_at(&self) -> Option<u64> {
+        (self.purged.is_none() && !self.sizes.is_empty()).then_some(self.first)
+    }
+
     /// The index after the last entry.
     pub(super) fn end(&self) -> u64 {
         self.first + self.sizes.len() as u64

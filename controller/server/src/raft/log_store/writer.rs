@@ -1,4 +1,5 @@
-//! The one writer: it drains its queue into one batch, syncs, writes the watermark, then answers everyone.
+//! The one writer: it drains its queue into one batch, writes that and the watermark to the journal, answers everyone,
+//! and gives the batch to the database.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::layout::{LogIdRecord, VoteRecord};
 use super::super::types::{Entry, LogId, TypeConfig, Vote};
 use super::disk::{Batch, Disk, DiskError};
+use super::journal::Journal;
 use super::record::{self, AFTER_ENTRIES, COMMITTED, PURGED, VOTE};
 use super::recovery;
 use super::room::{Room, RoomLeft};
@@ -113,6 +115,16 @@ struct Group {
     waiting: Vec<Waiting>,
     last_appended: Option<u64>,
     must_sync: bool,
+    /// It is in the journal, and so need not be written again.
+    journalled: bool,
+}
+
+impl Group {
+    fn answer(&mut self, result: Result<(), &str>) {
+        for waiting in self.waiting.drain(..) {
+            waiting.answer(result.map_err(io::Error::other));
+        }
+    }
 }
 
 /// What writes: a thread of its own in production, a task under simulated time in a simulation.
@@ -129,6 +141,7 @@ pub(in crate::raft) struct Writer {
     unfinished: Option<Group>,
     /// As last written.
     mark: Watermark,
+    journal: Journal,
     /// Entries up to here still lie in the database; they are removed slice by slice.
     purging: Option<u64>,
     /// After a failed write nothing is written any more: what is on disk is unknown.
@@ -150,11 +163,11 @@ impl Writer {
         window: Arc<Mutex<Window>>,
         queue: mpsc::Receiver<Operation>,
         room: Room,
-        mark: Watermark,
+        (mark, journal): (Watermark, Journal),
     ) -> Self {
         let purging = window.lock().unwrap_or_else(PoisonError::into_inner).purged().map(|purged| purged.index());
         let taken = VecDeque::with_capacity(HELD);
-        Self { disk, window, queue, room, taken, fresh: false, unfinished: None, mark, purging, failed: None }
+        Self { disk, window, queue, room, taken, fresh: false, unfinished: None, mark, journal, purging, failed: None }
     }
 
     /// Writes until it is told to stop or nobody can tell it any more.
@@ -263,9 +276,16 @@ impl Writer {
         self.taken.iter().any(|operation| matches!(operation, Operation::Stop))
     }
 
-    /// A clean end needs no flush: what was acknowledged is on disk. `committed` is worth one.
+    /// A clean end needs no flush: what was acknowledged is on disk. `committed` is worth one, and the next start is
+    /// sooner done if nothing of the journal is needed.
     pub(in crate::raft) fn finish(&mut self) {
-        if let Err(error) = self.disk.sync() {
+        let result = self.disk.sync().map_err(WriteError::from);
+        let is_whole = self.failed.is_none() && self.unfinished.is_none();
+        let result = match result {
+            Ok(()) if is_whole && self.journal.is_ahead() => self.journal.write_synced(self.disk.as_ref(), &self.mark),
+            result => result,
+        };
+        if let Err(error) = result {
             tracing::warn!(%error, "the log could not be flushed at the end");
         }
     }
@@ -348,13 +368,15 @@ impl Writer {
             waiting: Vec::new(),
             last_appended: None,
             must_sync: false,
+            journalled: false,
         }
     }
 
     fn truncation(&self, last: Option<LogId>, done: Answer) -> Group {
         let from = last.map_or(0, |last| last.index() + 1);
         let shorter = |mark: Watermark| mark.last.is_some_and(|end| end.index() >= from);
-        let mark = Watermark { last: last.max(self.mark.purged), ..self.mark };
+        let first = self.mark.first.filter(|first| *first < from);
+        let mark = Watermark { last: last.max(self.mark.purged), first, ..self.mark };
         let mark = if shorter(self.mark) { mark } else { self.mark };
         let waiting = vec![Waiting::Other(done)];
         Group { truncate: Some(from), mark, waiting, must_sync: true, ..self.new_group() }
@@ -373,6 +395,9 @@ impl Writer {
                     record::put_entry(&mut group.batch, entry)?;
                     group.last_appended = Some(entry.index());
                     group.mark.last = Some(entry.log_id);
+                    if group.mark.purged.is_none() {
+                        group.mark.first.get_or_insert(entry.index());
+                    }
                 }
             }
             Operation::Vote { vote, done } => {
@@ -385,6 +410,7 @@ impl Writer {
                 if group.mark.purged < Some(upto) {
                     group.batch.put(PURGED, wire::encode(&LogIdRecord::from(&upto))?);
                     group.mark.purged = Some(upto);
+                    group.mark.first = None;
                     group.mark.last = group.mark.last.max(Some(upto));
                 }
                 if self.failed.is_none() {
@@ -401,27 +427,25 @@ impl Writer {
 
     /// Writes `group` and answers who waits for it, unless space runs out: then it is kept for later.
     fn commit(&mut self, mut group: Group) {
-        let result = match &self.failed {
-            Some(error) => Err(error.clone()),
-            None => match self.write(&mut group) {
-                Ok(()) => Ok(()),
-                Err(WriteError::Disk(error)) if error.full => {
-                    tracing::error!(%error, "space ran out; the Raft log goes on when there is room");
-                    self.room.ran_out();
-                    self.unfinished = Some(group);
-                    return;
-                }
-                Err(error) => {
-                    self.fail(&error);
-                    Err(error.to_string())
-                }
-            },
-        };
-        if let (Ok(()), Some(last)) = (&result, group.last_appended) {
-            self.window.lock().unwrap_or_else(PoisonError::into_inner).durable(last);
+        if let Some(error) = &self.failed {
+            group.answer(Err(error));
+            return;
         }
-        for waiting in group.waiting {
-            waiting.answer(result.as_ref().map(|_| ()).map_err(|error| io::Error::other(error.clone())));
+        match self.write(&mut group) {
+            Ok(()) => {
+                if let Some(last) = group.last_appended {
+                    self.window.lock().unwrap_or_else(PoisonError::into_inner).durable(last);
+                }
+            }
+            Err(WriteError::Disk(error)) if error.full => {
+                tracing::error!(%error, "space ran out; the Raft log goes on when there is room");
+                self.room.ran_out();
+                self.unfinished = Some(group);
+            }
+            Err(error) => {
+                self.fail(&error);
+                group.answer(Err(&error.to_string()));
+            }
         }
     }
 
@@ -433,35 +457,49 @@ impl Writer {
         }
     }
 
-    /// The order that makes a crash harmless at any point: the database, then the watermark, then the answers;
-    /// before entries are taken away the watermark comes first.
+    /// The order that makes a crash harmless at any point: the journal with the watermark, then the answers, then the
+    /// database; what is too large for the journal goes to the database first. Entries are taken away only after the
+    /// watermark that says so.
     fn write(&mut self, group: &mut Group) -> Result<(), WriteError> {
+        let disk = self.disk.clone();
         if let Some(from) = group.truncate {
-            self.mark(&mut group.mark)?;
+            // What is truncated must not come back out of the journal.
+            disk.sync()?;
+            self.journal.write_synced(disk.as_ref(), &group.mark)?;
+            self.mark = group.mark;
             self.truncate(from)?;
-            return Ok(self.disk.sync()?);
+            disk.sync()?;
+            group.answer(Ok(()));
+            return Ok(());
         }
-        let removed = self.removable(group)?;
-        self.disk.apply(&group.batch)?;
-        // After the marker that says they may go, and synced with it.
-        self.disk.apply(&removed)?;
-        // sled uses the place of what was removed again only after a sync.
-        if group.must_sync || !removed.is_empty() {
-            self.disk.sync()?;
+        match () {
+            () if !group.must_sync => disk.apply(&group.batch)?,
+            () if self.journal.takes(&group.batch) => {
+                self.journal.write(disk.as_ref(), &group.mark, &group.batch)?;
+                self.mark = group.mark;
+                group.journalled = true;
+                group.answer(Ok(()));
+                disk.apply(&group.batch)?;
+            }
+            () => {
+                disk.apply(&group.batch)?;
+                disk.sync()?;
+                self.journal.write_synced(disk.as_ref(), &group.mark)?;
+                self.mark = group.mark;
+                group.answer(Ok(()));
+            }
         }
-        if group.must_sync {
-            self.mark(&mut group.mark)?;
-        }
-        Ok(())
+        self.remove_purged(group)
     }
 
-    /// Writes the watermark, if it says something new.
-    fn mark(&mut self, mark: &mut Watermark) -> Result<(), WriteError> {
-        mark.sequence = self.mark.sequence;
-        if *mark != self.mark {
-            mark.sequence += 1;
-            mark.write(self.disk.as_ref())?;
-            self.mark = *mark;
+    /// Removes some of the purged entries, after the marker that says they may go.
+    fn remove_purged(&mut self, group: &Group) -> Result<(), WriteError> {
+        let removed = self.removable(group)?;
+        self.disk.apply(&removed)?;
+        // sled uses the place of what was removed again only after a sync. The journal brings one while there is work.
+        if group.batch.is_empty() && !removed.is_empty() {
+            self.disk.sync()?;
+            self.journal.synced();
         }
         Ok(())
     }
@@ -479,8 +517,7 @@ impl Writer {
             () => (added * REMOVED_PER_ADDED).clamp(LEAST_SLICE, SLICE),
         };
         let keys = self.disk.keys(&record::from_index(0), &record::from_index(upto + 1), limit)?;
-        // Entries of this very group are not stored yet and so not found: look once more without any.
-        if keys.is_empty() && idle {
+        if keys.is_empty() {
             self.purging = None;
         }
         keys.iter().for_each(|key| removed.remove(key));
@@ -505,17 +542,19 @@ impl Writer {
         }
     }
 
-    /// Space ran out in the middle of `group`: once there is room, opens the database anew, checks it against the
-    /// watermark, and writes the group again. Whether it is done.
-    fn resume(&mut self, group: Group) -> bool {
+    /// Space ran out in the middle of `group`: once there is room, opens the database anew, gives it what the journal
+    /// has, checks it against the watermark, and writes the group again unless it came with the journal. Whether it is
+    /// done.
+    fn resume(&mut self, mut group: Group) -> bool {
         if self.room.left(group.batch.bytes()) != RoomLeft::Enough {
             self.unfinished = Some(group);
             return false;
         }
         let disk = self.disk.clone();
         let reopened = disk.reopen().map_err(recovery::Loss::from);
+        let replayed = reopened.and_then(|()| self.journal.replay(disk.as_ref()));
         // The snapshot was looked at when the log was opened, and openraft purges only what one covers.
-        let examined = reopened.and_then(|()| recovery::examine(disk.as_ref(), self.mark, Some(u64::MAX)));
+        let examined = replayed.and_then(|()| recovery::examine(disk.as_ref(), self.mark, Some(u64::MAX)));
         match examined {
             Ok(_) => tracing::info!("there is room again; the Raft log goes on"),
             Err(recovery::Loss::Full(_)) => {
@@ -530,6 +569,10 @@ impl Writer {
             }
         }
         self.room.goes_on();
+        if group.journalled {
+            // What is left is to take it in, and to remove what was purged.
+            group = Group { last_appended: group.last_appended, ..self.new_group() };
+        }
         self.commit(group);
         self.unfinished.is_none()
     }

@@ -4,6 +4,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use imbl::OrdMap;
 use tokio::sync::Notify;
 
@@ -12,7 +13,7 @@ use super::life::Life;
 use super::lock;
 use super::plan::Planted;
 use super::world::World;
-use crate::raft::log_store::disk::{Batch, Disk, DiskError, SLOTS, Space};
+use crate::raft::log_store::disk::{BLOCK, Batch, COPIES, Disk, DiskError, Space};
 use crate::raft::log_store::{IdentityRecord, Writer};
 
 /// Room on the disk while it is not full; nothing here comes near it.
@@ -21,18 +22,21 @@ const ROOM: u64 = 1 << 30;
 /// And while it is: less than the log keeps for votes.
 const LEFT: u64 = 1 << 20;
 
+/// Small, so that its halves are used in turns, and large changes go by it.
+const JOURNAL_BYTES: usize = 32 * BLOCK;
+
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
 
-type Map = OrdMap<Vec<u8>, Arc<Vec<u8>>>;
+type Map = OrdMap<Bytes, Bytes>;
 
 /// Where in a write the power goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
     /// Before the sync has done anything, or with a part of it done.
     InSync,
-    /// While a watermark is written.
-    InMark,
+    /// While the journal is written.
+    InJournal,
     /// After the sync, before anybody is told.
     AfterSync,
 }
@@ -52,9 +56,9 @@ struct State {
     unsynced: Vec<Batch>,
     /// With a planted fault: what the last sync was asked for.
     promised: Option<Map>,
-    marks: [Option<Vec<u8>>; SLOTS],
-    /// With [`Planted::AcknowledgedEarly`]: what is left of them in a crash.
-    durable_marks: [Option<Vec<u8>>; SLOTS],
+    journal: [Vec<u8>; COPIES],
+    /// With [`Planted::AcknowledgedEarly`]: what is left of it in a crash.
+    durable_journal: [Vec<u8>; COPIES],
     identity: Option<IdentityRecord>,
     /// What a sync takes, in percent of the plan's.
     slowness: u64,
@@ -70,8 +74,8 @@ impl SimDisk {
             now: Map::new(),
             unsynced: Vec::new(),
             promised: None,
-            marks: std::array::from_fn(|_| None),
-            durable_marks: std::array::from_fn(|_| None),
+            journal: Default::default(),
+            durable_journal: Default::default(),
             identity: None,
             slowness: 100,
             full: false,
@@ -93,7 +97,7 @@ impl SimDisk {
         state.unsynced.clear();
         state.promised = None;
         if world.plan.planted == Planted::AcknowledgedEarly {
-            state.marks = state.durable_marks.clone();
+            state.journal = state.durable_journal.clone();
         }
         state.armed = None;
         drop(state);
@@ -154,7 +158,7 @@ impl SimDisk {
 fn apply(map: &mut Map, batch: &Batch) {
     for (key, value) in batch.changes() {
         match value {
-            Some(value) => drop(map.insert(key.clone(), Arc::new(value.clone()))),
+            Some(value) => drop(map.insert(key.clone(), value.clone())),
             None => drop(map.remove(key)),
         }
     }
@@ -200,11 +204,11 @@ impl Mounted {
         &self,
         from: &[u8],
         to: &[u8],
-        read: impl FnOnce(&mut dyn DoubleEndedIterator<Item = (&Vec<u8>, &Arc<Vec<u8>>)>) -> T,
+        read: impl FnOnce(&mut dyn DoubleEndedIterator<Item = (&Bytes, &Bytes)>) -> T,
     ) -> Result<T, DiskError> {
         self.check("reading")?;
         let now = lock(&self.disk.state).now.clone();
-        let bounds = (Bound::Included(from.to_vec()), Bound::Excluded(to.to_vec()));
+        let bounds = (Bound::Included(Bytes::copy_from_slice(from)), Bound::Excluded(Bytes::copy_from_slice(to)));
         Ok(read(&mut now.range(bounds)))
     }
 }
@@ -244,9 +248,6 @@ impl Disk for Mounted {
                 if let Some(promised) = state.promised.replace(now) {
                     state.durable = promised;
                 }
-                if world.plan.planted == Planted::AcknowledgedEarly {
-                    state.durable_marks = state.marks.clone();
-                }
                 state.unsynced.clear();
             } else {
                 state.durable = state.now.clone();
@@ -261,7 +262,7 @@ impl Disk for Mounted {
     }
 
     fn keys(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, DiskError> {
-        self.range(from, to, |pairs| pairs.take(limit).map(|(key, _)| key.clone()).collect())
+        self.range(from, to, |pairs| pairs.take(limit).map(|(key, _)| key.to_vec()).collect())
     }
 
     fn keys_from_the_end(
@@ -273,7 +274,7 @@ impl Disk for Mounted {
         self.range(from, to, |pairs| {
             let mut keys = Vec::new();
             while let Some((key, _)) = pairs.next_back() {
-                keys.push(key.clone());
+                keys.push(key.to_vec());
                 if enough(&keys) {
                     break;
                 }
@@ -292,30 +293,37 @@ impl Disk for Mounted {
         })
     }
 
-    fn read_marks(&self) -> Result<[Option<Vec<u8>>; SLOTS], DiskError> {
-        self.check("reading the watermark")?;
-        Ok(lock(&self.disk.state).marks.clone())
+    fn journal_bytes(&self) -> usize {
+        JOURNAL_BYTES
     }
 
-    fn write_mark(&self, slot: usize, bytes: &[u8]) -> Result<(), DiskError> {
-        self.check("writing the watermark")?;
+    fn read_journal(&self) -> Result<[Vec<u8>; COPIES], DiskError> {
+        self.check("reading the journal")?;
+        Ok(lock(&self.disk.state).journal.clone())
+    }
+
+    fn write_journal(&self, at: usize, bytes: &[u8]) -> Result<(), DiskError> {
+        self.check("writing the journal")?;
         let world = &self.life.world;
-        if lock(&self.disk.state).armed == Some(Cut::InMark) {
-            // Old, new or torn between two sectors.
-            let torn = (world.below((bytes.len().div_ceil(SECTOR) + 1) as u64) as usize * SECTOR).min(bytes.len());
-            let mut state = lock(&self.disk.state);
-            let mut left = state.marks[slot].clone().unwrap_or_default();
-            left.resize(left.len().max(torn), 0);
-            left[..torn].copy_from_slice(&bytes[..torn]);
-            state.marks[slot] = Some(left).filter(|left| !left.is_empty());
-        } else {
-            let mut state = lock(&self.disk.state);
-            state.marks[slot] = Some(bytes.to_vec());
-            if state.identity.is_none() {
-                state.durable_marks[slot] = Some(bytes.to_vec());
-            }
+        let mut state = lock(&self.disk.state);
+        let is_cut = state.armed == Some(Cut::InJournal);
+        // One write late, but not before the store is claimed: its identity file is honest.
+        if world.plan.planted == Planted::AcknowledgedEarly && state.identity.is_some() {
+            state.durable_journal = state.journal.clone();
         }
-        self.maybe_cut(Cut::InMark)
+        for copy in &mut state.journal {
+            // Old, new or torn between two sectors, each copy on its own.
+            let sectors = bytes.len().div_ceil(SECTOR) as u64;
+            let len = if is_cut { world.below(sectors + 1) as usize * SECTOR } else { bytes.len() };
+            let len = len.min(bytes.len());
+            copy.resize(copy.len().max(at + len), 0);
+            copy[at..at + len].copy_from_slice(&bytes[..len]);
+        }
+        if state.identity.is_none() {
+            state.durable_journal = state.journal.clone();
+        }
+        drop(state);
+        self.maybe_cut(Cut::InJournal)
     }
 
     fn space(&self) -> Result<Space, DiskError> {

@@ -100,7 +100,7 @@ fn cut_power(world: &Arc<World>, node: usize) {
 /// The power goes in the middle of the node's next write, if there is one soon.
 async fn cut_power_while_writing(world: &Arc<World>, node: usize) {
     let Some(life) = world.slots[node].life() else { return };
-    let cut = *world.pick(&[Cut::InSync, Cut::InMark, Cut::AfterSync]);
+    let cut = *world.pick(&[Cut::InSync, Cut::InJournal, Cut::AfterSync]);
     note(world, format!("the power of {node} will go: {cut:?}"));
     world.slots[node].disk.arm(cut);
     let _ = tokio::time::timeout(Duration::from_millis(1_500), life.ended.cancelled()).await;

@@ -18,9 +18,12 @@ const BLOCK: u64 = 4_096;
 struct Base {
     folder: tempfile::TempDir,
     acked: Acked,
-    /// Blocks of the database that the last operations changed.
-    recent: Vec<u64>,
+    /// Blocks of the database that the last operations changed, and of the journal.
+    recent: [Vec<u64>; 2],
 }
+
+/// The files that they are of.
+const FILES: [&str; 2] = ["log/db", "journal"];
 
 fn blocks(path: &Path) -> Vec<Vec<u8>> {
     fs::read(path).unwrap_or_default().chunks(BLOCK as usize).map(<[u8]>::to_vec).collect()
@@ -38,15 +41,16 @@ async fn base(seed: u64) -> Base {
     for _ in 0..50 + seed * 100 {
         worker.step(&mut |told| acked.note(told)).await.unwrap();
     }
-    let file = live.path().join("log/db");
-    let before = blocks(&file);
+    let before = FILES.map(|file| blocks(&live.path().join(file)));
     for _ in 0..20 {
         worker.step(&mut |told| acked.note(told)).await.unwrap();
     }
     let folder = copy_of(live.path());
     worker.store.close().await;
-    let changed = blocks(&folder.path().join("log/db")).into_iter().enumerate();
-    let recent = changed.filter(|(at, block)| before.get(*at) != Some(block)).map(|(at, _)| at as u64).collect();
+    let recent = std::array::from_fn(|file| {
+        let changed = blocks(&folder.path().join(FILES[file])).into_iter().enumerate();
+        changed.filter(|(at, block)| before[file].get(*at) != Some(block)).map(|(at, _)| at as u64).collect()
+    });
     Base { folder, acked, recent }
 }
 
@@ -55,13 +59,17 @@ fn damage(base: &Base, copy: &Path, dice: &mut Dice) -> String {
     let others: Vec<PathBuf> = fs::read_dir(copy.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();
     let others: Vec<&PathBuf> = others.iter().filter(|path| path.is_file() && !path.ends_with("db")).collect();
     let (path, block) = match dice.roll(20) {
-        0..9 => (copy.join("log/db"), base.recent[dice.roll(base.recent.len() as u64) as usize]),
-        9..14 => {
+        // What the journal holds is not yet in the database's file, unless it wrote a segment.
+        0..6 if !base.recent[0].is_empty() => {
+            (copy.join(FILES[0]), base.recent[0][dice.roll(base.recent[0].len() as u64) as usize])
+        }
+        0..12 => (copy.join(FILES[1]), base.recent[1][dice.roll(base.recent[1].len() as u64) as usize]),
+        12..16 => {
             let path = copy.join("log/db");
             let len = fs::metadata(&path).unwrap().len();
             (path, dice.roll(len.div_ceil(BLOCK)))
         }
-        14..18 => (copy.join("watermark"), dice.roll(2)),
+        16..18 => (copy.join(FILES[1]), dice.roll(fs::metadata(copy.join(FILES[1])).unwrap().len().div_ceil(BLOCK))),
         _ => (others[dice.roll(others.len() as u64) as usize].clone(), 0),
     };
     let len = fs::metadata(&path).unwrap().len();

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::super::disk::{DiskError, SLOTS, Space};
+use super::super::disk::{COPIES, DiskError, Space};
 use super::image::Image;
 use super::*;
 
@@ -77,11 +77,16 @@ impl Disk for Boasting {
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), DiskError> {
         self.0.scan(from, to, visit)
     }
-    fn read_marks(&self) -> Result<[Option<Vec<u8>>; SLOTS], DiskError> {
-        self.0.read_marks()
+    fn journal_bytes(&self) -> usize {
+        self.0.journal_bytes()
     }
-    fn write_mark(&self, slot: usize, bytes: &[u8]) -> Result<(), DiskError> {
-        self.0.write_mark(slot, bytes)
+
+    fn read_journal(&self) -> Result<[Vec<u8>; COPIES], DiskError> {
+        self.0.read_journal()
+    }
+
+    fn write_journal(&self, at: usize, bytes: &[u8]) -> Result<(), DiskError> {
+        self.0.write_journal(at, bytes)
     }
     fn space(&self) -> Result<Space, DiskError> {
         Ok(Space { free: 1 << 40, total: 1 << 40 })
