@@ -92,6 +92,9 @@ pub(in crate::raft) trait Disk: Send + Sync + 'static {
     /// Applies `batch`; readable at once, durable after the next [`Disk::sync`].
     fn apply(&self, batch: &Batch) -> Result<(), DiskError>;
 
+    /// The same, but a crash may leave the first of its changes only: for what would be applied again then.
+    fn apply_in_parts(&self, batch: &Batch) -> Result<(), DiskError>;
+
     /// Returns when everything applied before survives a power cut.
     fn sync(&self) -> Result<(), DiskError>;
 

@@ -235,7 +235,7 @@ fn frame_at(copy: &[u8], at: usize, store: u64) -> Result<Option<(FrameRecord, u
 /// Applies the changes of `frames` to the database, for good.
 pub(super) fn apply(disk: &dyn Disk, frames: &[Arc<FrameRecord>]) -> Result<(), DiskError> {
     for frame in frames.iter().filter(|frame| !frame.changes.is_empty()) {
-        disk.apply(&frame.changes.iter().cloned().collect())?;
+        disk.apply_in_parts(&frame.changes.iter().cloned().collect())?;
     }
     disk.sync()
 }

@@ -473,13 +473,13 @@ impl Writer {
             return Ok(());
         }
         match () {
-            () if !group.must_sync => disk.apply(&group.batch)?,
+            () if !group.must_sync => disk.apply_in_parts(&group.batch)?,
             () if self.journal.takes(&group.batch) => {
                 self.journal.write(disk.as_ref(), &group.mark, &group.batch)?;
                 self.mark = group.mark;
                 group.journalled = true;
                 group.answer(Ok(()));
-                disk.apply(&group.batch)?;
+                disk.apply_in_parts(&group.batch)?;
             }
             () => {
                 disk.apply(&group.batch)?;
@@ -495,7 +495,7 @@ impl Writer {
     /// Removes some of the purged entries, after the marker that says they may go.
     fn remove_purged(&mut self, group: &Group) -> Result<(), WriteError> {
         let removed = self.removable(group)?;
-        self.disk.apply(&removed)?;
+        self.disk.apply_in_parts(&removed)?;
         // sled uses the place of what was removed again only after a sync. The journal brings one while there is work.
         if group.batch.is_empty() && !removed.is_empty() {
             self.disk.sync()?;

@@ -233,6 +233,10 @@ impl Disk for Mounted {
         Ok(())
     }
 
+    fn apply_in_parts(&self, batch: &Batch) -> Result<(), DiskError> {
+        batch.changes().iter().try_for_each(|change| self.apply(&std::iter::once(change.clone()).collect()))
+    }
+
     fn sync(&self) -> Result<(), DiskError> {
         self.check("syncing")?;
         self.maybe_cut(Cut::InSync)?;

@@ -60,6 +60,9 @@ impl Disk for Boasting {
     fn apply(&self, batch: &Batch) -> Result<(), DiskError> {
         self.0.apply(batch)
     }
+    fn apply_in_parts(&self, batch: &Batch) -> Result<(), DiskError> {
+        self.0.apply_in_parts(batch)
+    }
     fn sync(&self) -> Result<(), DiskError> {
         self.0.sync()
     }

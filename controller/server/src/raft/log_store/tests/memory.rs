@@ -74,6 +74,13 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn apply_in_parts(&self, batch: &Batch) -> Result<(), DiskError> {
+        let mut contents = lock(&self.0);
+        contents.step()?;
+        contents.pending.extend(batch.changes().iter().map(|change| std::iter::once(change.clone()).collect()));
+        Ok(())
+    }
+
     fn sync(&self) -> Result<(), DiskError> {
         let mut contents = lock(&self.0);
         contents.step()?;
@@ -169,7 +176,7 @@ async fn work(disk: &MemoryDisk, seed: u64, steps: u64) -> Acked {
 async fn a_power_cut_at_any_operation_is_neither_a_loss_nor_a_false_alarm() {
     for seed in 0..2 {
         for left in 0..120 {
-            let cases = [(0, None), (1, None), (usize::MAX, None)];
+            let cases = [(0, None), (1, None), (2, None), (7, None), (usize::MAX, None)];
             let torn = [[0, 1], [1, 0], [1, 1], [9, 0], [0, 9], [9, 9]].map(|torn| (0, Some(torn)));
             for (kept, torn) in cases.into_iter().chain(torn) {
                 let disk = MemoryDisk::default();
