@@ -4,12 +4,12 @@ use std::path::Path;
 
 use pontoon_kit::CancellationToken;
 
-use super::{one_worker, run_on, two_workers};
+use super::{one_worker, run_on, workers};
 
 /// Runs the controller that `config` describes until `stop`.
 pub(crate) fn run_controller(config: &Path, stop: CancellationToken) -> anyhow::Result<()> {
     let config = pontoon_controller::Config::load(config)?;
-    run_on(two_workers(), pontoon_controller::run(config, stop))
+    run_on(workers(), pontoon_controller::run(config, stop))
 }
 
 /// Runs the agent that `config` describes until `stop`.

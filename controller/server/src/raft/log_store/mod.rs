@@ -25,8 +25,10 @@ use std::fs;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -54,6 +56,9 @@ const MESSAGE_BYTES: u64 = 1024 * 1024;
 
 /// Bytes of entries read at once to be applied.
 const APPLY_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What is committed is on disk within this time at the latest: a controller that is killed and starts again has it at once.
+const COMMITTED_WITHIN: Duration = Duration::from_millis(20);
 
 /// Why the log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +135,9 @@ struct Shared {
     queue: mpsc::Sender<Operation>,
     window: Arc<Mutex<Window>>,
     vote: Mutex<Option<Vote>>,
-    committed: Mutex<Option<LogId>>,
+    committed: Arc<Mutex<Option<LogId>>>,
+    /// Whether the writer will be told of it.
+    telling: AtomicBool,
     identity: Mutex<IdentityRecord>,
     /// None once closed.
     disk: Mutex<Option<Arc<dyn Disk>>>,
@@ -203,17 +210,20 @@ impl LogStore {
         let recovered = recovery::recover(disk.as_ref(), home.id, home.identity.is_some(), covered);
         let (recovered, journal) = recovered.map_err(|loss| home.refused(loss))?;
         let window = Arc::new(Mutex::new(recovered.window));
+        let committed = Arc::new(Mutex::new(recovered.committed));
         let (queue, receiver) = mpsc::channel(QUEUE);
         let room = Room::new();
         let health = room.health();
-        let writer = Writer::new(disk.clone(), window.clone(), receiver, room, (recovered.mark, journal));
+        let writer =
+            Writer::new(disk.clone(), window.clone(), committed.clone(), receiver, room, (recovered.mark, journal));
         let identity = home.identity.unwrap_or_else(|| IdentityRecord::new(home.id));
         let shared = Shared {
             folder: home.folder,
             queue,
             window,
             vote: Mutex::new(recovered.vote),
-            committed: Mutex::new(recovered.committed),
+            committed,
+            telling: AtomicBool::new(false),
             identity: Mutex::new(identity),
             health,
             disk: Mutex::new(Some(disk)),
@@ -410,8 +420,19 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        self.send(Operation::Committed(committed)).await?;
         *lock(&self.shared.committed) = committed;
+        // The next append takes it along. If there is none, it is told of a little later, once.
+        if !self.shared.telling.swap(true, Ordering::Relaxed) {
+            let (queue, shared) = (self.shared.queue.clone(), Arc::downgrade(&self.shared));
+            runtime::spawn(async move {
+                tokio::time::sleep(COMMITTED_WITHIN).await;
+                if let Some(shared) = shared.upgrade() {
+                    shared.telling.store(false, Ordering::Relaxed);
+                }
+                // A closed one was told when it ended.
+                let _ = queue.send(Operation::Committed).await;
+            });
+        }
         Ok(())
     }
 

@@ -68,8 +68,8 @@ pub(in crate::raft) enum Operation {
         upto: LogId,
         done: Answer,
     },
-    /// Written with the next group, without a sync of its own.
-    Committed(Option<LogId>),
+    /// Writes what is known to be committed, unless that went with another group by now.
+    Committed,
     Stop,
 }
 
@@ -114,7 +114,8 @@ struct Group {
     mark: Watermark,
     waiting: Vec<Waiting>,
     last_appended: Option<u64>,
-    must_sync: bool,
+    /// Somebody waits for it.
+    awaited: bool,
     /// It is in the journal, and so need not be written again.
     journalled: bool,
 }
@@ -131,6 +132,10 @@ impl Group {
 pub(in crate::raft) struct Writer {
     disk: Arc<dyn Disk>,
     window: Arc<Mutex<Window>>,
+    /// The last entry known to be committed.
+    committed: Arc<Mutex<Option<LogId>>>,
+    /// The same as last written.
+    saved: Option<LogId>,
     queue: mpsc::Receiver<Operation>,
     room: Room,
     /// Taken from the queue and not yet written, in order.
@@ -161,13 +166,29 @@ impl Writer {
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         window: Arc<Mutex<Window>>,
+        committed: Arc<Mutex<Option<LogId>>>,
         queue: mpsc::Receiver<Operation>,
         room: Room,
         (mark, journal): (Watermark, Journal),
     ) -> Self {
         let purging = window.lock().unwrap_or_else(PoisonError::into_inner).purged().map(|purged| purged.index());
         let taken = VecDeque::with_capacity(HELD);
-        Self { disk, window, queue, room, taken, fresh: false, unfinished: None, mark, journal, purging, failed: None }
+        let saved = *committed.lock().unwrap_or_else(PoisonError::into_inner);
+        Self {
+            disk,
+            window,
+            committed,
+            saved,
+            queue,
+            room,
+            taken,
+            fresh: false,
+            unfinished: None,
+            mark,
+            journal,
+            purging,
+            failed: None,
+        }
     }
 
     /// Writes until it is told to stop or nobody can tell it any more.
@@ -276,9 +297,12 @@ impl Writer {
         self.taken.iter().any(|operation| matches!(operation, Operation::Stop))
     }
 
-    /// A clean end needs no flush: what was acknowledged is on disk. `committed` is worth one, and the next start is
-    /// sooner done if nothing of the journal is needed.
+    /// A clean end needs no flush: what was acknowledged is on disk. What is committed is worth one, and the next start
+    /// is sooner done if nothing of the journal is needed.
     pub(in crate::raft) fn finish(&mut self) {
+        if self.unfinished.is_none() {
+            self.commit(self.new_group());
+        }
         let result = self.disk.sync().map_err(WriteError::from);
         let is_whole = self.failed.is_none() && self.unfinished.is_none();
         let result = match result {
@@ -367,7 +391,7 @@ impl Writer {
             mark: self.mark,
             waiting: Vec::new(),
             last_appended: None,
-            must_sync: false,
+            awaited: false,
             journalled: false,
         }
     }
@@ -379,12 +403,12 @@ impl Writer {
         let mark = Watermark { last: last.max(self.mark.purged), first, ..self.mark };
         let mark = if shorter(self.mark) { mark } else { self.mark };
         let waiting = vec![Waiting::Other(done)];
-        Group { truncate: Some(from), mark, waiting, must_sync: true, ..self.new_group() }
+        Group { truncate: Some(from), mark, waiting, awaited: true, ..self.new_group() }
     }
 
     /// Adds one operation to the group.
     fn add(&mut self, operation: Operation, group: &mut Group) -> Result<(), WriteError> {
-        group.must_sync |= !matches!(operation, Operation::Committed(_));
+        group.awaited |= !matches!(operation, Operation::Committed);
         match operation {
             Operation::Append { entries, done } => {
                 group.waiting.push(Waiting::Append(done));
@@ -417,10 +441,8 @@ impl Writer {
                     self.purging = self.purging.max(Some(upto.index()));
                 }
             }
-            Operation::Committed(Some(id)) => group.batch.put(COMMITTED, wire::encode(&LogIdRecord::from(&id))?),
-            Operation::Committed(None) => group.batch.remove(COMMITTED),
             Operation::Truncate { done, .. } => group.waiting.push(Waiting::Other(done)),
-            Operation::Stop => {}
+            Operation::Committed | Operation::Stop => {}
         }
         Ok(())
     }
@@ -472,8 +494,11 @@ impl Writer {
             group.answer(Ok(()));
             return Ok(());
         }
+        self.add_committed(group)?;
         match () {
-            () if !group.must_sync => disk.apply_in_parts(&group.batch)?,
+            () if group.batch.is_empty() && group.mark == self.mark => {
+                group.answer(Ok(()));
+            }
             () if self.journal.takes(&group.batch) => {
                 self.journal.write(disk.as_ref(), &group.mark, &group.batch)?;
                 self.mark = group.mark;
@@ -492,12 +517,24 @@ impl Writer {
         self.remove_purged(group)
     }
 
+    /// What is committed goes with whatever else is written, and needs nobody to wait for it. Only what the log holds
+    /// counts: entries may still be behind it in the queue.
+    fn add_committed(&mut self, group: &mut Group) -> Result<(), WriteError> {
+        let committed = *self.committed.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = |id: &LogId| group.mark.last.is_some_and(|last| id.index() <= last.index());
+        if let Some(id) = committed.filter(held).filter(|_| committed > self.saved) {
+            group.batch.put(COMMITTED, wire::encode(&LogIdRecord::from(&id))?);
+            self.saved = committed;
+        }
+        Ok(())
+    }
+
     /// Removes some of the purged entries, after the marker that says they may go.
     fn remove_purged(&mut self, group: &Group) -> Result<(), WriteError> {
         let removed = self.removable(group)?;
         self.disk.apply_in_parts(&removed)?;
         // sled uses the place of what was removed again only after a sync. The journal brings one while there is work.
-        if group.batch.is_empty() && !removed.is_empty() {
+        if !group.awaited && !removed.is_empty() {
             self.disk.sync()?;
             self.journal.synced();
         }
@@ -508,7 +545,7 @@ impl Writer {
     fn removable(&mut self, group: &Group) -> Result<Batch, DiskError> {
         let mut removed = Batch::default();
         let Some(upto) = self.purging else { return Ok(removed) };
-        let idle = group.batch.is_empty();
+        let idle = !group.awaited;
         let added = group.batch.changes().len();
         let limit = match () {
             // A removal takes room before it gives any back.
