@@ -45,6 +45,12 @@ pub struct StateFeed {
 }
 
 impl StateFeed {
+    /// A feed of what a test shows.
+    #[cfg(test)]
+    pub(crate) fn of(newest: watch::Receiver<Arc<State>>) -> Self {
+        Self { newest }
+    }
+
     /// The newest applied state, at once.
     pub fn snapshot(&self) -> Arc<State> {
         self.newest.borrow().clone()
