@@ -151,6 +151,6 @@ mod tests {
     #[test]
     fn a_row_stays_small() {
         // A million of them are kept in memory.
-        assert!(size_of::<Servo>() <= 232, "{}", size_of::<Servo>());
+        assert!(size_of::<Servo>() <= 224, "{}", size_of::<Servo>());
     }
 }
