@@ -25,7 +25,7 @@ use super::leadership::{self, Leadership};
 use super::levels::{HeldBack, Levels};
 use super::log_store::{IdentityRecord, LogError, LogStore, identity_in, replace};
 use super::membership::{self, MembershipQueue};
-use super::network::{Heard, Network, RaftService};
+use super::network::{Heard, Network, RaftService, keep_warm};
 use super::peers::{Connections, Peers};
 use super::proposer::Proposer;
 use super::read::Reads;
@@ -136,7 +136,7 @@ impl Consensus {
         let configured: BTreeMap<u64, SocketAddr> =
             config.members.iter().map(|member| (member.id.0, member.grpc)).collect();
         let network = Network::new(id.0, config.identity.clone(), configured.clone());
-        let started = Raft::new(id.0, Arc::new(openraft), network, log.clone(), state_machine).await;
+        let started = Raft::new(id.0, Arc::new(openraft), network.clone(), log.clone(), state_machine).await;
         let raft = match started {
             Ok(raft) => raft,
             Err(error) => {
@@ -172,6 +172,7 @@ impl Consensus {
         runtime::spawn(background.clone().run_until_cancelled_owned(following));
         runtime::spawn(background.clone().run_until_cancelled_owned(yielding));
         runtime::spawn(background.clone().run_until_cancelled_owned(compacting));
+        runtime::spawn(background.clone().run_until_cancelled_owned(keep_warm(network, raft.clone())));
 
         let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard))
             .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
