@@ -3,6 +3,7 @@
 mod connection;
 pub(super) mod link;
 mod message;
+mod pace;
 mod server;
 #[cfg(test)]
 pub(super) mod tap;
