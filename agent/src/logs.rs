@@ -201,7 +201,7 @@ mod tests {
     #[tokio::test]
     async fn a_log_that_is_gone_ends_without_a_word() {
         let exit = Exit { code: 0, reason: "exited".into(), last_lines: Vec::new() };
-        for status in [ServoStatus::Exited(exit), ServoStatus::Gone, ServoStatus::Starting] {
+        for status in [ServoStatus::exited(exit), ServoStatus::Gone, ServoStatus::Starting] {
             assert_eq!(log(engine(), status, false).await, (vec![], Ok(())));
         }
     }

@@ -67,7 +67,7 @@ pub(crate) fn with_one_servo_silent(state: &State) -> Result<State> {
     let mut maker =
         Maker { state: state.clone(), extent: Extent { apps: 0, hosts: 0, servos_per_app: 0 }, key: u128::MAX - 1 };
     let exit = Exit { code: 1, reason: "ended".into(), last_lines: Vec::new() };
-    let status = ServoStatus::Exited(exit);
+    let status = ServoStatus::exited(exit);
     let report = ServoReport { servo: id, status, address: None, restarts: 1, limits_enforced: true };
     maker.apply(ReportServos { host, incarnation: Incarnation(1), reports: vec![report] })?;
     Ok(maker.state)

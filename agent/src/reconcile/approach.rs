@@ -34,7 +34,7 @@ impl Reconciler {
             if let Some(exit) = self.journal.memory().begun.get(&spec.id) {
                 let mut track = Track::new(spec.id);
                 track.phase = Phase::Spent;
-                track.report.status = ServoStatus::Exited(exit.clone().unwrap_or_else(spent_exit));
+                track.report.status = ServoStatus::exited(exit.clone().unwrap_or_else(spent_exit));
                 self.tracks.insert(spec.id, track);
             }
         }
@@ -46,7 +46,7 @@ impl Reconciler {
         let new: Vec<(ServoId, Exit)> = begun
             .iter()
             .filter_map(|(servo, kept)| match &self.tracks.get(servo)?.report.status {
-                ServoStatus::Exited(exit) if kept.as_ref() != Some(exit) => Some((*servo, exit.clone())),
+                ServoStatus::Exited(exit) if kept.as_ref() != Some(exit) => Some((*servo, Exit::clone(exit))),
                 _ => None,
             })
             .collect();
@@ -134,7 +134,7 @@ impl Reconciler {
             let track = self.tracks.entry(servo).or_insert_with(|| Track::new(servo));
             let retry_at = track.crashed(now());
             track.phase = Phase::Failed { retry_at };
-            track.report.status = ServoStatus::Exited(Exit { code: -1, reason, last_lines: Vec::new() });
+            track.report.status = ServoStatus::exited(Exit { code: -1, reason, last_lines: Vec::new() });
         }
         written
     }

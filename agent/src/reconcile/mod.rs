@@ -318,7 +318,7 @@ impl Reconciler {
                     && matches!(track.phase, Phase::Ended { .. })
                 {
                     tracing::info!(%servo, reason = exit.reason, "servo ended");
-                    track.report.status = ServoStatus::Exited(exit);
+                    track.report.status = ServoStatus::exited(exit);
                 }
             }
         }

@@ -178,7 +178,7 @@ impl Reconciler {
             }
             Err(exit) => {
                 tracing::info!(%servo, reason = exit.reason, "servo is stopped");
-                track.report.status = ServoStatus::Exited(exit);
+                track.report.status = ServoStatus::exited(exit);
                 track.phase = Phase::Busy;
                 self.work.stop(servo, grace, false);
             }
@@ -196,13 +196,13 @@ impl Reconciler {
         track.phase = Phase::Ended { retry_at };
         if let Some(exit) = kept {
             // An earlier life of the agent saw it end, and told it.
-            track.report.status = ServoStatus::Exited(exit);
+            track.report.status = ServoStatus::exited(exit);
             return;
         }
         let exit = track::exit(state, ran, spec.as_ref());
         // Balancers shall know at once; others, whose last lines matter, when these are there too.
         if routed {
-            track.report.status = ServoStatus::Exited(exit.clone());
+            track.report.status = ServoStatus::exited(exit.clone());
         }
         let attempt = track.attempt;
         self.work.tell(servo, attempt, exit);
@@ -219,7 +219,7 @@ impl Reconciler {
         if let Some(exit) = spent {
             track.phase = Phase::Spent;
             if !matches!(track.report.status, ServoStatus::Exited(_)) {
-                track.report.status = ServoStatus::Exited(exit.unwrap_or_else(spent_exit));
+                track.report.status = ServoStatus::exited(exit.unwrap_or_else(spent_exit));
             }
         } else {
             track.phase = Phase::Absent;
@@ -230,5 +230,5 @@ impl Reconciler {
 }
 
 fn could_not_start(reason: String) -> ServoStatus {
-    ServoStatus::Exited(Exit { code: -1, reason, last_lines: Vec::new() })
+    ServoStatus::exited(Exit { code: -1, reason, last_lines: Vec::new() })
 }

@@ -37,7 +37,7 @@ pub fn assignment(state: &State, name: &HostName) -> Assignment {
 fn servo_spec(state: &State, host: &Host, servo: &Servo) -> Option<ServoSpec> {
     let release = state.release(&servo.app, servo.release)?;
     let command = match &servo.one_off {
-        Some(command) => command.clone(),
+        Some(command) => command.to_string(),
         None => release.processes.get(&servo.process)?.command.clone(),
     };
     let mut env = release.env.clone();

@@ -45,7 +45,7 @@ fn commands() -> Vec<Command> {
     let size = Size { memory: MemoryBytes::mib(1), cpu: CpuMillis(500) };
     let report = ServoReport {
         servo: ServoId(3),
-        status: ServoStatus::Exited(exit()),
+        status: ServoStatus::exited(exit()),
         address: Some("127.0.0.1:20000".parse().unwrap()),
         restarts: 2,
         limits_enforced: true,
@@ -205,10 +205,10 @@ fn golden_bytes_of_every_row() {
         version: 2,
         one_off: Some("ls".into()),
         desired: Desired::Drain { since_version: 4, since: at },
-        status: ServoStatus::Exited(exit()),
+        status: ServoStatus::exited(exit()),
         address: Some("[::1]:20000".parse().unwrap()),
         restarts: 1,
-        last_exit: Some(exit()),
+        last_exit: Some(exit().into()),
         limits_enforced: false,
     };
     row(&mut text, "Servo", &servo);

@@ -135,7 +135,7 @@ fn take(world: &mut World, step: &Step) {
         }
         Step::Exit(s, code) => {
             let exit = Exit { code, reason: "ended".into(), last_lines: vec![] };
-            world.report(ServoId(s), ServoStatus::Exited(exit));
+            world.report(ServoId(s), ServoStatus::exited(exit));
         }
         Step::Gone(s) => world.report(ServoId(s), ServoStatus::Gone),
         Step::Silence(h) => world.silent.push(host(h)),

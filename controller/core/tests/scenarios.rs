@@ -93,7 +93,7 @@ fn step(world: &mut World, line: &str) -> Result<String, String> {
         ["exit", id, code] => {
             let code = code.parse().unwrap();
             let exit = Exit { code, reason: format!("exited with code {code}"), last_lines: vec!["boom".into()] };
-            world.report(servo(id), ServoStatus::Exited(exit));
+            world.report(servo(id), ServoStatus::exited(exit));
         }
         ["silence", host] => world.silent.push(host.parse().unwrap()),
         ["hear", host] => world.silent.retain(|silent| silent.as_str() != *host),

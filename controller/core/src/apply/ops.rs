@@ -151,7 +151,7 @@ impl State {
         want: &Want<'_>,
         host: &Host,
         release: ReleaseNumber,
-        one_off: Option<String>,
+        one_off: Option<Box<str>>,
     ) -> ServoId {
         let id = ServoId(self.next_id());
         self.put_servo(Servo {

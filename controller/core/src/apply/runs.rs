@@ -22,7 +22,7 @@ impl State {
         let want = Want { app: &app.name, process: &process, deployment: live.deployment, size, site: None };
         let host = placement::choose(self, &want)
             .map_err(|no_fit| Rejected::conflict(format!("the command cannot run now: {no_fit}")))?;
-        let id = self.add_servo(&want, &host, live.release, Some(command.command.clone()));
+        let id = self.add_servo(&want, &host, live.release, Some(command.command.as_str().into()));
         Ok(Reply::Servo(id))
     }
 

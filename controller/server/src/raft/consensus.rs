@@ -17,14 +17,15 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::batcher::Batcher;
-use super::config::{Compaction, ConsensusConfig, Member};
+use super::compaction::compact;
+use super::config::{ConsensusConfig, Member};
 use super::events::EventLog;
 use super::health::Health;
 use super::leadership::{self, Leadership};
 use super::levels::{HeldBack, Levels};
 use super::log_store::{IdentityRecord, LogError, LogStore, identity_in, replace};
 use super::membership::{self, MembershipQueue};
-use super::network::{Heard, Network, RaftService};
+use super::network::{Heard, Network, RaftService, keep_warm};
 use super::peers::{Connections, Peers};
 use super::proposer::Proposer;
 use super::read::Reads;
@@ -32,9 +33,6 @@ use super::runtime;
 use super::snapshot::{SnapshotError, SnapshotStore};
 use super::state_machine::{StateFeed, StateMachine};
 use super::types::{Peer, Raft, SnapshotMeta};
-
-/// How often the log's size is looked at.
-const LOOK_AT_SIZE: Duration = Duration::from_secs(5);
 
 /// A planned stop waits this long for another leader, in election timeouts: a handover takes a few round trips,
 /// and when all stop at once the last has nobody to wait for.
@@ -138,7 +136,7 @@ impl Consensus {
         let configured: BTreeMap<u64, SocketAddr> =
             config.members.iter().map(|member| (member.id.0, member.grpc)).collect();
         let network = Network::new(id.0, config.identity.clone(), configured.clone());
-        let started = Raft::new(id.0, Arc::new(openraft), network, log.clone(), state_machine).await;
+        let started = Raft::new(id.0, Arc::new(openraft), network.clone(), log.clone(), state_machine).await;
         let raft = match started {
             Ok(raft) => raft,
             Err(error) => {
@@ -174,6 +172,7 @@ impl Consensus {
         runtime::spawn(background.clone().run_until_cancelled_owned(following));
         runtime::spawn(background.clone().run_until_cancelled_owned(yielding));
         runtime::spawn(background.clone().run_until_cancelled_owned(compacting));
+        runtime::spawn(background.clone().run_until_cancelled_owned(keep_warm(network, raft.clone())));
 
         let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard))
             .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
@@ -385,35 +384,4 @@ async fn initialize(raft: &Raft, log: &LogStore, config: &ConsensusConfig) -> Re
     let log = log.clone();
     let marked = runtime::blocking(move || log.mark_initialized()).await;
     Ok(marked.map_err(|error| start(error.to_string()))??)
-}
-
-/// Makes snapshots by the log's bytes (openraft counts entries), and keeps the log behind them bounded.
-async fn compact(raft: Raft, log: LogStore, snapshots: Arc<SnapshotStore>, limits: Compaction) {
-    let (mut asked_at, mut let_go) = (None, None);
-    loop {
-        tokio::time::sleep(LOOK_AT_SIZE).await;
-        let (snapshot, applied) = {
-            let metrics = raft.metrics();
-            let metrics = metrics.borrow_watched();
-            (metrics.snapshot.map(|id| id.index()), metrics.last_applied.map(|id| id.index()))
-        };
-        let since = snapshot.max(asked_at);
-        let enough = limits.snapshot_bytes.max(snapshots.current_len());
-        let mut result = Ok(());
-        if log.bytes_after(since) > enough && applied > since {
-            asked_at = applied;
-            result = raft.trigger().snapshot().await;
-        }
-        // Also when the next snapshot is already due: under steady load one always is.
-        if let Some(upto) = snapshot.filter(|_| log.bytes_after(None) > limits.kept_bytes) {
-            if let_go < Some(upto) {
-                let_go = Some(upto);
-                tracing::info!(upto, "the log behind the snapshot is let go");
-            }
-            result = result.and(raft.trigger().purge_log(upto).await);
-        }
-        if result.is_err() {
-            return;
-        }
-    }
 }

@@ -13,16 +13,17 @@ use openraft::impls::TokioRuntime;
 #[cfg(test)]
 use super::simulation::seam;
 
-pub(super) use self::seam::{blocking, changed, rng, spawn, unix_millis, wait_for};
+pub(super) use self::seam::{background, blocking, changed, rng, spawn, unix_millis, wait_for};
 
 /// What production uses.
 #[cfg(not(test))]
 mod seam {
     use std::future::Future;
+    use std::io;
 
     use openraft::AsyncRuntime;
     use openraft::impls::TokioRuntime;
-    use tokio::sync::watch;
+    use tokio::sync::{oneshot, watch};
     use tokio::task::{JoinError, JoinHandle};
 
     pub(in super::super) type Rng = rand::rngs::ThreadRng;
@@ -52,6 +53,21 @@ mod seam {
         tokio::task::spawn_blocking(work)
     }
 
+    /// Runs long work on a thread of its own that gives way to all others. Nobody waits for it when the process ends.
+    pub(in super::super) async fn background<F, T>(work: F) -> io::Result<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let (done, result) = oneshot::channel();
+        std::thread::Builder::new().name("background".to_owned()).spawn(move || {
+            super::give_way();
+            // Whoever asked may have gone.
+            let _ = done.send(work());
+        })?;
+        result.await.map_err(|_| io::Error::other("a thread in the background panicked"))
+    }
+
     /// Waits until `watched` changes.
     pub(in super::super) async fn changed<T>(watched: &mut watch::Receiver<T>) -> Result<(), watch::error::RecvError> {
         watched.changed().await
@@ -68,6 +84,20 @@ mod seam {
     /// The wall clock.
     pub(in super::super) fn unix_millis() -> u64 {
         pontoon_kit::clock::unix_millis()
+    }
+}
+
+/// A thread with this niceness gets about a tenth of what others get that want the same processor: little enough that
+/// writes hardly feel it, enough that its work ends on a machine that is never idle.
+#[cfg(not(test))]
+const NICE: i32 = 10;
+
+/// From now on this thread works when others leave it time.
+#[cfg(not(test))]
+fn give_way() {
+    // On Linux this is the priority of the calling thread, not of its process.
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "a thread in the background keeps its priority");
     }
 }
 

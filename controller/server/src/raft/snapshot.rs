@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use pontoon_core::State;
 use pontoon_model::wire::{self, Envelope, HEADER_LEN, MAX_PAYLOAD, WireError};
@@ -21,9 +22,16 @@ use super::types::SnapshotMeta;
 
 const CURRENT: &str = "current.snapshot";
 
-/// Bytes written between two syncs: a snapshot of hundreds of megabytes synced at once would hold up the log's own
-/// syncs on the same disk for as long.
-const SYNC_EVERY: u64 = 4 * 1024 * 1024;
+/// Bytes made and written between two syncs: a snapshot of hundreds of megabytes synced at once would hold up the log's own
+/// syncs on the same disk for as long; this much holds them up for a few milliseconds.
+const SLICE: u64 = 256 * 1024;
+
+/// After each slice the processor and the disk are left alone for this many times as long as it took: a snapshot of a
+/// million servos takes several seconds in place of two, and writes meanwhile hardly longer than without it.
+const REST: u32 = 2;
+
+/// A disk that is slow for once does not hold up a snapshot for longer.
+const LONGEST_REST: Duration = Duration::from_millis(200);
 
 /// First record: what the snapshot covers.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -334,7 +342,8 @@ impl SnapshotStore {
 fn write(path: &Path, meta: &SnapshotMeta, state: &State) -> Result<(), SnapshotError> {
     let io = |source| SnapshotError::Io { doing: "write", path: path.to_owned(), source };
     let contents = |source| SnapshotError::Contents { path: path.to_owned(), source };
-    let mut file = BufWriter::new(SyncedInSlices { file: File::create_new(path).map_err(io)?, since: 0 });
+    let file = File::create_new(path).map_err(io)?;
+    let mut file = BufWriter::new(InSlices { file, since: 0, begun: Instant::now() });
     let header =
         wire::encode(&SnapshotHeader { id: runtime::rng().next_u64(), meta: meta.into() }).map_err(contents)?;
     file.write_all(&header).map_err(io)?;
@@ -347,19 +356,22 @@ fn write(path: &Path, meta: &SnapshotMeta, state: &State) -> Result<(), Snapshot
     file.into_inner().map_err(|error| io(error.into_error()))?.file.sync_all().map_err(io)
 }
 
-/// A file whose writer never leaves more than [`SYNC_EVERY`] to be synced.
-struct SyncedInSlices {
+/// A file whose writer never leaves more than a [`SLICE`] to be synced, and rests after each.
+struct InSlices {
     file: File,
+    /// Written since the last sync.
     since: u64,
+    begun: Instant,
 }
 
-impl Write for SyncedInSlices {
+impl Write for InSlices {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
         self.since += written as u64;
-        if self.since >= SYNC_EVERY {
+        if self.since >= SLICE {
             self.file.sync_data()?;
-            self.since = 0;
+            std::thread::sleep((self.begun.elapsed() * REST).min(LONGEST_REST));
+            (self.since, self.begun) = (0, Instant::now());
         }
         Ok(written)
     }

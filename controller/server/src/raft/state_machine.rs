@@ -45,6 +45,12 @@ pub struct StateFeed {
 }
 
 impl StateFeed {
+    /// A feed of what a test shows.
+    #[cfg(test)]
+    pub(crate) fn of(newest: watch::Receiver<Arc<State>>) -> Self {
+        Self { newest }
+    }
+
     /// The newest applied state, at once.
     pub fn snapshot(&self) -> Arc<State> {
         self.newest.borrow().clone()
@@ -229,10 +235,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
         let (store, meta, state) = (self.store.clone(), self.meta.clone(), self.state.clone());
-        let snapshot = runtime::blocking(move || store.build(&meta, &state))
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)?;
+        let snapshot = runtime::background(move || store.build(&meta, &state)).await?.map_err(io::Error::other)?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot })
     }
 }

@@ -127,9 +127,9 @@ pub(super) fn servo(state: &State, servo: &Servo) -> api::Servo {
         created_at: servo.created_at.0,
         exit: match &servo.status {
             ServoStatus::Exited(how) => Some(exit(how)),
-            _ => servo.last_exit.as_ref().map(exit),
+            _ => servo.last_exit.as_deref().map(exit),
         },
-        one_off: servo.one_off.clone(),
+        one_off: servo.one_off.as_deref().map(str::to_owned),
     }
 }
 

@@ -114,8 +114,8 @@ fn servo(row: &Servo) -> Value {
         _ => row.status.word(),
     };
     let exit = match &row.status {
-        ServoStatus::Exited(exit) => Some(exit),
-        _ => row.last_exit.as_ref(),
+        ServoStatus::Exited(exit) => Some(&**exit),
+        _ => row.last_exit.as_deref(),
     };
     let exit =
         exit.map(|exit: &Exit| json!({ "code": exit.code, "reason": exit.reason, "last_lines": exit.last_lines }));

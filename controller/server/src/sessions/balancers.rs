@@ -102,21 +102,21 @@ impl BalancersService {
 
     /// Sends the table, unless the balancer has it, and then what changes.
     async fn push_routes(&self, hello: &BalancerHello, index: u64, outbox: &Outbox) -> Result<(), Status> {
-        let (mut feed, mut routes) = (self.feed.clone(), self.routes.clone());
+        let (mut feed, mut routes) = (self.feed.clone(), self.routes.follow());
         let mut state = feed.snapshot();
         // The balancer's version may come from another controller: first be at least as far as the registration.
         while state.index() < index {
             state = feed.changed().await;
         }
-        let stopping = |_| Status::unavailable("this controller is stopping");
+        let stopping = || Status::unavailable("this controller is stopping");
         let known = state.route_version();
-        let mut current = routes.wait_for(|table| table.version >= known).await.map_err(stopping)?.clone();
+        drop(state);
+        let mut current = routes.at_least(known).await.ok_or_else(stopping)?;
         if hello.have != current.version {
             send(outbox, BalancerDirective::Table(RouteTable::clone(&current))).await?;
         }
         loop {
-            routes.changed().await.map_err(stopping)?;
-            let next = routes.borrow_and_update().clone();
+            let next = routes.changed().await.ok_or_else(stopping)?;
             if let Some(delta) = delta(&current, &next) {
                 send(outbox, BalancerDirective::Delta(delta)).await?;
             }

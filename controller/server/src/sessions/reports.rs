@@ -113,7 +113,7 @@ async fn commit(proposer: &Proposer, stamped: Stamped) -> Result<(), String> {
 /// An agent keeps to the bounds of the replicated state; one that does not is cut, not trusted.
 fn clipped(mut report: ServoReport) -> ServoReport {
     if let ServoStatus::Exited(exit) = report.status {
-        report.status = ServoStatus::Exited(Exit {
+        report.status = ServoStatus::exited(Exit {
             code: exit.code,
             reason: cut(exit.reason, MAX_REASON),
             last_lines: clipped_lines(exit.last_lines),
@@ -140,7 +140,7 @@ mod tests {
         let exit = Exit { code: 1, reason: "é".repeat(2000), last_lines: vec!["é".repeat(1000); lines] };
         ServoReport {
             servo: ServoId(servo),
-            status: ServoStatus::Exited(exit),
+            status: ServoStatus::exited(exit),
             address: None,
             restarts: 1,
             limits_enforced: true,

@@ -25,6 +25,7 @@ use super::super::snapshot::SnapshotFile;
 use super::super::types::{TypeConfig, Vote};
 use super::link::Link;
 use super::message::{self, Append, Appended, Ballot, Transfer, Transferred, Voted};
+use super::pace::paced;
 use super::{Network, Purpose, transfer};
 
 type RpcError = RPCError<TypeConfig>;
@@ -120,7 +121,7 @@ impl NetStreamAppend<TypeConfig> for Connection {
             let input = stream::once(std::future::ready(first)).chain(input);
             let mut client = self.client()?;
             let unanswered = Arc::new(Unanswered::default());
-            let requests = sealed(input, self.id(), self.target, unanswered.clone());
+            let requests = sealed(Box::pin(paced(input)), self.id(), self.target, unanswered.clone());
             // The answer's head comes at once; a new connection comes first, which may take longer than a heartbeat.
             let deadline = option.soft_ttl().max(pontoon_kit::rpc::CONNECT_TIMEOUT);
             let answers = match timeout(deadline, client.append(requests)).await {

@@ -3,10 +3,12 @@
 mod connection;
 pub(super) mod link;
 mod message;
+mod pace;
 mod server;
 #[cfg(test)]
 pub(super) mod tap;
 mod transfer;
+mod warm;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -20,6 +22,7 @@ use tonic::transport;
 pub(super) use self::connection::Connection;
 use self::link::Link;
 pub use self::server::{Heard, RaftService};
+pub(super) use self::warm::keep_warm;
 use super::types::{Peer, TypeConfig};
 
 /// Signs of life and snapshots must not wait behind entries, nor entries behind a snapshot.

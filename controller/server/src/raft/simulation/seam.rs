@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -76,6 +77,15 @@ where
         }
         None => tokio::task::spawn_blocking(work).await,
     }
+}
+
+/// Simulated controllers share one thread.
+pub(in super::super) async fn background<F, T>(work: F) -> io::Result<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    blocking(work).await.map_err(io::Error::other)
 }
 
 /// How often a simulated controller looks, at first and later.

@@ -1,0 +1,72 @@
+//! A follower that was away is brought up to date without haste: reading, sending and writing a hundred thousand entries at
+//! once takes processors and disks away from the writes that people wait for.
+
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use openraft::raft::AppendEntriesRequest;
+
+use super::super::types::TypeConfig;
+
+/// Entries that a follower may lack and still get all at once: it was slow for a moment, and shall not be slower for it.
+const NEAR: u64 = 5_000;
+
+/// Before each message to one that lacks more. A message holds up to 300 entries or 1 MiB, so that what is sent is still
+/// several times what can be written meanwhile.
+const REST: Duration = Duration::from_millis(20);
+
+/// The requests, those of one that is far behind with a rest before each.
+pub(super) fn paced(
+    requests: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static {
+    requests.then(|request| async move {
+        if lacks(&request) > NEAR {
+            tokio::time::sleep(REST).await;
+        }
+        request
+    })
+}
+
+/// Committed entries that its receiver lacks with the entries of this request; a sign of life brings none.
+fn lacks(request: &AppendEntriesRequest<TypeConfig>) -> u64 {
+    let committed = request.leader_commit.map_or(0, |id| id.index());
+    request.entries.last().map_or(0, |last| committed.saturating_sub(last.log_id.index()))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use openraft::EntryPayload;
+    use openraft::type_config::alias::CommittedLeaderIdOf;
+    use tokio::time::Instant;
+
+    use super::super::super::types::{Entry, LogId, Vote};
+    use super::*;
+
+    fn request(entry: Option<u64>, committed: u64) -> AppendEntriesRequest<TypeConfig> {
+        let id = |index| LogId::new(CommittedLeaderIdOf::<TypeConfig>::new(1), index);
+        let entries = entry.map(|index| Entry { log_id: id(index), payload: EntryPayload::Blank });
+        AppendEntriesRequest {
+            vote: Vote::new(1, 1),
+            prev_log_id: None,
+            entries: entries.into_iter().collect(),
+            leader_commit: Some(id(committed)),
+        }
+    }
+
+    async fn time_of(requests: Vec<AppendEntriesRequest<TypeConfig>>) -> Duration {
+        let begun = Instant::now();
+        let count = requests.len();
+        assert_eq!(paced(stream::iter(requests)).collect::<Vec<_>>().await.len(), count);
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_who_is_far_behind_gets_entries_slowly() {
+        let near = (0..10).map(|n| request(Some(100_000 - NEAR + n), 100_000));
+        let alive = (0..10).map(|_| request(None, 100_000));
+        assert_eq!(time_of(near.chain(alive).collect()).await, Duration::ZERO);
+        let far = (0..10).map(|n| request(Some(n), 100_000));
+        assert!(time_of(far.collect()).await >= REST * 10);
+    }
+}
