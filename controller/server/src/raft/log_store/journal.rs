@@ -121,14 +121,14 @@ impl Journal {
         let mut frame = self.frame(self.base, mark, changes)?;
         let half = self.at / self.half_bytes;
         // A frame never crosses a half's end, so where it ends belongs to the half that it began in.
-        if self.at % self.half_bytes == 0 || self.at + frame.len() > (half + 1) * self.half_bytes {
+        if self.at.is_multiple_of(self.half_bytes) || self.at + frame.len() > (half + 1) * self.half_bytes {
             // The other half is written over: from now on nobody may need it.
             if self.is_ahead() {
                 disk.sync()?;
                 self.synced();
                 frame = self.frame(self.base, mark, changes)?;
             }
-            if self.at % self.half_bytes != 0 {
+            if !self.at.is_multiple_of(self.half_bytes) {
                 self.at = (half + 1) % HALVES * self.half_bytes;
             }
         }
