@@ -10,6 +10,7 @@ mod failover;
 mod figure;
 mod heartbeats;
 mod http;
+mod http2;
 mod idle;
 mod load;
 mod million;

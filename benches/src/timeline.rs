@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::load::Writer;
-use crate::workload::{self, Ours};
+use crate::workload::{self, Ours, Sharing};
 
 /// Sent when, and acknowledged how much later.
 pub(crate) type Write = (Instant, Duration);
@@ -30,7 +30,7 @@ impl Timeline {
             let local = LocalSet::new();
             workload::runtime()?.block_on(local.run_until(async {
                 let mut tasks = JoinSet::new();
-                for writer in Ours::open(&[address], &token, clients).await? {
+                for writer in Ours::open(&[address], &token, clients, Sharing::None).await? {
                     tasks.spawn_local(one_client(writer, stopped.clone()));
                 }
                 let all: Result<Vec<_>> = tasks.join_all().await.into_iter().collect();

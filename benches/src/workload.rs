@@ -10,13 +10,14 @@ use tokio::task::JoinSet;
 use crate::controllers::Controllers;
 use crate::etcd;
 use crate::http::Connection;
+use crate::http2;
 use crate::load::{self, Measured, Writer};
 
 /// Apps that the writes are spread over.
 pub(crate) const APPS: usize = 1_000;
 /// Bytes of each value.
 const VALUE: usize = 200;
-/// gRPC connections that the clients of etcd share; more cost etcd more than they bring.
+/// Connections that clients share where they share them, of ours and of etcd; more cost either more than they bring.
 const CONNECTIONS: usize = 16;
 /// Connections over which the apps are made.
 const MAKERS: usize = 32;
@@ -51,9 +52,36 @@ pub(crate) fn labels_path(n: usize) -> String {
     format!("/v1/apps/{}/labels", app(n))
 }
 
+/// How a client of ours speaks.
+enum Link {
+    /// HTTP/1.1 over a connection of its own.
+    Own(Connection),
+    /// HTTP/2 over one that it shares.
+    Shared(http2::Client),
+}
+
+impl Link {
+    /// A call that must be answered with 2xx; the body.
+    async fn ok(&mut self, method: &str, path: &str, body: String) -> Result<Vec<u8>> {
+        match self {
+            Self::Own(connection) => connection.ok(method, path, &body).await.map(<[u8]>::to_vec),
+            Self::Shared(client) => client.ok(method, path, body).await,
+        }
+    }
+}
+
+/// How the clients of a run reach their server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// Each over a connection of its own, by HTTP/1.1.
+    None,
+    /// All over a few, by HTTP/2, as etcd's do.
+    Few,
+}
+
 /// A client of ours.
 pub(crate) struct Ours {
-    connection: Connection,
+    link: Link,
     client: usize,
     clients: usize,
     last: Option<(String, String, String)>,
@@ -61,11 +89,26 @@ pub(crate) struct Ours {
 
 impl Ours {
     /// `clients` of them, over the given REST addresses in turns.
-    pub(crate) async fn open(addresses: &[SocketAddr], token: &str, clients: usize) -> Result<Vec<Self>> {
+    pub(crate) async fn open(
+        addresses: &[SocketAddr],
+        token: &str,
+        clients: usize,
+        sharing: Sharing,
+    ) -> Result<Vec<Self>> {
         let mut all = Vec::with_capacity(clients);
+        let mut shared = Vec::with_capacity(CONNECTIONS);
         for client in 0..clients {
-            let connection = Connection::open(addresses[client % addresses.len()], token).await?;
-            all.push(Self { connection, client, clients, last: None });
+            let address = addresses[client % addresses.len()];
+            let link = match sharing {
+                Sharing::None => Link::Own(Connection::open(address, token).await?),
+                Sharing::Few => {
+                    if shared.len() < CONNECTIONS {
+                        shared.push(http2::Client::open(address, token).await?);
+                    }
+                    Link::Shared(shared[client % CONNECTIONS].clone())
+                }
+            };
+            all.push(Self { link, client, clients, last: None });
         }
         Ok(all)
     }
@@ -76,8 +119,9 @@ impl Ours {
         token: &str,
         clients: usize,
         batch: usize,
+        sharing: Sharing,
     ) -> Result<Vec<OursBatch>> {
-        let all = Self::open(addresses, token, clients).await?;
+        let all = Self::open(addresses, token, clients, sharing).await?;
         Ok(all.into_iter().map(|inner| OursBatch { inner, batch }).collect())
     }
 }
@@ -87,7 +131,7 @@ impl Writer for Ours {
         let (app, key) = place(self.client, self.clients, n);
         let value = value(self.client, n);
         let body = format!("{{\"set\":{{\"{key}\":\"{value}\"}},\"unset\":[]}}");
-        self.connection.ok("PATCH", &format!("/v1/apps/{app}/labels"), &body).await?;
+        self.link.ok("PATCH", &format!("/v1/apps/{app}/labels"), body).await?;
         self.last = Some((app, key, value));
         Ok(())
     }
@@ -95,7 +139,7 @@ impl Writer for Ours {
     async fn check(&mut self) -> Result<()> {
         let Some((app, key, value)) = &self.last else { return Ok(()) };
         let path = format!("/v1/apps/{app}?consistency=linearizable");
-        let row: Value = serde_json::from_slice(self.connection.ok("GET", &path, "").await?)?;
+        let row: Value = serde_json::from_slice(&self.link.ok("GET", &path, String::new()).await?)?;
         ensure!(row["labels"][key] == value.as_str(), "{app} {key} is {}, not {value}", row["labels"][key]);
         Ok(())
     }
@@ -118,7 +162,7 @@ impl Writer for OursBatch {
             write!(body, "{before}{{\"app\":\"{app}\",\"set\":{{\"{key}\":\"{value}\"}},\"unset\":[]}}")?;
         }
         body.push(']');
-        self.inner.connection.ok("PATCH", "/v1/labels", &body).await?;
+        self.inner.link.ok("PATCH", "/v1/labels", body).await?;
         let (app, key) = batch_place(client, self.batch, (n as usize) % self.batch);
         self.inner.last = Some((app, key, value));
         Ok(())
@@ -204,12 +248,13 @@ pub(crate) async fn ours(
     token: &str,
     clients: usize,
     batch: usize,
+    sharing: Sharing,
     measured: Duration,
 ) -> Result<Measured> {
     if batch == 1 {
-        load::run(Ours::open(addresses, token, clients).await?, measured).await
+        load::run(Ours::open(addresses, token, clients, sharing).await?, measured).await
     } else {
-        load::run(Ours::open_batches(addresses, token, clients, batch).await?, measured).await
+        load::run(Ours::open_batches(addresses, token, clients, batch, sharing).await?, measured).await
     }
 }
 

@@ -49,8 +49,22 @@ pub fn balancer(config: &Path) -> anyhow::Result<()> {
 
 fn as_a_process(role: impl FnOnce(CancellationToken) -> anyhow::Result<()>) -> anyhow::Result<()> {
     telemetry::init(LOG);
+    without_huge_pages();
     role(cancelled_by_signals()?)
 }
+
+/// Where the kernel gives huge pages to all who do not refuse them, the allocator's sparsely used memory would cost three
+/// times as much. What an agent runs without a container inherits it, and may undo it.
+#[cfg(target_os = "linux")]
+fn without_huge_pages() {
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::debug!(%error, "huge pages cannot be refused");
+    }
+}
+
+/// Only Linux gives them unasked.
+#[cfg(not(target_os = "linux"))]
+fn without_huge_pages() {}
 
 /// The first SIGTERM, SIGINT or SIGHUP (the terminal was closed) cancels the token; a second SIGTERM or SIGINT ends the
 /// process at once. On a thread of its own, so that a runtime that hangs can still be ended.

@@ -235,7 +235,14 @@ macro_rules! commands {
 
             /// Its envelope.
             pub fn encode(&self) -> Result<Vec<u8>, WireError> {
-                match self { $($(#[$cfg])? Self::$name(command) => wire::seal($kind, $version, command),)* }
+                self.encode_after(Vec::new())
+            }
+
+            /// Its envelope, behind what `bytes` holds already.
+            pub fn encode_after(&self, bytes: Vec<u8>) -> Result<Vec<u8>, WireError> {
+                match self {
+                    $($(#[$cfg])? Self::$name(command) => wire::seal_after(bytes, $kind, $version, command),)*
+                }
             }
 
             /// Reads one command from the front of `bytes`; returns it and what follows.

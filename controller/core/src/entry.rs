@@ -19,9 +19,7 @@ pub struct Stamped {
 impl Stamped {
     /// Its bytes: the key, then the command's envelope.
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
-        let mut bytes = self.key.0.to_le_bytes().to_vec();
-        bytes.extend(self.command.encode()?);
-        Ok(bytes)
+        self.command.encode_after(self.key.0.to_le_bytes().to_vec())
     }
 
     fn read(bytes: &[u8]) -> Result<(Self, &[u8]), WireError> {

@@ -23,7 +23,7 @@ use crate::leader::{LeaderMemory, Planner, Waiting};
 use crate::peers::PeersService;
 use crate::raft::{Consensus, ConsensusConfig, Member, Peers, RaftService};
 use crate::rejoin;
-use crate::rest::{self, Api, ApiParts, Limits, TokenHash};
+use crate::rest::{self, Api, ApiParts, Limits, Rest, TokenHash};
 use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, Logs, RouteFeed};
 
 /// Requests under way get this long when the controller stops; streams of logs and sessions are ended at once.
@@ -61,10 +61,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     let stopped = grpc_stop.clone().cancelled_owned();
     let mut grpc = Tasks::default();
     grpc.spawn("the gRPC server", async move { served.serve_with_incoming_shutdown(incoming, stopped).await });
-    let app = rest::router(parts.api());
-    tasks.spawn("the REST server", async move {
-        axum::serve(rest, app).with_graceful_shutdown(rest_stop.cancelled_owned()).await
-    });
+    tasks.spawn("the REST server", rest::serve(rest, Rest::new(parts.api()), rest_stop));
 
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),

@@ -151,22 +151,28 @@ fn checksum(header: &[u8], payload: &[u8]) -> u32 {
 
 /// Puts `value` into an envelope of this kind and version.
 pub fn seal<T: Serialize>(kind: u16, version: u16, value: &T) -> Result<Vec<u8>, WireError> {
-    let mut bytes = vec![0; HEADER_LEN];
-    options().serialize_into(&mut bytes, value).map_err(|error| WireError::Payload {
-        kind,
-        version,
-        why: error.to_string(),
-    })?;
-    let len = bytes.len() - HEADER_LEN;
-    if len > MAX_PAYLOAD {
-        return Err(WireError::TooLarge { len });
+    seal_after(Vec::new(), kind, version, value)
+}
+
+/// The same, behind what `bytes` holds already.
+pub fn seal_after<T: Serialize>(mut bytes: Vec<u8>, kind: u16, version: u16, value: &T) -> Result<Vec<u8>, WireError> {
+    let start = bytes.len();
+    let wrong = |error: bincode::Error| WireError::Payload { kind, version, why: error.to_string() };
+    // Measured first: growing step by step would copy a long value several times.
+    let len = options().serialized_size(value).map_err(wrong)? as usize;
+    bytes.reserve_exact(HEADER_LEN + len);
+    bytes.resize(start + HEADER_LEN, 0);
+    options().serialize_into(&mut bytes, value).map_err(wrong)?;
+    let (header, payload) = bytes[start..].split_at_mut(HEADER_LEN);
+    if payload.len() > MAX_PAYLOAD {
+        return Err(WireError::TooLarge { len: payload.len() });
     }
-    bytes[0] = MAGIC;
-    bytes[1..3].copy_from_slice(&kind.to_le_bytes());
-    bytes[3..5].copy_from_slice(&version.to_le_bytes());
-    bytes[5..9].copy_from_slice(&(len as u32).to_le_bytes());
-    let crc = checksum(&bytes[..9], &bytes[HEADER_LEN..]);
-    bytes[9..13].copy_from_slice(&crc.to_le_bytes());
+    header[0] = MAGIC;
+    header[1..3].copy_from_slice(&kind.to_le_bytes());
+    header[3..5].copy_from_slice(&version.to_le_bytes());
+    header[5..9].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    let crc = checksum(&header[..9], payload);
+    header[9..13].copy_from_slice(&crc.to_le_bytes());
     Ok(bytes)
 }
 

@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
-use pontoon_core::Outcome;
+use pontoon_core::{Outcome, State};
 use pontoon_model::{ControllerId, IdempotencyKey, Timestamp};
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
@@ -125,14 +125,15 @@ impl Batcher {
 
     /// A key for a command that this controller takes in now.
     pub(super) fn fresh_key(&self) -> IdempotencyKey {
-        IdempotencyKey::born(self.feed.snapshot().index(), runtime::rng().next_u64())
+        IdempotencyKey::born(self.feed.look(State::index), runtime::rng().next_u64())
     }
 
     /// Proposes `commands` in one entry and waits for their outcomes.
     pub(super) async fn propose(&self, commands: Vec<Encoded>) -> Answer {
         let bytes = size_of(&commands)?;
         // The level only rises, so what may be proposed now may also be applied.
-        let (needed, now) = (commands.iter().map(Encoded::level).max(), self.feed.snapshot().feature_level());
+        let needed = commands.iter().map(Encoded::level).max();
+        let now = self.feed.look(State::feature_level);
         if let Some(needed) = needed.filter(|needed| *needed > now) {
             return Err(ProposeHereError::NeedsLevel { reason: self.held_back.sentence(needed, now) });
         }
@@ -223,7 +224,13 @@ impl Gatherer {
         // What did not fit into the batch before; nothing is taken from the queue until it is gone.
         let mut next: Option<Waiting> = None;
         let mut open = true;
+        // One clock for all batches: a timer for every request would cost more than the request.
+        let mut linger = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         loop {
+            while next.is_none() && self.batch.commands < MAX_COMMANDS {
+                let Ok(request) = waiting.try_recv() else { break };
+                self.take(request, &mut next);
+            }
             let full = next.is_some() || self.batch.commands >= MAX_COMMANDS;
             if self.batch.is_due(in_flight.len(), full) {
                 if let Some(entry) = self.send().await {
@@ -234,18 +241,30 @@ impl Gatherer {
                 }
                 continue;
             }
-            let linger = self.batch.since.filter(|_| in_flight.len() < IN_FLIGHT).map(|since| since + LINGER);
+            let lingers = self.batch.since.filter(|_| in_flight.len() < IN_FLIGHT).map(|since| since + LINGER);
+            if let Some(until) = lingers.filter(|until| linger.deadline() != *until) {
+                linger.as_mut().reset(until);
+            }
             tokio::select! {
                 biased;
                 Some(()) = in_flight.next() => {}
-                request = waiting.recv(), if open && next.is_none() && self.batch.commands < MAX_COMMANDS => match request {
-                    Some(request) if self.batch.has_room_for(&request) => self.batch.add(request),
-                    Some(request) => next = Some(request),
+                // Only the first of a batch wakes this task: the others are found in the queue when the batch is due.
+                request = waiting.recv(), if open && self.batch.requests.is_empty() => match request {
+                    Some(request) => self.take(request, &mut next),
                     None => open = false,
                 },
-                () = tokio::time::sleep_until(linger.unwrap_or_else(Instant::now)), if linger.is_some() => {}
+                () = linger.as_mut(), if lingers.is_some() => {}
                 else => return,
             }
+        }
+    }
+
+    /// Puts a request into the batch, or into `next` if it does not fit.
+    fn take(&mut self, request: Waiting, next: &mut Option<Waiting>) {
+        if self.batch.has_room_for(&request) {
+            self.batch.add(request);
+        } else {
+            *next = Some(request);
         }
     }
 
@@ -260,7 +279,7 @@ impl Gatherer {
         }
         // Never before an earlier entry, whatever the clock says.
         let now = Timestamp(runtime::unix_millis());
-        self.time = self.time.max(self.feed.snapshot().time()).max(now);
+        self.time = self.time.max(self.feed.look(State::time)).max(now);
         let entry = match pontoon_core::Entry::join(self.time, &commands) {
             Ok(bytes) => EntryBytes(bytes.into()),
             Err(error) => {

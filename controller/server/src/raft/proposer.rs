@@ -212,11 +212,12 @@ impl Proposer {
             };
             match tried {
                 Tried::Done(outcomes, index) => {
-                    let over = trying.unsure || Instant::now() >= trying.deadline;
-                    if over || !self.stamp_again(&mut commands, &outcomes, index) {
-                        return Ok((outcomes, index));
+                    // Asked first, since it hardly ever is so: the clock is read for those only.
+                    let late = !trying.unsure && outcomes.iter().any(is_expired);
+                    if late && Instant::now() < trying.deadline && self.stamp_again(&mut commands, &outcomes, index) {
+                        continue;
                     }
-                    continue;
+                    return Ok((outcomes, index));
                 }
                 Tried::Failed(error) => return Err(error),
                 Tried::Busy => trying.refused(ProposeError::Busy, BUSY_PATIENCE)?,
@@ -241,8 +242,7 @@ impl Proposer {
     fn stamp_again(&self, commands: &mut [Encoded], outcomes: &[Outcome], index: u64) -> bool {
         let mut any = false;
         for (command, outcome) in commands.iter_mut().zip(outcomes) {
-            let expired = outcome.as_ref().is_err_and(|rejected| rejected.kind == RejectedKind::Expired);
-            if expired && command.key().birth().is_some() {
+            if is_expired(outcome) && command.key().birth().is_some() {
                 *command = command.restamped(IdempotencyKey::born(index, runtime::rng().next_u64()));
                 any = true;
             }
@@ -285,6 +285,11 @@ impl Proposer {
         if hint.is_some() {
             return hint;
         }
+        // Nearly always somebody leads, and then there is nothing to wait for.
+        let known = self.shared.leadership.borrow().leader;
+        if known.is_some() {
+            return known;
+        }
         let mut leadership = self.shared.leadership.clone();
         timeout_at(deadline, until(&mut leadership, |now| now.leader)).await.ok()?
     }
@@ -326,6 +331,10 @@ impl Proposer {
             }
         }
     }
+}
+
+fn is_expired(outcome: &Outcome) -> bool {
+    outcome.as_ref().is_err_and(|rejected| rejected.kind == RejectedKind::Expired)
 }
 
 fn understand(reply: ProposeReply) -> Tried {

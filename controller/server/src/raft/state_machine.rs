@@ -56,6 +56,11 @@ impl StateFeed {
         self.newest.borrow().clone()
     }
 
+    /// Looks at the newest applied state for a moment; who holds it any longer holds up the next.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.newest.borrow())
+    }
+
     /// Waits until there is a newer state than the last one this call returned; never goes back, and may
     /// skip states in between. Waits for ever once the consensus has ended.
     pub async fn changed(&mut self) -> Arc<State> {

@@ -3,15 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue};
 use pontoon_api::ErrorCode;
 use pontoon_model::Digest;
 
-use super::Api;
 use super::error::ApiError;
 use crate::error::ControllerError;
 
@@ -46,20 +43,16 @@ impl TokenHash {
     }
 }
 
-/// Lets only requests with the right token through.
-pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
-    match bearer(request.headers()) {
-        Some(token) if api.token.matches(token) => next.run(request).await,
-        given => {
-            let message = match given {
-                Some(_) => "the token is not valid for this cluster; check PONTOON_TOKEN or the token file",
-                None => "no token: send `Authorization: Bearer TOKEN`",
-            };
-            let mut answer = ApiError::new(ErrorCode::Unauthorized, message).into_response();
-            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            answer
-        }
-    }
+/// Refuses a request without the right token.
+pub(super) fn refuse(headers: &HeaderMap, token: &TokenHash) -> Option<Response> {
+    let message = match bearer(headers) {
+        Some(given) if token.matches(given) => return None,
+        Some(_) => "the token is not valid for this cluster; check PONTOON_TOKEN or the token file",
+        None => "no token: send `Authorization: Bearer TOKEN`",
+    };
+    let mut answer = ApiError::new(ErrorCode::Unauthorized, message).into_response();
+    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    Some(answer)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::JsonRejection;
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Request};
 use axum::extract::{Path as AxumPath, Query as AxumQuery};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use pontoon_api::ErrorCode;
 use pontoon_core::State;
 use pontoon_model::{Digest, IdempotencyKey};
@@ -23,6 +26,9 @@ use crate::raft::StateFeed;
 /// How long a read waits for the index it asks for: longer than an election.
 const WAIT_FOR_INDEX: Duration = Duration::from_secs(5);
 
+/// Largest JSON body: an environment of 128 KiB, every character escaped.
+const MAX_JSON: usize = 1024 * 1024;
+
 /// A JSON body, or a JSON answer.
 #[derive(Debug)]
 pub(super) struct Json<T>(pub(super) T);
@@ -33,22 +39,15 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-impl From<JsonRejection> for ApiError {
-    fn from(rejection: JsonRejection) -> Self {
-        let code = match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::TooLarge,
-            _ => ErrorCode::Invalid,
-        };
-        Self::new(code, format!("the request's body cannot be used: {}", rejection.body_text()))
-    }
-}
-
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> ApiResult<Self> {
-        let axum::Json(body) = <axum::Json<T> as FromRequest<S>>::from_request(request, state).await?;
-        Ok(Self(body))
+    async fn from_request(request: Request, _: &S) -> ApiResult<Self> {
+        if is_json(request.headers()) {
+            read(request.into_body()).await.map(Self)
+        } else {
+            Err(unusable(ErrorCode::Invalid, "expected a request with `Content-Type: application/json`"))
+        }
     }
 }
 
@@ -56,9 +55,41 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Option<Self>, ApiError> {
-        let body = <axum::Json<T> as OptionalFromRequest<S>>::from_request(request, state).await?;
-        Ok(body.map(|axum::Json(body)| Self(body)))
+        if request.headers().contains_key(CONTENT_TYPE) {
+            <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
+        } else {
+            Ok(None)
+        }
     }
+}
+
+fn unusable(code: ErrorCode, why: &str) -> ApiError {
+    ApiError::new(code, format!("the request's body cannot be used: {why}"))
+}
+
+/// `application/json` or `application/SOMETHING+json`, with or without parameters.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let kind = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind.strip_prefix("application/").is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
+}
+
+async fn read<T: DeserializeOwned>(body: Body) -> ApiResult<T> {
+    let bytes = whole(body).await?;
+    serde_json::from_slice(&bytes).or_else(|_| {
+        // Read again in a slower way, which tells where the mistake is.
+        axum::Json::from_bytes(&bytes)
+            .map(|axum::Json(value)| value)
+            .map_err(|rejection| unusable(ErrorCode::Invalid, &rejection.body_text()))
+    })
+}
+
+async fn whole(body: Body) -> ApiResult<Bytes> {
+    let collected = Limited::new(body, MAX_JSON).collect().await;
+    collected.map(|collected| collected.to_bytes()).map_err(|error| match error.is::<LengthLimitError>() {
+        true => unusable(ErrorCode::TooLarge, &format!("it is over {MAX_JSON} bytes")),
+        false => unusable(ErrorCode::Invalid, &error.to_string()),
+    })
 }
 
 /// Names and ids in the path.

@@ -2,14 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-use http::Method;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::Api;
-use super::error::ApiError;
+use super::error::{ApiError, ApiResult};
 
 /// Uploads taken at the same time: each may hold 256 MiB of disk and a core for its inspection.
 const UPLOADS: usize = 4;
@@ -34,14 +29,11 @@ impl Default for Limits {
     }
 }
 
-/// Refuses a change at once when too many are under way.
-pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
-        return next.run(request).await;
-    }
-    match api.limits.changes.clone().try_acquire_owned() {
-        Ok(_permit) => next.run(request).await,
-        Err(_) => ApiError::busy("this controller has too many changes under way; nothing was changed, try again")
-            .into_response(),
+impl Limits {
+    /// A change's place, or the refusal when too many are under way.
+    pub(super) fn change(&self) -> ApiResult<SemaphorePermit<'_>> {
+        self.changes.try_acquire().map_err(|_| {
+            ApiError::busy("this controller has too many changes under way; nothing was changed, try again")
+        })
     }
 }

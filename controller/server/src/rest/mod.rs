@@ -10,6 +10,7 @@ mod error;
 mod event_rows;
 mod events;
 mod extract;
+mod front;
 mod labels;
 mod limits;
 mod logs;
@@ -18,6 +19,7 @@ mod machines;
 mod next_level;
 mod releases;
 mod seen;
+mod serve;
 mod servos;
 mod source;
 mod status;
@@ -28,9 +30,8 @@ mod tests;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
+use axum::Router;
 use axum::routing::{get, patch, post, put};
-use axum::{Router, middleware};
 use pontoon_kit::CancellationToken;
 use pontoon_model::ControllerName;
 use tokio::sync::watch;
@@ -41,15 +42,14 @@ use crate::raft::{Consensus, Leadership, Proposer, StateFeed};
 use crate::sessions::{Heard, Logs};
 
 pub use auth::{MIN_TOKEN, TokenHash};
+pub use front::Rest;
 pub use limits::Limits;
-
-/// Largest JSON body: an environment of 128 KiB, every character escaped.
-const MAX_JSON: usize = 1024 * 1024;
+pub use serve::serve;
 
 /// What handlers work with.
 #[derive(Clone)]
 pub struct Api {
-    // Cloned several times per request: for each layer that a request passes, and for its handler.
+    // Cloned for each request's handler.
     parts: Arc<ApiParts>,
 }
 
@@ -100,45 +100,36 @@ pub struct ApiParts {
     pub shutdown: CancellationToken,
 }
 
-/// All routes.
-pub fn router(api: Api) -> Router {
-    let app = Router::new()
-        .route("/", get(apps::show).delete(apps::destroy))
-        .route("/source", post(source::upload).layer(DefaultBodyLimit::disable()))
-        .route("/builds", post(builds::start))
-        .route("/builds/{build}", get(builds::show))
-        .route("/builds/{build}/log", get(logs::build))
-        .route("/deployments/{deployment}", get(builds::deployment))
-        .route("/releases", get(releases::list))
-        .route("/rollback", post(releases::rollback))
-        .route("/restart", post(releases::restart))
-        .route("/scale", put(apps::scale))
-        .route("/env", get(env::show).patch(env::change))
-        .route("/labels", get(labels::show).patch(labels::change))
-        .route("/run", post(servos::run))
-        .route("/servos", get(servos::list))
-        .route("/servos/{servo}", get(servos::show).delete(servos::end))
-        .route("/servos/{servo}/log", get(logs::servo))
-        .route("/logs", get(logs::app));
+/// All routes, each with its whole path: a nested router would take each request's path and extensions apart and put
+/// them together again.
+fn routes(api: Api) -> Router {
+    let routes = Router::new()
+        .route("/v1/status", get(status::show))
+        .route("/v1/apps", get(apps::list).post(apps::create))
+        .route("/v1/apps/{app}", get(apps::show).delete(apps::destroy))
+        .route("/v1/apps/{app}/source", post(source::upload))
+        .route("/v1/apps/{app}/builds", post(builds::start))
+        .route("/v1/apps/{app}/builds/{build}", get(builds::show))
+        .route("/v1/apps/{app}/builds/{build}/log", get(logs::build))
+        .route("/v1/apps/{app}/deployments/{deployment}", get(builds::deployment))
+        .route("/v1/apps/{app}/releases", get(releases::list))
+        .route("/v1/apps/{app}/rollback", post(releases::rollback))
+        .route("/v1/apps/{app}/restart", post(releases::restart))
+        .route("/v1/apps/{app}/scale", put(apps::scale))
+        .route("/v1/apps/{app}/env", get(env::show).patch(env::change))
+        .route("/v1/apps/{app}/labels", get(labels::show).patch(labels::change))
+        .route("/v1/apps/{app}/run", post(servos::run))
+        .route("/v1/apps/{app}/servos", get(servos::list))
+        .route("/v1/apps/{app}/servos/{servo}", get(servos::show).delete(servos::end))
+        .route("/v1/apps/{app}/servos/{servo}/log", get(logs::servo))
+        .route("/v1/apps/{app}/logs", get(logs::app))
+        .route("/v1/events", get(events::follow))
+        .route("/v1/labels", patch(labels::change_many))
+        .route("/v1/hosts", get(machines::hosts))
+        .route("/v1/controllers", get(machines::controllers))
+        .route("/v1/balancers", get(machines::balancers))
+        .route("/v1/routes", get(machines::routes));
     #[cfg(feature = "next-level")]
-    let app = app.route("/note", get(next_level::show).put(next_level::change));
-    let version1 = Router::new()
-        .route("/status", get(status::show))
-        .route("/apps", get(apps::list).post(apps::create))
-        .nest("/apps/{app}", app)
-        .route("/events", get(events::follow))
-        .route("/labels", patch(labels::change_many))
-        .route("/hosts", get(machines::hosts))
-        .route("/controllers", get(machines::controllers))
-        .route("/balancers", get(machines::balancers))
-        .route("/routes", get(machines::routes));
-    Router::new()
-        .nest("/v1", version1)
-        .fallback(error::no_such_path)
-        .method_not_allowed_fallback(error::no_such_method)
-        .layer(DefaultBodyLimit::max(MAX_JSON))
-        .layer(middleware::from_fn(seen::show))
-        .layer(middleware::from_fn_with_state(api.clone(), limits::check))
-        .layer(middleware::from_fn_with_state(api.clone(), auth::check))
-        .with_state(api)
+    let routes = routes.route("/v1/apps/{app}/note", get(next_level::show).put(next_level::change));
+    routes.fallback(error::no_such_path).method_not_allowed_fallback(error::no_such_method).with_state(api)
 }

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::Request;
-use axum::middleware::Next;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue};
 
@@ -19,16 +17,12 @@ impl Seen {
     pub(super) fn note(&self, index: u64) {
         self.0.fetch_max(index, Ordering::Relaxed);
     }
-}
 
-/// Adds the header, to refusals too: "there is no such app" is what the state said.
-pub(super) async fn show(mut request: Request, next: Next) -> Response {
-    let seen = Seen::default();
-    request.extensions_mut().insert(seen.clone());
-    let mut answer = next.run(request).await;
-    let index = seen.0.load(Ordering::Relaxed);
-    if index > 0 && !answer.headers().contains_key(INDEX_HEADER) {
-        answer.headers_mut().insert(INDEX_HEADER, HeaderValue::from(index));
+    /// Adds the header, to refusals too: "there is no such app" is what the state said.
+    pub(super) fn show(&self, answer: &mut Response) {
+        let index = self.0.load(Ordering::Relaxed);
+        if index > 0 && !answer.headers().contains_key(INDEX_HEADER) {
+            answer.headers_mut().insert(INDEX_HEADER, HeaderValue::from(index));
+        }
     }
-    answer
 }

@@ -1,4 +1,6 @@
-//! The API through its router, over the consensus of a single controller.
+//! The API as a function from request to answer, over the consensus of a single controller.
+
+mod serving;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -11,7 +13,6 @@ use http_body_util::BodyExt;
 use pontoon_kit::{Authority, Role};
 use pontoon_model::ControllerId;
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
 use super::*;
 use crate::raft::{Compaction, ConsensusConfig, Member, Timing};
@@ -22,7 +23,7 @@ const TOKEN: &str = "a token for tests only";
 const ELECTED: Duration = Duration::from_secs(20);
 
 struct Fixture {
-    app: Router,
+    app: Rest,
     api: Api,
     folder: tempfile::TempDir,
     shutdown: CancellationToken,
@@ -67,11 +68,11 @@ impl Fixture {
             shutdown: CancellationToken::new(),
         });
         let shutdown = api.shutdown.clone();
-        Self { app: router(api.clone()), api, folder, shutdown }
+        Self { app: Rest::new(api.clone()), api, folder, shutdown }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Bytes) {
-        let answer = self.app.clone().oneshot(request).await.unwrap();
+        let answer = self.app.answer(request).await;
         let status = answer.status();
         (status, answer.into_body().collect().await.unwrap().to_bytes())
     }
@@ -313,7 +314,7 @@ async fn a_build_that_waits_is_followed_at_once_until_the_controller_stops() {
     };
     let now = api.send(log("")).await;
     assert_eq!((now.0, now.1.len()), (StatusCode::OK, 0));
-    let followed = api.app.clone().oneshot(log("?follow=true")).await.unwrap();
+    let followed = api.app.answer(log("?follow=true")).await;
     assert_eq!(followed.status(), StatusCode::OK, "before the build begins");
     api.shutdown.cancel();
     assert_eq!(followed.into_body().collect().await.unwrap().to_bytes().len(), 0);
@@ -340,7 +341,7 @@ impl Fixture {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        self.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+        self.app.answer(request.body(Body::empty()).unwrap()).await
     }
 
     async fn label(&self, value: &str) -> u64 {

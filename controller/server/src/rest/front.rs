@@ -1,0 +1,52 @@
+//! What every request passes before its handler: its token, its place among those under way.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use http::Method;
+use tower::Service;
+
+use super::seen::Seen;
+use super::{Api, auth, routes};
+
+/// The REST API as one function from request to answer. Clones share everything.
+#[derive(Clone)]
+pub struct Rest {
+    api: Api,
+    // No layers on it: axum puts each around each route, where a request clones and boxes it anew.
+    routes: Router,
+}
+
+impl Rest {
+    /// All that is under `/v1`.
+    pub fn new(api: Api) -> Self {
+        Self { routes: routes(api.clone()), api }
+    }
+
+    /// Answers a request, if only with a refusal.
+    pub async fn answer(&self, mut request: Request<Body>) -> Response {
+        if let Some(refusal) = auth::refuse(request.headers(), &self.api.token) {
+            return refusal;
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return match self.api.limits.change() {
+                Ok(_permit) => self.route(request).await,
+                Err(refusal) => refusal.into_response(),
+            };
+        }
+        let seen = Seen::default();
+        request.extensions_mut().insert(seen.clone());
+        let mut answer = self.route(request).await;
+        seen.show(&mut answer);
+        answer
+    }
+
+    async fn route(&self, request: Request<Body>) -> Response {
+        // A router is always ready and never fails.
+        match self.routes.clone().call(request).await {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        }
+    }
+}

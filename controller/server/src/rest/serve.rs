@@ -1,0 +1,78 @@
+//! Serves the API over TCP: HTTP/1.1, and HTTP/2 for those who begin with it, so that many requests share a connection.
+
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use pontoon_kit::CancellationToken;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::TaskTracker;
+
+use super::Rest;
+
+/// Requests of one HTTP/2 connection under way at the same time; the client's others wait for their turn with it.
+pub(super) const MAX_STREAMS: u32 = 256;
+/// All headers of one request: a token, a key and a path take a few hundred bytes.
+pub(super) const MAX_HEADERS: u32 = 16 * 1024;
+/// What of a HTTP/1.1 request is read ahead, which bounds its headers too.
+const MAX_READ_AHEAD: usize = 64 * 1024;
+/// An HTTP/2 client that is silent is asked this often whether it is there, and has as long to answer: one whose machine
+/// is gone would hold its streams of events for ever.
+const ALIVE: Duration = Duration::from_secs(20);
+/// After `accept` has failed, e.g. for want of file descriptors: some will be closed by then.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `rest` until `stop`, then ends when what is under way has.
+pub async fn serve(listener: TcpListener, rest: Rest, stop: CancellationToken) -> io::Result<()> {
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => drop(connections.spawn(connection(stream, rest.clone(), stop.clone()))),
+            Err(error) => {
+                tracing::debug!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+    Ok(())
+}
+
+async fn connection(stream: TcpStream, rest: Rest, stop: CancellationToken) {
+    // An answer is written as a whole; to wait for more would only delay it.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let rest = rest.clone();
+        async move { Ok::<_, Infallible>(rest.answer(request.map(Body::new)).await) }
+    });
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().max_buf_size(MAX_READ_AHEAD);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(ALIVE)
+        .keep_alive_timeout(ALIVE)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADERS);
+    let mut served = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service));
+    // Whether a client went away in the middle is nobody's business.
+    tokio::select! {
+        biased;
+        _ = served.as_mut() => return,
+        () = stop.cancelled() => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
+}
