@@ -1,5 +1,8 @@
 //! A follower that was away for 100,000 entries: how long it takes to catch up, and what writers feel meanwhile.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +14,8 @@ use crate::timeline::{self, Timeline};
 use crate::workload;
 
 const ENTRIES: u64 = 100_000;
+/// More log than the bench writes.
+const KEPT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// Few writes share an entry, so that there are many entries.
 const WRITERS: usize = 4;
 /// The load whose latency is looked at.
@@ -20,7 +25,9 @@ const BEFORE: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(600);
 
 pub(crate) fn run() -> Result<()> {
-    let mut cluster = Controllers::start(Shape::LAN)?;
+    let mut cluster = Controllers::start_on(Shape::LAN, |files| {
+        files.controllers.iter().try_for_each(|file| keep_entries(&file.config))
+    })?;
     workload::with_apps(&cluster)?;
     let leader = cluster.leader()?;
     let follower = (leader + 1) % cluster.rest().len();
@@ -53,6 +60,12 @@ pub(crate) fn run() -> Result<()> {
     figure::print("catch_up_100000_entries", (caught_up - started).as_secs_f64(), "s");
     figure::print_beside("catch_up_write_p99", p99, "ms", "before", p99_before);
     Ok(())
+}
+
+/// No snapshot while the bench runs: it would bring a follower up to date in place of the entries.
+fn keep_entries(config: &Path) -> Result<()> {
+    let mut file = OpenOptions::new().append(true).open(config)?;
+    Ok(write!(file, "\n[store]\nsnapshot_bytes = {KEPT_BYTES}\nkept_bytes = {KEPT_BYTES}\n")?)
 }
 
 /// What a controller has applied.
