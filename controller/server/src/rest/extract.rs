@@ -70,8 +70,11 @@ fn unusable(code: ErrorCode, why: &str) -> ApiError {
 /// `application/json` or `application/SOMETHING+json`, with or without parameters.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
-    let kind = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    kind.strip_prefix("application/").is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
+    let Some((kind, subtype)) = value.split(';').next().and_then(|kind| kind.trim().split_once('/')) else {
+        return false;
+    };
+    let suffix = subtype.rsplit('+').next().unwrap_or_default();
+    kind.eq_ignore_ascii_case("application") && suffix.eq_ignore_ascii_case("json")
 }
 
 async fn read<T: DeserializeOwned>(body: Body) -> ApiResult<T> {

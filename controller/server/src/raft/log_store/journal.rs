@@ -13,7 +13,6 @@
 //! acknowledged, then. One bad block leaves the other copy, and a frame that is missing before the newest is noticed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use pontoon_model::wire::{self, Envelope, MAGIC, WireError};
@@ -24,7 +23,6 @@ use super::super::types::{LogId, Vote};
 use super::disk::{BLOCK, Batch, Disk, DiskError};
 use super::recovery::Loss;
 use super::watermark::Watermark;
-use super::writer::WriteError;
 
 /// The halves of the journal: one is written while the other's frames may still be needed.
 const HALVES: usize = 2;
@@ -35,6 +33,15 @@ const CHANGE_OVERHEAD: usize = 32;
 
 /// Of a half, a frame may take this part: larger changes go to the database first, which then costs less than they.
 const LARGEST_PART: usize = 4;
+
+/// Why something cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WriteError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
 
 /// One frame as it is stored.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +73,7 @@ pontoon_model::wire! {
 }
 
 impl FrameRecord {
-    pub(super) fn mark(&self) -> Watermark {
+    fn mark(&self) -> Watermark {
         Watermark {
             last: self.last.map(LogId::from),
             first: self.first,
@@ -95,7 +102,7 @@ impl Journal {
         let bytes = disk.journal_bytes();
         disk.write_journal(0, &vec![0; bytes])?;
         let mut journal = Self { store, half_bytes: bytes / HALVES, sequence: 0, base: 0, at: 0 };
-        journal.write_synced(disk, &Watermark::default())?;
+        journal.checkpoint(disk, &Watermark::default())?;
         Ok(journal)
     }
 
@@ -118,36 +125,39 @@ impl Journal {
     /// Writes a frame with `mark` and `changes`, which must fit ([`Journal::takes`]); durable when it returns. The
     /// changes of all frames before must have been applied to the database.
     pub(super) fn write(&mut self, disk: &dyn Disk, mark: &Watermark, changes: &Batch) -> Result<(), WriteError> {
-        let mut frame = self.frame(self.base, mark, changes)?;
-        let half = self.at / self.half_bytes;
-        // A frame never crosses a half's end, so where it ends belongs to the half that it began in.
-        if self.at.is_multiple_of(self.half_bytes) || self.at + frame.len() > (half + 1) * self.half_bytes {
-            // The other half is written over: from now on nobody may need it.
-            if self.is_ahead() {
-                disk.sync()?;
-                self.synced();
-                frame = self.frame(self.base, mark, changes)?;
-            }
-            if !self.at.is_multiple_of(self.half_bytes) {
-                self.at = (half + 1) % HALVES * self.half_bytes;
-            }
+        let mut frame = self.frame(mark, changes)?;
+        // A frame never crosses the end of a half.
+        let half_end = (self.at / self.half_bytes + 1) * self.half_bytes;
+        if self.at + frame.len() > half_end {
+            self.at = half_end % (HALVES * self.half_bytes);
         }
-        self.put(disk, &frame)
+        // A half is written over from its beginning: from then on nobody may need what it held.
+        if self.at.is_multiple_of(self.half_bytes) && self.is_ahead() {
+            disk.sync()?;
+            self.synced();
+            frame = self.frame(mark, changes)?;
+        }
+        disk.write_journal(self.at, &frame)?;
+        self.sequence += 1;
+        self.at = (self.at + frame.len()) % (HALVES * self.half_bytes);
+        Ok(())
     }
 
-    /// Writes a frame with `mark` whose changes, as all before it, the database already has for good.
-    pub(super) fn write_synced(&mut self, disk: &dyn Disk, mark: &Watermark) -> Result<(), WriteError> {
+    /// Makes durable what the database has, which must be the changes of all frames, and writes a frame with `mark` that
+    /// says so.
+    pub(super) fn checkpoint(&mut self, disk: &dyn Disk, mark: &Watermark) -> Result<(), WriteError> {
+        disk.sync()?;
         self.synced();
         self.write(disk, mark, &Batch::default())?;
         self.synced();
         Ok(())
     }
 
-    fn frame(&self, base: u64, mark: &Watermark, changes: &Batch) -> Result<Vec<u8>, WireError> {
+    fn frame(&self, mark: &Watermark, changes: &Batch) -> Result<Vec<u8>, WireError> {
         let mut frame = wire::encode(&FrameRecord {
             store: self.store,
             sequence: self.sequence + 1,
-            base,
+            base: self.base,
             last: mark.last.as_ref().map(LogIdRecord::from),
             first: mark.first,
             vote: mark.vote.as_ref().map(VoteRecord::from),
@@ -158,19 +168,13 @@ impl Journal {
         Ok(frame)
     }
 
-    fn put(&mut self, disk: &dyn Disk, frame: &[u8]) -> Result<(), WriteError> {
-        disk.write_journal(self.at, frame)?;
-        self.sequence += 1;
-        self.at = (self.at + frame.len()) % (HALVES * self.half_bytes);
-        Ok(())
-    }
-
     /// Applies to `disk` what its database may lack, after it was opened anew.
     pub(super) fn replay(&mut self, disk: &dyn Disk) -> Result<(), Loss> {
         match read(disk, self.store)? {
-            Found::Frames { frames, .. } => apply(disk, &frames)?,
+            Found::Frames { frames, .. } => apply(disk, frames)?,
             Found::Nothing | Found::Unreadable => return Err(Loss::Lost("its journal is unreadable".to_owned())),
         }
+        disk.sync()?;
         self.synced();
         Ok(())
     }
@@ -178,8 +182,8 @@ impl Journal {
 
 /// What the journal of a disk holds.
 pub(super) enum Found {
-    /// The frames whose changes the database may lack, in order, the newest last; and where to go on.
-    Frames { frames: Vec<Arc<FrameRecord>>, journal: Journal },
+    /// The newest watermark, the frames whose changes the database may lack, in order, and where to go on.
+    Frames { mark: Watermark, frames: Vec<FrameRecord>, journal: Journal },
     /// It was never written, or the file is gone.
     Nothing,
     /// It is damaged: what was acknowledged is unknown.
@@ -199,22 +203,19 @@ pub(super) fn read(disk: &dyn Disk, store: u64) -> Result<Found, Loss> {
     for copy in &copies {
         for at in (0..copy.len()).step_by(BLOCK) {
             if let Some((frame, bytes)) = frame_at(copy, at, store)? {
-                found.insert(frame.sequence, (Arc::new(frame), at + bytes));
+                found.insert(frame.sequence, (frame, at + bytes));
             }
         }
     }
-    let Some((newest, end)) = found.last_key_value().map(|(_, (newest, end))| (newest.clone(), *end)) else {
+    let Some((newest, end)) = found.values().next_back() else { return Ok(Found::Unreadable) };
+    let (mark, sequence, base) = (newest.mark(), newest.sequence, newest.base);
+    let (half_bytes, at) = (disk.journal_bytes() / HALVES, end % disk.journal_bytes());
+    let frames: Vec<FrameRecord> =
+        found.split_off(&base.saturating_add(1)).into_values().map(|(frame, _)| frame).collect();
+    if frames.len() as u64 != sequence.saturating_sub(base) {
         return Ok(Found::Unreadable);
-    };
-    let needed = newest.base.saturating_add(1)..=newest.sequence;
-    let frames: Option<Vec<_>> = needed.map(|sequence| found.get(&sequence).map(|(frame, _)| frame.clone())).collect();
-    let Some(frames) = frames else { return Ok(Found::Unreadable) };
-    let half_bytes = disk.journal_bytes() / HALVES;
-    let at = end % disk.journal_bytes();
-    Ok(Found::Frames {
-        frames,
-        journal: Journal { store, half_bytes, sequence: newest.sequence, base: newest.base, at },
-    })
+    }
+    Ok(Found::Frames { mark, frames, journal: Journal { store, half_bytes, sequence, base, at } })
 }
 
 /// The frame of `store` that begins at `at`, and its bytes with what fills its last block.
@@ -232,10 +233,7 @@ fn frame_at(copy: &[u8], at: usize, store: u64) -> Result<Option<(FrameRecord, u
     }
 }
 
-/// Applies the changes of `frames` to the database, for good.
-pub(super) fn apply(disk: &dyn Disk, frames: &[Arc<FrameRecord>]) -> Result<(), DiskError> {
-    for frame in frames.iter().filter(|frame| !frame.changes.is_empty()) {
-        disk.apply_in_parts(&frame.changes.iter().cloned().collect())?;
-    }
-    disk.sync()
+/// Applies the changes of `frames` to the database.
+pub(super) fn apply(disk: &dyn Disk, frames: Vec<FrameRecord>) -> Result<(), DiskError> {
+    frames.into_iter().try_for_each(|frame| disk.apply_in_parts(&frame.changes.into_iter().collect()))
 }

@@ -7,6 +7,7 @@
 
 mod database;
 pub(in crate::raft) mod disk;
+mod group;
 mod identity;
 mod journal;
 mod quarantine;
@@ -39,6 +40,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::database::Database;
 use self::disk::Disk;
+use self::group::Operation;
 use self::identity::IdentityError;
 pub use self::identity::IdentityRecord;
 pub use self::quarantine::{identity_in, replace};
@@ -46,8 +48,8 @@ use self::recovery::Loss;
 pub use self::room::DiskHealth;
 use self::room::Room;
 use self::window::Window;
+use self::writer::QUEUE;
 pub(in crate::raft) use self::writer::Writer;
-use self::writer::{Operation, QUEUE};
 use super::runtime;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 

@@ -15,7 +15,7 @@ use super::{Home, LogError, LogStore, identity_error, open_database};
 /// Tries at a name that is not taken: two quarantines in one second are already strange.
 const NAMES: u32 = 100;
 
-/// Sets the folder of the Raft log (log, watermark, identity, snapshots) aside, beside where it was, and says
+/// Sets the folder of the Raft log (log, journal, identity, snapshots) aside, beside where it was, and says
 /// where it is now. Nothing may have it open.
 pub fn quarantine(folder: &Path) -> Result<PathBuf, LogError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

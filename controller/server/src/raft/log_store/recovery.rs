@@ -11,11 +11,10 @@ use super::super::layout::{LogIdRecord, VoteRecord, decode_as};
 use super::super::runtime;
 use super::super::types::{LogId, Vote};
 use super::disk::{Batch, Disk, DiskError};
-use super::journal::{self, Found, Journal, JournalRecord};
+use super::journal::{self, Found, Journal, JournalRecord, WriteError};
 use super::record::{self, COMMITTED, JOURNAL, OWNER, OwnerRecord, PURGED, ReadError, VOTE};
 use super::watermark::Watermark;
 use super::window::Window;
-use super::writer::WriteError;
 
 /// Why what a disk holds cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +81,7 @@ impl Recovered {
     fn raise(&mut self, disk: &dyn Disk, journal: &mut Journal) -> Result<(), Loss> {
         let (last, first, purged) = (self.window.last(), self.window.begins_at(), self.window.purged());
         self.mark = Watermark { last, first, vote: self.vote, purged };
-        Ok(journal.write_synced(disk, &self.mark)?)
+        Ok(journal.checkpoint(disk, &self.mark)?)
     }
 }
 
@@ -100,25 +99,20 @@ pub(super) fn recover(
         Some(record) => journal::read(disk, record.store)?,
         None => Found::Nothing,
     };
-    let mark = match &found {
-        Found::Frames { frames, .. } => frames.last().map(|newest| newest.mark()),
-        Found::Nothing | Found::Unreadable => None,
-    };
+    let used = matches!(&found, Found::Frames { mark, .. } if mark.is_used());
     let lost = |why: &str| Err(Loss::Lost(why.to_owned()));
     let (mark, mut journal) = match (owner, found) {
         (Some(owner), _) if owner.id != id.0 => return Err(Loss::OtherOwner(ControllerId(owner.id))),
         (None, _) if known => return lost("its database is empty"),
         (_, Found::Nothing) if known => return lost("its journal is missing"),
         (_, Found::Unreadable) if known => return lost("its journal is unreadable"),
-        (Some(_), Found::Frames { frames, journal }) if known => {
-            journal::apply(disk, &frames)?;
-            (mark.unwrap_or_default(), journal)
+        (Some(_), Found::Frames { mark, frames, journal }) if known => {
+            journal::apply(disk, frames)?;
+            (mark, journal)
         }
         // The identity is written after the database and before anything is acknowledged, so a database
         // with a vote but without an identity file has lost that file.
-        _ if mark.is_some_and(|mark| mark.is_used()) || disk.get(VOTE)?.is_some() => {
-            return lost("its database is there, its identity file is not");
-        }
+        _ if used || disk.get(VOTE)?.is_some() => return lost("its database is there, its identity file is not"),
         _ => (Watermark::default(), claim(disk, id)?),
     };
     let mut recovered = examine(disk, mark, covered)?;
@@ -172,7 +166,6 @@ fn claim(disk: &dyn Disk, id: ControllerId) -> Result<Journal, Loss> {
     batch.put(OWNER, wire::encode(&OwnerRecord { id: id.0 })?);
     batch.put(JOURNAL, wire::encode(&JournalRecord { store })?);
     disk.apply(&batch)?;
-    disk.sync()?;
     Ok(Journal::begin(disk, store)?)
 }
 

@@ -2,24 +2,23 @@
 //! and gives the batch to the database.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::entry::RaftEntry;
-use openraft::storage::IOFlushed;
-use pontoon_model::wire::{self, WireError};
-use tokio::sync::{mpsc, oneshot};
+use pontoon_model::wire;
+use tokio::sync::mpsc;
 
 use super::super::layout::{LogIdRecord, VoteRecord};
-use super::super::types::{Entry, LogId, TypeConfig, Vote};
+use super::super::types::LogId;
 use super::disk::{Batch, Disk, DiskError};
-use super::journal::Journal;
+use super::group::{Answer, Group, Operation, Waiting};
+use super::journal::{Journal, WriteError};
 use super::record::{self, AFTER_ENTRIES, COMMITTED, PURGED, VOTE};
 use super::recovery;
 use super::room::{Room, RoomLeft};
 use super::watermark::Watermark;
-use super::window::{Window, size_of};
+use super::window::Window;
 
 /// Operations that may wait: openraft has at most 64 appends of a leader under way, each at most 1 MiB.
 pub(super) const QUEUE: usize = 64;
@@ -37,7 +36,7 @@ const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// Keys removed at once while nothing else is to be written: 50,000 at once block sled for 0.3 s, and votes with it.
 const SLICE: usize = 1_000;
 
-/// Keys removed with a group that adds few: a removal costs about 6 µs, so this delays its answer by 0.4 ms.
+/// Keys removed with a group that adds few: a removal costs about 6 µs, so this delays the next group by 0.4 ms.
 const LEAST_SLICE: usize = 64;
 
 /// Keys removed for each that is added, so that a purge ends however much is written meanwhile.
@@ -45,88 +44,6 @@ const REMOVED_PER_ADDED: usize = 2;
 
 /// Between looks at the room while there is too little.
 const LOOK: Duration = Duration::from_millis(50);
-
-type Answer = oneshot::Sender<io::Result<()>>;
-
-/// One write. All are done in the order they came.
-pub(in crate::raft) enum Operation {
-    Append {
-        entries: Vec<Entry>,
-        done: IOFlushed<TypeConfig>,
-    },
-    Vote {
-        vote: Vote,
-        done: Answer,
-    },
-    /// Removes the entries after this one.
-    Truncate {
-        last: Option<LogId>,
-        done: Answer,
-    },
-    /// Removes entries up to this one.
-    Purge {
-        upto: LogId,
-        done: Answer,
-    },
-    /// Writes what is known to be committed, unless that went with another group by now.
-    Committed,
-    Stop,
-}
-
-impl Operation {
-    /// Bytes of the entries it adds.
-    fn bytes(&self) -> usize {
-        match self {
-            Operation::Append { entries, .. } => entries.iter().map(size_of).sum(),
-            _ => 0,
-        }
-    }
-}
-
-enum Waiting {
-    Append(IOFlushed<TypeConfig>),
-    Other(Answer),
-}
-
-impl Waiting {
-    fn answer(self, result: io::Result<()>) {
-        match self {
-            Waiting::Append(flushed) => flushed.io_completed(result),
-            // Whoever asked may have gone: then nobody needs the answer.
-            Waiting::Other(sender) => drop(sender.send(result)),
-        }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(super) enum WriteError {
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    #[error(transparent)]
-    Wire(#[from] WireError),
-}
-
-/// What is written and answered together. It can be written again from the beginning: that ends the same.
-struct Group {
-    batch: Batch,
-    /// Set for a truncation, which is a group of its own.
-    truncate: Option<u64>,
-    mark: Watermark,
-    waiting: Vec<Waiting>,
-    last_appended: Option<u64>,
-    /// Somebody waits for it.
-    awaited: bool,
-    /// It is in the journal, and so need not be written again.
-    journalled: bool,
-}
-
-impl Group {
-    fn answer(&mut self, result: Result<(), &str>) {
-        for waiting in self.waiting.drain(..) {
-            waiting.answer(result.map_err(io::Error::other));
-        }
-    }
-}
 
 /// What writes: a thread of its own in production, a task under simulated time in a simulation.
 pub(in crate::raft) struct Writer {
@@ -259,14 +176,14 @@ impl Writer {
         {
             return !self.told_to_stop();
         }
-        let mut group = self.new_group();
+        let mut group = Group::new(self.mark);
         let mut go_on = true;
         let mut operations = self.admitted();
         while let Some(operation) = operations.pop_front() {
             match operation {
                 Operation::Stop => go_on = false,
                 Operation::Truncate { last, done } => {
-                    self.commit(std::mem::replace(&mut group, self.new_group()));
+                    self.commit(std::mem::replace(&mut group, Group::new(self.mark)));
                     if self.unfinished.is_some() {
                         operations.push_front(Operation::Truncate { last, done });
                         break;
@@ -276,7 +193,7 @@ impl Writer {
                     if self.unfinished.is_some() {
                         break;
                     }
-                    group = self.new_group();
+                    group = Group::new(self.mark);
                 }
                 operation => {
                     if let Err(error) = self.add(operation, &mut group) {
@@ -301,13 +218,13 @@ impl Writer {
     /// is sooner done if nothing of the journal is needed.
     pub(in crate::raft) fn finish(&mut self) {
         if self.unfinished.is_none() {
-            self.commit(self.new_group());
+            self.commit(Group::new(self.mark));
         }
-        let result = self.disk.sync().map_err(WriteError::from);
         let is_whole = self.failed.is_none() && self.unfinished.is_none();
-        let result = match result {
-            Ok(()) if is_whole && self.journal.is_ahead() => self.journal.write_synced(self.disk.as_ref(), &self.mark),
-            result => result,
+        let result = if is_whole && self.journal.is_ahead() {
+            self.checkpoint(self.mark)
+        } else {
+            self.disk.sync().map_err(WriteError::from)
         };
         if let Err(error) = result {
             tracing::warn!(%error, "the log could not be flushed at the end");
@@ -384,18 +301,6 @@ impl Writer {
         if self.room.left(bytes + more) == RoomLeft::Nothing { count } else { upto }
     }
 
-    fn new_group(&self) -> Group {
-        Group {
-            batch: Batch::default(),
-            truncate: None,
-            mark: self.mark,
-            waiting: Vec::new(),
-            last_appended: None,
-            awaited: false,
-            journalled: false,
-        }
-    }
-
     fn truncation(&self, last: Option<LogId>, done: Answer) -> Group {
         let from = last.map_or(0, |last| last.index() + 1);
         let shorter = |mark: Watermark| mark.last.is_some_and(|end| end.index() >= from);
@@ -403,7 +308,7 @@ impl Writer {
         let mark = Watermark { last: last.max(self.mark.purged), first, ..self.mark };
         let mark = if shorter(self.mark) { mark } else { self.mark };
         let waiting = vec![Waiting::Other(done)];
-        Group { truncate: Some(from), mark, waiting, awaited: true, ..self.new_group() }
+        Group { truncate: Some(from), mark, waiting, awaited: true, ..Group::new(self.mark) }
     }
 
     /// Adds one operation to the group.
@@ -483,38 +388,36 @@ impl Writer {
     /// database; what is too large for the journal goes to the database first. Entries are taken away only after the
     /// watermark that says so.
     fn write(&mut self, group: &mut Group) -> Result<(), WriteError> {
-        let disk = self.disk.clone();
         if let Some(from) = group.truncate {
             // What is truncated must not come back out of the journal.
-            disk.sync()?;
-            self.journal.write_synced(disk.as_ref(), &group.mark)?;
-            self.mark = group.mark;
+            self.checkpoint(group.mark)?;
             self.truncate(from)?;
-            disk.sync()?;
+            self.disk.sync()?;
             group.answer(Ok(()));
             return Ok(());
         }
         self.add_committed(group)?;
-        match () {
-            () if group.batch.is_empty() && group.mark == self.mark => {
-                group.answer(Ok(()));
-            }
-            () if self.journal.takes(&group.batch) => {
-                self.journal.write(disk.as_ref(), &group.mark, &group.batch)?;
-                self.mark = group.mark;
-                group.journalled = true;
-                group.answer(Ok(()));
-                disk.apply_in_parts(&group.batch)?;
-            }
-            () => {
-                disk.apply(&group.batch)?;
-                disk.sync()?;
-                self.journal.write_synced(disk.as_ref(), &group.mark)?;
-                self.mark = group.mark;
-                group.answer(Ok(()));
-            }
+        if group.batch.is_empty() && group.mark == self.mark {
+            group.answer(Ok(()));
+        } else if self.journal.takes(&group.batch) {
+            self.journal.write(self.disk.as_ref(), &group.mark, &group.batch)?;
+            self.mark = group.mark;
+            group.journalled = true;
+            group.answer(Ok(()));
+            self.disk.apply_in_parts(&group.batch)?;
+        } else {
+            self.disk.apply(&group.batch)?;
+            self.checkpoint(group.mark)?;
+            group.answer(Ok(()));
         }
         self.remove_purged(group)
+    }
+
+    /// Makes all that the database was given durable, and `mark` with it.
+    fn checkpoint(&mut self, mark: Watermark) -> Result<(), WriteError> {
+        self.journal.checkpoint(self.disk.as_ref(), &mark)?;
+        self.mark = mark;
+        Ok(())
     }
 
     /// What is committed goes with whatever else is written, and needs nobody to wait for it. Only what the log holds
@@ -608,7 +511,7 @@ impl Writer {
         self.room.goes_on();
         if group.journalled {
             // What is left is to take it in, and to remove what was purged.
-            group = Group { last_appended: group.last_appended, ..self.new_group() };
+            group = Group { last_appended: group.last_appended, ..Group::new(self.mark) };
         }
         self.commit(group);
         self.unfinished.is_none()

@@ -2,13 +2,13 @@
 //! choice comes from a seed, so a run that went wrong can be run again.
 //!
 //! **What is production's**: all of [`super::Consensus`] — openraft, the proposer and batcher, the state machine and
-//! `core::State`, the log store's rules (group commit, record layout, watermark, recovery), the snapshot files, the
+//! `core::State`, the log store's rules (group commit, record layout, journal, recovery), the snapshot files, the
 //! gRPC clients and services with their retries and deadlines, and the bytes of every message.
 //!
 //! **What is simulated**: time (tokio's paused clock: nothing waits), the time of day, random numbers ([`seam`]),
 //! processes ([`life`]: a crash, a pause), what HTTP/2 over TCP does with bytes ([`wire`], [`network`]: delays, lost
 //! packets, resets, partitions of every kind), and the disk under the log ([`disk`]: what was not synced is lost from
-//! some batch on, watermarks tear, syncs are slow or stall).
+//! some batch on, the journal tears, syncs are slow or stall).
 //!
 //! **What is not**: TLS, HTTP/2 and tonic's transport; sled and the kernel's file systems (the power-cut tests);
 //! snapshot files are real ones in a folder in memory, each whole or not there; clocks that run at different speeds;

@@ -13,9 +13,9 @@ use crate::raft::config::Timing;
 pub(super) enum Planted {
     #[default]
     Nothing,
-    /// Everything is acknowledged before it is synced, also the watermark: it is lost in a power cut.
+    /// Everything is acknowledged before it is synced, also the journal: it is lost in a power cut.
     AcknowledgedEarly,
-    /// The database is acknowledged before it is synced, the watermark is not: what is lost can be noticed.
+    /// The database is acknowledged before it is synced, the journal is not: what is lost can be noticed.
     SyncLies,
     /// The vote is not among what survives a restart.
     VoteForgotten,
