@@ -27,7 +27,7 @@ enum Damage {
     Gone,
     /// The file ends early.
     Cut,
-    /// Much of it is noise.
+    /// All of it is noise: where a beginning is left, the journal may have everything after it.
     Noise,
 }
 
@@ -48,8 +48,7 @@ fn damage(controllers: &Controllers, one: usize, how: Damage) -> Result<()> {
         Damage::Cut => fs::OpenOptions::new().write(true).open(&path)?.set_len(length / 8)?,
         Damage::Noise => {
             let mut bytes = fs::read(&path)?;
-            let end = bytes.len();
-            for (at, byte) in bytes[end / 16..].iter_mut().enumerate() {
+            for (at, byte) in bytes.iter_mut().enumerate() {
                 *byte ^= (at as u8).wrapping_mul(31) | 1;
             }
             fs::write(&path, bytes)?;
