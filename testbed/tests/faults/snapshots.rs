@@ -123,7 +123,7 @@ fn catch(controllers: &mut Controllers, one: usize, extension: &str, before: &Ha
 fn until_let_go(controllers: &Controllers, one: usize, index: u64) -> Result<()> {
     until("the log to be let go", PATIENCE, || {
         let log = controllers.processes[one].log();
-        let upto = log.lines().filter(|line| line.contains("log behind the snapshot is let go"));
+        let upto = log.lines().filter(|line| line.contains("log behind the snapshot was let go"));
         let upto = upto.filter_map(|line| line.rsplit_once("upto=")?.1.split_whitespace().next()?.parse::<u64>().ok());
         let upto = upto.max().context("nothing was let go")?;
         ensure!(upto > index, "only up to {upto} of {index}");

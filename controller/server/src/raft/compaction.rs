@@ -8,7 +8,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use super::config::Compaction;
 use super::log_store::LogStore;
 use super::snapshot::SnapshotStore;
-use super::types::Raft;
+use super::types::{LogId, Raft};
 
 /// How often the log's size is looked at.
 const LOOK_AT_SIZE: Duration = Duration::from_secs(5);
@@ -27,13 +27,19 @@ pub(super) async fn compact(raft: Raft, log: LogStore, snapshots: Arc<SnapshotSt
     let (mut asked_at, mut let_go) = (None, None);
     loop {
         tokio::time::sleep(LOOK_AT_SIZE).await;
-        let (snapshot, applied, rank) = {
+        let (snapshot, applied, purged, rank) = {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();
             let members = metrics.membership_config.nodes();
             let rank = members.take_while(|(id, _)| **id < *raft.node_id()).count();
-            (metrics.snapshot.map(|id| id.index()), metrics.last_applied.map(|id| id.index()), rank)
+            let index = |id: Option<LogId>| id.map(|id| id.index());
+            (index(metrics.snapshot), index(metrics.last_applied), index(metrics.purged), rank)
         };
+        // Some time after it was asked for: entries on their way to a follower are kept until it answers or is given up.
+        if let Some(upto) = purged.filter(|_| let_go < purged) {
+            let_go = purged;
+            tracing::info!(upto, "the log behind the snapshot was let go");
+        }
         let since = snapshot.max(asked_at);
         let enough = staggered(limits.snapshot_bytes.max(snapshots.current_len()), rank);
         let mut result = Ok(());
@@ -43,10 +49,6 @@ pub(super) async fn compact(raft: Raft, log: LogStore, snapshots: Arc<SnapshotSt
         }
         // Also when the next snapshot is already due: under steady load one always is.
         if let Some(upto) = snapshot.filter(|_| log.bytes_after(None) > limits.kept_bytes) {
-            if let_go < Some(upto) {
-                let_go = Some(upto);
-                tracing::info!(upto, "the log behind the snapshot is let go");
-            }
             result = result.and(raft.trigger().purge_log(upto).await);
         }
         if result.is_err() {

@@ -11,19 +11,33 @@ use super::super::types::TypeConfig;
 /// Entries that a follower may lack and still get all at once: it was slow for a moment, and shall not be slower for it.
 const NEAR: u64 = 5_000;
 
-/// Before each message to one that lacks more. A message holds up to 300 entries or 1 MiB, so that what is sent is still
-/// several times what can be written meanwhile.
+/// Before a message to one that lacks more. A message holds up to 300 entries or 1 MiB, so that what is sent is still
+/// several times what is usually written meanwhile.
 const REST: Duration = Duration::from_millis(20);
 
-/// The requests, those of one that is far behind with a rest before each.
+/// By so many entries must it have come nearer since the last rest for the next: under more writes than are sent with rests,
+/// or with entries so large that a message holds few, it would never be there.
+const GAIN: u64 = 150;
+
+/// The requests, those of one that is far behind and comes nearer with a rest before each.
 pub(super) fn paced(
     requests: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 ) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static {
-    requests.then(|request| async move {
-        if lacks(&request) > NEAR {
-            tokio::time::sleep(REST).await;
+    let mut rested_at = u64::MAX;
+    requests.then(move |request| {
+        let lacks = lacks(&request);
+        let rests = lacks > NEAR && lacks.saturating_add(GAIN) <= rested_at;
+        if rests {
+            rested_at = lacks;
+        } else if lacks <= NEAR {
+            rested_at = u64::MAX;
         }
-        request
+        async move {
+            if rests {
+                tokio::time::sleep(REST).await;
+            }
+            request
+        }
     })
 }
 
@@ -66,7 +80,15 @@ mod tests {
         let near = (0..10).map(|n| request(Some(100_000 - NEAR + n), 100_000));
         let alive = (0..10).map(|_| request(None, 100_000));
         assert_eq!(time_of(near.chain(alive).collect()).await, Duration::ZERO);
-        let far = (0..10).map(|n| request(Some(n), 100_000));
+        let far = (0..10).map(|n| request(Some(n * GAIN), 100_000));
         assert!(time_of(far.collect()).await >= REST * 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_no_nearer_is_not_held_back() {
+        let as_fast_as_written = (0..10).map(|n| request(Some(n * GAIN), 100_000 + n * GAIN));
+        assert!(time_of(as_fast_as_written.collect()).await < REST * 2);
+        let few_in_each = (0..10).map(|n| request(Some(n), 100_000));
+        assert!(time_of(few_in_each.collect()).await < REST * 2);
     }
 }
