@@ -56,7 +56,12 @@ pub fn check_name(name: &str) -> Result<(), InvalidLabel> {
 /// Checks what a change would set and unset, without the labels that are there already.
 pub fn check_change(set: &BTreeMap<String, String>, unset: &[String]) -> Result<(), InvalidLabel> {
     set.keys().chain(unset).try_for_each(|name| check_name(name))?;
-    let wrong = |value: &str| value.len() > MAX_VALUE || value.chars().any(char::is_control);
+    // Most are ASCII, which is looked at in a fraction of the time.
+    let control = |value: &str| match value.is_ascii() {
+        true => value.bytes().any(|byte| byte.is_ascii_control()),
+        false => value.chars().any(char::is_control),
+    };
+    let wrong = |value: &str| value.len() > MAX_VALUE || control(value);
     if let Some((name, _)) = set.iter().find(|(_, value)| wrong(value)) {
         return Err(InvalidLabel::Value { name: name.clone() });
     }

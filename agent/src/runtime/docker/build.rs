@@ -11,7 +11,7 @@ use bollard::errors::Error as EngineError;
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions,
-    ListContainersOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
+    ListContainersOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use flate2::read::GzDecoder;
 use futures_util::{StreamExt, TryStreamExt};
@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 use super::servo::{LOG_FILE, limits, log_config};
-use super::{DockerRuntime, USER, describe, labels, logs, status, unreachable};
+use super::{DockerRuntime, USER, describe, labels, logs, network, status, unreachable};
 use crate::archive::{self, APP_ID, ArchiveError};
 use crate::runtime::{BuildJob, RuntimeError};
 
@@ -78,7 +78,7 @@ impl DockerRuntime {
             Err(error) => return Err(engine_failed(error)),
         }
         self.put_source(name, &job.source).await?;
-        self.engine.start_container(name, None::<StartContainerOptions>).await.map_err(engine_failed)?;
+        network::start(&self.engine, name).await.map_err(engine_failed)?;
         self.follow(name, job).await?;
         self.take_bundle(name, job.bundle.clone()).await
     }

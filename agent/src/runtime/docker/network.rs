@@ -1,12 +1,20 @@
 //! What the containers of a cluster share: the bridge, without traffic between containers, and the builds' caches.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::models::NetworkCreateRequest;
-use bollard::query_parameters::{ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions};
+use bollard::query_parameters::{
+    ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions, StartContainerOptions,
+};
 
-use super::{DockerSettings, RuntimeError, labels, status, unreachable};
+use super::{DockerSettings, EngineError, RuntimeError, describe, labels, status, unreachable};
+
+/// Two networks of one name are there for as long as it takes an agent to make one, look and remove it again.
+const AMBIGUOUS_WAIT: Duration = Duration::from_millis(100);
+/// As many looks as an engine under load may need.
+const AMBIGUOUS_TRIES: u32 = 50;
 
 /// The id of the cluster's network, which is made when it is not there.
 pub(super) async fn ensure(engine: &Docker, settings: &DockerSettings) -> Result<String, RuntimeError> {
@@ -38,6 +46,17 @@ async fn oldest(engine: &Docker, name: &str) -> Result<Option<String>, RuntimeEr
     let same = found.into_iter().filter(|network| network.name.as_deref() == Some(name));
     let first = same.min_by(|one, other| (&one.created, &one.id).cmp(&(&other.created, &other.id)));
     Ok(first.and_then(|network| network.id))
+}
+
+/// Starts a container. While another agent of this engine makes the network too, the engine knows two of one name.
+pub(super) async fn start(engine: &Docker, container: &str) -> Result<(), EngineError> {
+    for _ in 1..AMBIGUOUS_TRIES {
+        match engine.start_container(container, None::<StartContainerOptions>).await {
+            Err(error) if describe(&error).contains("is ambiguous") => tokio::time::sleep(AMBIGUOUS_WAIT).await,
+            started => return started,
+        }
+    }
+    engine.start_container(container, None::<StartContainerOptions>).await
 }
 
 /// Removes the cluster's network unless a container is on it; with `caches`, the builds' cache volumes too.

@@ -11,11 +11,11 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use pontoon_model::{CpuMillis, MemoryBytes, ServoId, ServoSpec, Size};
 
-use super::{DockerRuntime, INSIDE_PORT, USER, describe, labels, status, unreachable};
+use super::{DockerRuntime, INSIDE_PORT, USER, describe, labels, network, status, unreachable};
 use crate::runtime::{Found, FoundState, Launch, RuntimeError};
 
 /// Enough for a web server with threads; a fork bomb ends at it.
@@ -133,7 +133,7 @@ impl DockerRuntime {
     async fn run(&self, launch: &Launch) -> Result<Found, RuntimeError> {
         let servo = launch.spec.id;
         let name = self.servo_name(servo);
-        self.engine.start_container(&name, None::<StartContainerOptions>).await.map_err(|error| {
+        network::start(&self.engine, &name).await.map_err(|error| {
             let why = describe(&error);
             let taken = why.contains("already allocated") || why.contains("address already in use");
             match launch.port {

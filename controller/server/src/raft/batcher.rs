@@ -128,14 +128,19 @@ impl Batcher {
         IdempotencyKey::born(self.feed.look(State::index), runtime::rng().next_u64())
     }
 
+    /// Why `commands` cannot be proposed yet, if not all members can read them. The level only rises, so what may be proposed
+    /// now may also be applied.
+    pub(super) fn needs_level(&self, commands: &[Encoded]) -> Option<String> {
+        let needed = commands.iter().map(Encoded::level).max()?;
+        let now = self.feed.look(State::feature_level);
+        (needed > now).then(|| self.held_back.sentence(needed, now))
+    }
+
     /// Proposes `commands` in one entry and waits for their outcomes.
     pub(super) async fn propose(&self, commands: Vec<Encoded>) -> Answer {
         let bytes = size_of(&commands)?;
-        // The level only rises, so what may be proposed now may also be applied.
-        let needed = commands.iter().map(Encoded::level).max();
-        let now = self.feed.look(State::feature_level);
-        if let Some(needed) = needed.filter(|needed| *needed > now) {
-            return Err(ProposeHereError::NeedsLevel { reason: self.held_back.sentence(needed, now) });
+        if let Some(reason) = self.needs_level(&commands) {
+            return Err(ProposeHereError::NeedsLevel { reason });
         }
         if let Some(reason) = self.health.disk_full() {
             return Err(ProposeHereError::DiskFull { reason: String::clone(&reason) });

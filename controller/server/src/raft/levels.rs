@@ -1,4 +1,5 @@
-//! The leader raises the cluster's feature level once all members can read the next one.
+//! The leader raises the cluster's feature level once all members can read the next one. The others that could read more
+//! look too: a leader of an older version does not know of what it is asked to write, and cannot say who holds it back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
 use openraft::async_runtime::watch::WatchReceiver;
 use pontoon_core::command::RaiseFeatureLevel;
-use pontoon_core::{Stamped, level};
+use pontoon_core::{Stamped, State, level};
 use pontoon_kit::Backoff;
 use pontoon_model::ControllerId;
 use pontoon_proto::DescribeRequest;
@@ -28,7 +29,7 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_s
 /// A member that does not say within this time what it can read is down or cut off.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// Why the level is not higher, as the leader found it last. Clones share it.
+/// Why the level is not higher, as this controller found it last. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HeldBack {
     why: Arc<ArcSwapOption<String>>,
@@ -38,7 +39,7 @@ impl HeldBack {
     /// What to say to whoever wants to write what needs a higher level.
     pub(super) fn sentence(&self, needed: u32, now: u32) -> String {
         let why = self.why.load_full();
-        let why = why.as_ref().map_or("the leader has not asked all controllers yet", |why| why.as_str());
+        let why = why.as_ref().map_or("not all controllers have been asked yet", |why| why.as_str());
         format!("this needs feature level {needed} and the cluster is at {now}: {why}")
     }
 }
@@ -55,29 +56,30 @@ pub(super) struct Levels {
 }
 
 impl Levels {
-    /// Raises the level whenever this controller leads and all members can read the next; ends with the consensus.
+    /// Raises the level whenever this controller leads and all members can read the next; ends when there is none that this
+    /// controller can read, or with the consensus.
     pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::new(LOOK.0, LOOK.1);
         loop {
-            if runtime::wait_for(&mut self.leadership, |now| now.leading).await.is_err() {
+            let now = self.feed.look(State::feature_level);
+            if now >= level::NEWEST {
                 return;
             }
-            let mut backoff = Backoff::new(LOOK.0, LOOK.1);
-            while self.leadership.borrow().leading {
-                let now = self.feed.snapshot().feature_level();
-                if now < level::NEWEST {
-                    let held_back = self.raise(now + 1).await.err();
-                    if let Some(why) = &held_back {
-                        tracing::debug!(level = now, why, "the feature level stays");
-                    }
-                    self.held_back.why.store(held_back.map(Arc::new));
-                }
-                let wait = backoff.wait_by(&mut runtime::rng());
-                let _ = timeout(wait, runtime::changed(&mut self.leadership)).await;
+            let held_back = self.raise(now + 1).await.err();
+            if let Some(why) = &held_back {
+                tracing::debug!(level = now, why, "the feature level stays");
+            }
+            self.held_back.why.store(held_back.map(Arc::new));
+            let wait = backoff.wait_by(&mut runtime::rng());
+            match timeout(wait, runtime::changed(&mut self.leadership)).await {
+                Ok(Ok(())) => backoff = Backoff::new(LOOK.0, LOOK.1),
+                Ok(Err(_)) => return,
+                Err(_) => {}
             }
         }
     }
 
-    /// Raises the level by one, or says why not.
+    /// Raises the level by one, or says why it stays.
     async fn raise(&self, to: u32) -> Result<(), String> {
         // Learners too: they apply the same entries.
         let members: Vec<(u64, String)> = {
@@ -93,6 +95,9 @@ impl Levels {
                 "held back by {}; once all run a version that can, it rises by itself",
                 held_back.join(", ")
             ));
+        }
+        if !self.leadership.borrow().leading {
+            return Err("all controllers can read it, and the leader has not raised it yet".to_owned());
         }
         let command = Stamped { key: self.batcher.fresh_key(), command: RaiseFeatureLevel { to }.into() };
         let command = Encoded::new(&command).map_err(|error| error.to_string())?;

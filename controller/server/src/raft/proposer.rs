@@ -316,6 +316,10 @@ impl Proposer {
     }
 
     async fn try_there(&self, leader: ControllerId, commands: &[Encoded]) -> Tried {
+        // Not sent to a leader of an older version, which could not even decode them.
+        if let Some(reason) = self.shared.batcher.needs_level(commands) {
+            return Tried::NeedsLevel(reason);
+        }
         let request = ProposeRequest { commands: commands.iter().map(|command| command.bytes().clone()).collect() };
         let again = |why, unsure| Tried::Again { why, elsewhere: None, unsure };
         let mut client = match self.shared.peers.reach(leader) {
