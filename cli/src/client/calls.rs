@@ -7,6 +7,7 @@ use pontoon_api::{
     App, Balancer, Build, ChangeEnv, ChangeLabels, Changed, Controller, CreateApp, Deployment, Host, Release, Rollback,
     Route, RunOneOff, Servo, SetScale, Source, StartBuild, Status,
 };
+use pontoon_model::labels::Labels;
 use pontoon_model::{AppName, BuildId, DeploymentId, Digest, ReleaseNumber, ServoId};
 use reqwest::Method;
 
@@ -99,7 +100,7 @@ impl Client {
     }
 
     /// An app's labels.
-    pub async fn labels(&self, app: &AppName) -> Answer<BTreeMap<String, String>> {
+    pub async fn labels(&self, app: &AppName) -> Answer<Labels> {
         self.fetch(Call::get(format!("apps/{app}/labels"))).await
     }
 

@@ -1,10 +1,9 @@
 //! `pontoon label`: what people and programs note about an app. `KEY=VALUE` sets, `KEY-` removes, as in kubectl.
 
-use std::collections::BTreeMap;
-
 use clap::Args;
 use pontoon_api::ChangeLabels;
 use pontoon_model::AppName;
+use pontoon_model::labels::Labels;
 
 use crate::Usage;
 use crate::output::{self, table};
@@ -46,7 +45,7 @@ pub async fn run(session: &Session, args: LabelArgs) -> anyhow::Result<()> {
     if changes.is_empty() {
         let labels = session.client.labels(&app).await?;
         output::print(session.format, &labels, |labels| {
-            table(["LABEL", "VALUE"], labels.iter().map(|(name, value)| [name.clone(), value.clone()]))
+            table(["LABEL", "VALUE"], labels.iter().map(|(name, value)| [name.to_string(), value.to_string()]))
         })?;
         return Ok(());
     }
@@ -61,7 +60,7 @@ fn change(changes: Vec<Change>) -> ChangeLabels {
     let mut change = ChangeLabels::default();
     for one in changes {
         match one {
-            Change::Set(name, value) => drop(change.set.insert(name, value)),
+            Change::Set(name, value) => drop(change.set.insert(name.into(), value.into())),
             Change::Unset(name) => change.unset.push(name),
         }
     }
@@ -69,7 +68,7 @@ fn change(changes: Vec<Change>) -> ChangeLabels {
 }
 
 /// As `name=value`, one after the other.
-pub(super) fn words(labels: &BTreeMap<String, String>) -> String {
+pub(super) fn words(labels: &Labels) -> String {
     labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ")
 }
 

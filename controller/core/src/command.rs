@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use pontoon_model::labels::Labels;
 use pontoon_model::wire::{self, Envelope, WireError};
 use pontoon_model::{
     AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, ControllerId, ControllerName, CpuMillis,
@@ -182,7 +183,7 @@ pub struct ChangeLabels {
     /// Whose.
     pub app: AppName,
     /// Names and new values.
-    pub set: BTreeMap<String, String>,
+    pub set: Labels,
     /// Names to remove; one that is not there is fine.
     pub unset: Vec<String>,
 }

@@ -120,7 +120,7 @@ fn take(world: &mut World, step: &Step) {
         })),
         Step::Label(a, v) => drop(world.apply(ChangeLabels {
             app: app(a),
-            set: BTreeMap::from([(format!("l{v}"), "x".to_owned())]),
+            set: BTreeMap::from([(format!("l{v}").into(), "x".into())]),
             unset: vec![format!("l{}", (v + 1) % 4)],
         })),
         Step::Rollback(a, to) => drop(world.apply(Rollback { app: app(a), to: to.map(ReleaseNumber) })),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pontoon_model::labels::Labels;
 use pontoon_model::{AppName, CpuMillis, Digest, MemoryBytes, ProcessName, ReleaseNumber, SiteName};
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +70,7 @@ pub struct ChangeEnv {
 pub struct ChangeLabels {
     /// Names and new values.
     #[serde(default)]
-    pub set: BTreeMap<String, String>,
+    pub set: Labels,
     /// Names to remove.
     #[serde(default)]
     pub unset: Vec<String>,
@@ -83,7 +84,7 @@ pub struct LabelItem {
     pub app: AppName,
     /// Names and new values.
     #[serde(default)]
-    pub set: BTreeMap<String, String>,
+    pub set: Labels,
     /// Names to remove.
     #[serde(default)]
     pub unset: Vec<String>,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pontoon_model::labels::Labels;
 use pontoon_model::{
     AppName, BalancerName, BuildId, CpuMillis, DeploymentId, Digest, HostName, Language, MemoryBytes, ProcessName,
     ReleaseNumber, ServoId, SiteName,
@@ -63,7 +64,7 @@ pub struct App {
     pub scale: BTreeMap<ProcessName, AppScale>,
     /// What people and programs note about it.
     #[serde(default)]
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// Servos that are ready and live.
     pub ready: u32,
     /// What it waits for, e.g. why a servo cannot be placed; one sentence each.

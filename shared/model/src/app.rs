@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::labels::Labels;
 use crate::{AppName, CpuMillis, DeploymentId, MemoryBytes, ProcessName, ReleaseNumber, SiteName, Timestamp};
 
 /// An application: its name, where it is reached, its configuration and how much of it is wanted.
@@ -28,7 +29,7 @@ pub struct App {
     /// The deployment under way, if any.
     pub deployment: Option<DeploymentId>,
     /// What people and programs note about it; Pontoon itself does not look at them.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// Stands for what a later version of Pontoon adds: only a test's build has it.
     #[cfg(feature = "next-level")]
     pub note: String,
@@ -47,7 +48,7 @@ impl App {
             releases_made: 0,
             live: None,
             deployment: None,
-            labels: BTreeMap::new(),
+            labels: Labels::new(),
             #[cfg(feature = "next-level")]
             note: String::new(),
         }

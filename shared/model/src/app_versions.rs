@@ -64,7 +64,7 @@ pub struct AppV2 {
     releases_made: u32,
     live: Option<Live>,
     deployment: Option<DeploymentId>,
-    labels: BTreeMap<String, String>,
+    labels: crate::labels::Labels,
 }
 
 #[cfg(feature = "next-level")]

@@ -1,12 +1,11 @@
 //! Names that people choose, checked once at the border so that no later code has to.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smol_str::SmolStr;
 
 /// A name that breaks its rule; the text says which rule and is meant for the person who typed it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,8 +52,8 @@ impl<T> Visitor<'_> for NameVisitor<T> {
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident, $what:literal, $max:literal, $dots:literal, $rule:literal;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash)]
-        pub struct $name(Arc<str>);
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(SmolStr);
 
         impl $name {
             /// Longest name, in bytes.
@@ -63,7 +62,7 @@ macro_rules! names {
             /// Checks `text` against the rule of this kind of name.
             pub fn new(text: &str) -> Result<Self, InvalidName> {
                 if is_label(text, $max, $dots) {
-                    Ok(Self(text.into()))
+                    Ok(Self(SmolStr::new(text)))
                 } else {
                     Err(InvalidName { what: $what, given: text.chars().take(80).collect(), rule: $rule })
                 }
@@ -72,19 +71,6 @@ macro_rules! names {
             /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
-            }
-        }
-
-        impl Ord for $name {
-            /// By text. Rows share their names, so that equal ones are most often the same.
-            fn cmp(&self, other: &Self) -> Ordering {
-                if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
-            }
-        }
-
-        impl PartialOrd for $name {
-            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-                Some(self.cmp(other))
             }
         }
 
@@ -139,7 +125,7 @@ names! {
 impl ProcessName {
     /// The process type that receives HTTP traffic.
     pub fn web() -> Self {
-        Self("web".into())
+        Self(SmolStr::new_static("web"))
     }
 }
 

@@ -41,20 +41,19 @@ impl State {
 
     pub(crate) fn put_app(&mut self, mut app: App) {
         app.version = self.header.index;
-        let before = self.apps.get(&app.name).map(|old| (old.live, old.deployment));
-        if before != Some((app.live, app.deployment)) {
+        let (name, app) = (app.name.clone(), Arc::new(app));
+        let old = self.apps.insert(name.clone(), app.clone());
+        if old.as_ref().map(|old| (old.live, old.deployment)) != Some((app.live, app.deployment)) {
             self.touch_routes();
         }
-        let name = app.name.clone();
-        self.touched.add(RowKey::App(name.clone()));
-        let old = self.apps.insert(name.clone(), Arc::new(app));
-        self.index_app(old.as_deref(), &name);
+        self.index_app(old.as_deref(), Some(&app), &name);
+        self.touched.add(RowKey::App(name));
     }
 
     pub(crate) fn remove_app(&mut self, name: &AppName) {
         self.touched.add(RowKey::App(name.clone()));
         let old = self.apps.remove(name);
-        self.index_app(old.as_deref(), name);
+        self.index_app(old.as_deref(), None, name);
         self.touch_routes();
     }
 

@@ -176,9 +176,9 @@ impl State {
     }
 
     /// An app's row was `old` and is now in the table, or gone.
-    pub(super) fn index_app(&mut self, old: Option<&App>, name: &AppName) {
+    pub(super) fn index_app(&mut self, old: Option<&App>, new: Option<&App>, name: &AppName) {
         // Most changes of an app are none to the planner: labels, environment.
-        let same = match (old, self.apps.get(name)) {
+        let same = match (old, new) {
             (Some(old), Some(new)) => (old.live, old.deployment, &old.scale) == (new.live, new.deployment, &new.scale),
             (old, new) => old.is_none() && new.is_none(),
         };

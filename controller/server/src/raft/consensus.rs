@@ -21,7 +21,7 @@ use super::compaction::compact;
 use super::config::{ConsensusConfig, Member};
 use super::events::EventLog;
 use super::health::Health;
-use super::leadership::{self, Leadership};
+use super::leadership::{self, Leadership, Watched};
 use super::levels::{HeldBack, Levels};
 use super::log_store::{IdentityRecord, LogError, LogStore, identity_in, replace};
 use super::membership::{self, MembershipQueue};
@@ -111,6 +111,7 @@ pub struct Consensus {
     health: Health,
     recovered: u64,
     leadership: watch::Receiver<Leadership>,
+    failure: watch::Receiver<Option<String>>,
     handover: Duration,
     configured: BTreeMap<u64, SocketAddr>,
     _background: DropGuard,
@@ -147,7 +148,7 @@ impl Consensus {
         initialize(&raft, &log, &config).await?;
 
         let heard = Heard::default();
-        let leadership = leadership::watch_leadership(&raft, heard.clone(), config.timing);
+        let Watched { leadership, failure } = leadership::watch_leadership(&raft, heard.clone(), config.timing);
         let (health, held_back) = (Health::default(), HeldBack::default());
         let batcher = Batcher::start(raft.clone(), feed.clone(), health.clone(), held_back.clone());
         let peers = Peers::new(id, raft.clone(), Connections::new(config.identity.clone(), config.members.clone()));
@@ -190,6 +191,7 @@ impl Consensus {
             health,
             recovered,
             leadership,
+            failure,
             handover,
             configured,
             _background: background.drop_guard(),
@@ -296,12 +298,12 @@ impl Consensus {
 
     /// Waits until the consensus has failed by itself (its disk, an entry of a newer version) and says why.
     pub async fn failed(&self) -> String {
-        let mut metrics = self.raft.metrics();
+        let mut failure = self.failure.clone();
         loop {
-            if let Err(fatal) = &metrics.borrow_and_update().running_state {
-                return fatal.to_string();
+            if let Some(why) = &*failure.borrow_and_update() {
+                return why.clone();
             }
-            if metrics.changed().await.is_err() {
+            if runtime::changed(&mut failure).await.is_err() {
                 std::future::pending::<()>().await;
             }
         }

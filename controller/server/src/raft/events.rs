@@ -40,8 +40,9 @@ impl HeldEvent {
 
 fn size(change: &Change) -> usize {
     let texts = |app: &App| {
-        let texts = app.labels.iter().chain(&app.env);
-        texts.map(|(name, value)| name.len() + value.len() + 64).sum::<usize>()
+        let labels = app.labels.iter().map(|(name, value)| name.len() + value.len());
+        let env = app.env.iter().map(|(name, value)| name.len() + value.len());
+        labels.chain(env).map(|bytes| bytes + 64).sum::<usize>()
     };
     ROW_BYTES
         + match &change.row {

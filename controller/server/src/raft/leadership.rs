@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{Instant as _, RaftMetrics, ServerState};
+use openraft::metrics::{RaftDataMetrics, RaftServerMetrics};
+use openraft::{Instant as _, ServerState};
 use pontoon_model::ControllerId;
 use tokio::sync::watch;
 
@@ -36,22 +37,40 @@ impl Leadership {
     }
 }
 
+/// What is to be known of the consensus at any time.
+pub(super) struct Watched {
+    /// Who leads.
+    pub(super) leadership: watch::Receiver<Leadership>,
+    /// Why the consensus has failed by itself, if it has.
+    pub(super) failure: watch::Receiver<Option<String>>,
+}
+
 /// Follows `raft` and publishes who leads, until the consensus ends.
-pub(super) fn watch_leadership(raft: &Raft, heard: Heard, timing: Timing) -> watch::Receiver<Leadership> {
-    let (sender, receiver) = watch::channel(Leadership::unknown());
-    let mut metrics = raft.metrics();
+pub(super) fn watch_leadership(raft: &Raft, heard: Heard, timing: Timing) -> Watched {
+    let (sender, leadership) = watch::channel(Leadership::unknown());
+    let (failed, failure) = watch::channel(None);
+    let (mut server, mut data, all) = (raft.server_metrics(), raft.data_metrics(), raft.metrics());
     runtime::spawn(async move {
         // A leader's silence changes no metric, so there is also a clock.
         let mut clock = tokio::time::interval(timing.heartbeat);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut settled = true;
         loop {
+            // What changes with each entry is only looked at while it can change who leads.
             let ended = tokio::select! {
                 biased;
-                changed = metrics.changed() => changed.is_err(),
+                changed = server.changed() => changed.is_err(),
+                changed = data.changed(), if !settled => changed.is_err(),
                 _ = clock.tick() => false,
                 () = sender.closed() => return,
             };
-            let now = if ended { Leadership::unknown() } else { judge(&metrics.borrow_and_update(), &heard, timing) };
+            let fatal = all.borrow_watched().running_state.clone().err();
+            let now = if ended || fatal.is_some() {
+                Leadership::unknown()
+            } else {
+                judge(&server.borrow_and_update(), &data.borrow_and_update(), &heard, timing)
+            };
+            settled = now.leading || now.leader != Some(ControllerId(server.borrow_watched().id));
             sender.send_if_modified(|before| {
                 let changed = !before.same(&now);
                 if changed {
@@ -60,32 +79,39 @@ pub(super) fn watch_leadership(raft: &Raft, heard: Heard, timing: Timing) -> wat
                 }
                 changed
             });
+            if let Some(fatal) = fatal {
+                failed.send_replace(Some(fatal.to_string()));
+                return;
+            }
             if ended {
                 return;
             }
         }
     });
-    receiver
+    Watched { leadership, failure }
 }
 
 /// Reads the metrics: openraft names the leader it last voted for, however long ago that one was heard.
-fn judge(metrics: &RaftMetrics<TypeConfig>, heard: &Heard, timing: Timing) -> Leadership {
+fn judge(
+    server: &RaftServerMetrics<TypeConfig>,
+    data: &RaftDataMetrics<TypeConfig>,
+    heard: &Heard,
+    timing: Timing,
+) -> Leadership {
     let recent: Duration = timing.election_max * 2;
-    let mut leadership = Leadership { term: metrics.current_term, ..Leadership::unknown() };
-    if metrics.running_state.is_err() {
-        return leadership;
-    }
-    let leads = metrics.state == ServerState::Leader && metrics.current_leader == Some(metrics.id);
+    let term = server.vote.leader_id().term;
+    let mut leadership = Leadership { term, ..Leadership::unknown() };
+    let leads = server.state == ServerState::Leader && server.current_leader == Some(server.id);
     let alive = if leads {
-        metrics.last_quorum_acked.is_none_or(|acked| acked.elapsed() < recent)
+        data.last_quorum_acked.is_none_or(|acked| acked.elapsed() < recent)
     } else {
         heard.last().is_some_and(|last| last.elapsed() < recent)
     };
     if alive {
-        leadership.leader = metrics.current_leader.map(ControllerId);
+        leadership.leader = server.current_leader.map(ControllerId);
         // A new leader's first entry is blank; with it, all entries of its predecessors are applied.
-        let applied_term = metrics.last_applied.as_ref().map(|id| **id.committed_leader_id());
-        leadership.leading = leads && applied_term == Some(metrics.current_term);
+        let applied_term = data.last_applied.as_ref().map(|id| **id.committed_leader_id());
+        leadership.leading = leads && applied_term == Some(term);
     }
     leadership
 }

@@ -1,13 +1,11 @@
 //! Labels of one app, or of many at once.
 
-use std::collections::BTreeMap;
-
 use axum::extract::State as Context;
 use axum::response::IntoResponse;
 use pontoon_api::{ChangeLabels, ItemChanged, LabelItem};
 use pontoon_core::{Command, command};
 use pontoon_model::AppName;
-use pontoon_model::labels::{InvalidLabel, check_change};
+use pontoon_model::labels::{InvalidLabel, Labels, check_change};
 
 use super::Api;
 use super::apps::find;
@@ -18,10 +16,7 @@ use super::extract::{Json, Key, Path, Snapshot};
 /// Most items of one list: it is applied as one entry of the log, which holds 1,024 commands.
 const MAX_ITEMS: usize = 1_000;
 
-pub(super) async fn show(
-    Path(app): Path<AppName>,
-    Snapshot(state): Snapshot,
-) -> ApiResult<Json<BTreeMap<String, String>>> {
+pub(super) async fn show(Path(app): Path<AppName>, Snapshot(state): Snapshot) -> ApiResult<Json<Labels>> {
     Ok(Json(find(&state, &app)?.labels.clone()))
 }
 

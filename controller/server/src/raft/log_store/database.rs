@@ -17,6 +17,10 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// small writes a second that is two a second.
 const JOURNAL_BYTES: usize = 4 * 1024 * 1024;
 
+/// The journal is written in pieces of this size. Linux caches a file in pieces as large as what was written or read at
+/// once, and a write of a block costs in proportion to its piece: in one of 2 MiB a tenth of all that a write costs.
+const JOURNAL_PIECE: usize = 16 * 1024;
+
 /// How long another holder of the database may take to end: the process before this one, or sled's own
 /// threads, which keep its lock for a moment after the last handle is gone.
 const UNLOCKED_WITHIN: Duration = Duration::from_secs(10);
@@ -208,13 +212,20 @@ impl Disk for Database {
             Ok(bytes)
         };
         let both = || Ok([read(0)?, read(1)?]);
-        both().map_err(failed("reading the journal"))
+        let both = both().map_err(failed("reading the journal"))?;
+        // Read at once, so cached in large pieces (see JOURNAL_PIECE). Where this is refused, it is only slower.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::fs::fadvise(&self.journal, 0, None, rustix::fs::Advice::DontNeed);
+        Ok(both)
     }
 
     fn write_journal(&self, at: usize, bytes: &[u8]) -> Result<(), DiskError> {
         let write = || -> io::Result<()> {
             for copy in 0..COPIES {
-                self.journal.write_all_at(bytes, (copy * JOURNAL_BYTES + at) as u64)?;
+                let starts = (copy * JOURNAL_BYTES + at..).step_by(JOURNAL_PIECE);
+                for (piece, start) in bytes.chunks(JOURNAL_PIECE).zip(starts) {
+                    self.journal.write_all_at(piece, start as u64)?;
+                }
             }
             self.journal.sync_data()
         };
