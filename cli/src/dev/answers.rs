@@ -86,7 +86,7 @@ mod tests {
             urls: Vec::new(),
             live: Some("v1".parse().unwrap()),
             deployment: None,
-            labels: BTreeMap::new(),
+            labels: Default::default(),
             scale: BTreeMap::from([(ProcessName::web(), scale)]),
             ready: 1,
             waiting: Vec::new(),

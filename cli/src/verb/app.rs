@@ -147,7 +147,7 @@ mod tests {
             urls: vec!["http://guestbook.localhost:8000/".into(), "http://guestbook.localhost:8001/".into()],
             live: Some("v3".parse().unwrap()),
             deployment: None,
-            labels: BTreeMap::from([("team".into(), "blue".into())]),
+            labels: [("team".into(), "blue".into())].into_iter().collect(),
             scale: BTreeMap::from([("web".parse().unwrap(), scale)]),
             ready: 2,
             waiting: vec!["0 of 2 hosts in home.attic fit: 2 lack 256M".into()],

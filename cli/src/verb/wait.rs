@@ -209,7 +209,7 @@ mod tests {
             urls: vec!["http://queue.localhost:8000/".into()],
             live: None,
             deployment: None,
-            labels: BTreeMap::new(),
+            labels: Default::default(),
             scale: BTreeMap::new(),
             ready: 0,
             waiting: Vec::new(),

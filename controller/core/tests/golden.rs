@@ -98,7 +98,7 @@ fn commands() -> Vec<Command> {
         ChangeSettings { base_domain: "example.org".into() }.into(),
         ChangeLabels {
             app: app.clone(),
-            set: BTreeMap::from([("team".into(), "blue".into())]),
+            set: [("team".into(), "blue".into())].into_iter().collect(),
             unset: vec!["old".into()],
         }
         .into(),
@@ -178,7 +178,7 @@ fn golden_bytes_of_every_row() {
         ..App::new(app.clone(), at)
     };
     row_as(&mut text, "App", &row_of_app, 1);
-    let labels = BTreeMap::from([("team".into(), "blue".into())]);
+    let labels = [("team".into(), "blue".into())].into_iter().collect();
     row_as(&mut text, "App", &App { labels, ..row_of_app }, 2);
     let release = Release {
         app: app.clone(),
@@ -298,7 +298,7 @@ fn golden_bytes_of_a_state_at_each_level() {
     let mut state = State::default();
     state.apply(1, &Entry { time: Timestamp(5), commands: vec![create, again] });
     let raise = stamped(IdempotencyKey::born(1, 1), RaiseFeatureLevel { to: 2 }.into());
-    let set = BTreeMap::from([("team".into(), "blue".into())]);
+    let set = [("team".into(), "blue".into())].into_iter().collect();
     let label = ChangeLabels { app: name("web"), set, unset: Vec::new() };
     let label = stamped(IdempotencyKey::born(1, 2), label.into());
     let mut text = String::new();

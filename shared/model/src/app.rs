@@ -48,7 +48,7 @@ impl App {
             releases_made: 0,
             live: None,
             deployment: None,
-            labels: Labels::new(),
+            labels: Labels::default(),
             #[cfg(feature = "next-level")]
             note: String::new(),
         }

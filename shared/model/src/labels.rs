@@ -1,11 +1,68 @@
 //! Labels: what people and programs note about an app, checked in one place for all who take them.
 
-use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
 
-pub use smol_str::SmolStr;
+pub use ecow::EcoString;
+use litemap::LiteMap;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Names and values. A copy of them, which each change of an app makes, shares their text.
-pub type Labels = BTreeMap<SmolStr, SmolStr>;
+/// Names and values: few, and copied with each change of an app, so a sorted list whose copies share their text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels(LiteMap<EcoString, EcoString>);
+
+impl Deref for Labels {
+    type Target = LiteMap<EcoString, EcoString>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Labels {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl FromIterator<(EcoString, EcoString)> for Labels {
+    fn from_iter<I: IntoIterator<Item = (EcoString, EcoString)>>(labels: I) -> Self {
+        Self(labels.into_iter().collect())
+    }
+}
+
+// By hand: LiteMap's own makes a list of an empty map.
+impl Serialize for Labels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(LabelsVisitor)
+    }
+}
+
+struct LabelsVisitor;
+
+impl<'de> Visitor<'de> for LabelsVisitor {
+    type Value = Labels;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("labels: names with their values")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut given: A) -> Result<Labels, A::Error> {
+        // More than an app may have are refused later, by name.
+        let mut labels = LiteMap::with_capacity(given.size_hint().unwrap_or_default().min(MAX_LABELS));
+        while let Some((name, value)) = given.next_entry()? {
+            labels.insert(name, value);
+        }
+        Ok(Labels(labels))
+    }
+}
 
 /// Most labels of one app: with the longest names and values 20 kB, in the memory of every controller.
 pub const MAX_LABELS: usize = 64;
@@ -60,7 +117,7 @@ pub fn check_name(name: &str) -> Result<(), InvalidLabel> {
 
 /// Checks what a change would set and unset, without the labels that are there already.
 pub fn check_change(set: &Labels, unset: &[String]) -> Result<(), InvalidLabel> {
-    let mut names = set.keys().map(SmolStr::as_str).chain(unset.iter().map(String::as_str));
+    let mut names = set.keys().map(EcoString::as_str).chain(unset.iter().map(String::as_str));
     names.try_for_each(check_name)?;
     // Most are ASCII. All bytes of those are looked at, since stopping at the first takes several times as long.
     let control = |value: &str| match value.is_ascii() {
@@ -85,7 +142,7 @@ mod tests {
     use super::*;
 
     fn set(name: &str, value: &str) -> Labels {
-        Labels::from([(name.into(), value.into())])
+        Labels::from_iter([(name.into(), value.into())])
     }
 
     #[test]
@@ -97,7 +154,7 @@ mod tests {
         for bad in ["", "-a", "a-", "a/", ".a", "a b", "ä", "a=b", longer.as_str()] {
             let error = check_change(&set(bad, ""), &[]).unwrap_err().to_string();
             assert!(error.contains(&format!("{bad:?}")), "{error}");
-            assert!(check_change(&Labels::new(), &[bad.to_owned()]).is_err(), "{bad}");
+            assert!(check_change(&Labels::default(), &[bad.to_owned()]).is_err(), "{bad}");
         }
         for bad in ["a\nb", "\0", "\u{7f}", &"x".repeat(257), &"ä".repeat(129)] {
             let error = check_change(&set("team", bad), &[]).unwrap_err().to_string();
@@ -105,7 +162,7 @@ mod tests {
         }
         assert_eq!(check_change(&set("a", &"x".repeat(256)), &["b".to_owned()]), Ok(()));
         assert_eq!(check_change(&set("a", ""), &["a".to_owned()]), Err(InvalidLabel::Both { name: "a".to_owned() }));
-        let many: Labels = (0..65).map(|n| (format!("l{n:02}").into(), SmolStr::default())).collect();
+        let many: Labels = (0..65).map(|n| (format!("l{n:02}").into(), EcoString::default())).collect();
         assert_eq!(check_change(&many, &[]), Err(InvalidLabel::TooMany { name: "l64".to_owned() }));
     }
 }

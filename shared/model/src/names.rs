@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use ecow::EcoString;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use smol_str::SmolStr;
 
 /// A name that breaks its rule; the text says which rule and is meant for the person who typed it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +53,7 @@ macro_rules! names {
     ($($(#[$doc:meta])* $name:ident, $what:literal, $max:literal, $dots:literal, $rule:literal;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(SmolStr);
+        pub struct $name(EcoString);
 
         impl $name {
             /// Longest name, in bytes.
@@ -62,7 +62,7 @@ macro_rules! names {
             /// Checks `text` against the rule of this kind of name.
             pub fn new(text: &str) -> Result<Self, InvalidName> {
                 if is_label(text, $max, $dots) {
-                    Ok(Self(SmolStr::new(text)))
+                    Ok(Self(EcoString::from(text)))
                 } else {
                     Err(InvalidName { what: $what, given: text.chars().take(80).collect(), rule: $rule })
                 }
@@ -125,7 +125,7 @@ names! {
 impl ProcessName {
     /// The process type that receives HTTP traffic.
     pub fn web() -> Self {
-        Self(SmolStr::new_static("web"))
+        Self(EcoString::inline("web"))
     }
 }
 

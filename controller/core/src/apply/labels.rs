@@ -1,7 +1,7 @@
 //! Labels of apps.
 
 use pontoon_model::App;
-use pontoon_model::labels::{self, InvalidLabel, MAX_LABELS, SmolStr};
+use pontoon_model::labels::{self, EcoString, InvalidLabel, MAX_LABELS};
 
 use crate::command::ChangeLabels;
 use crate::{Outcome, Rejected, Reply, State};
@@ -10,13 +10,13 @@ impl State {
     pub(super) fn change_labels(&mut self, command: &ChangeLabels) -> Outcome {
         labels::check_change(&command.set, &command.unset)?;
         let Some(app) = self.apps.get(&command.app) else { return Err(self.no_such_app(&command.app)) };
-        let gone = |name: &SmolStr| command.unset.iter().any(|unset| unset == name);
+        let gone = |name: &EcoString| command.unset.iter().any(|unset| unset == name);
         let kept = app.labels.keys().filter(|name| !gone(name)).count();
         let mut new = command.set.keys().filter(|name| !app.labels.contains_key(*name));
         if let Some(name) = new.nth(MAX_LABELS.saturating_sub(kept)) {
             return Err(InvalidLabel::TooMany { name: name.to_string() }.into());
         }
-        let same = |(name, value): (&SmolStr, &SmolStr)| app.labels.get(name) == Some(value);
+        let same = |(name, value): (&EcoString, &EcoString)| app.labels.get(name) == Some(value);
         let removes = command.unset.iter().any(|name| app.labels.contains_key(name.as_str()));
         if !removes && command.set.iter().all(same) {
             return Ok(Reply::Done);

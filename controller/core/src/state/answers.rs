@@ -2,8 +2,8 @@
 //!
 //! A controller's key carries its birth, an index before that of its command's entry. The newest answers are kept by
 //! number, and the index up to which some were forgotten. A key that is not known and born before that index may have been
-//! answered and forgotten, so it is refused; one born later was certainly not. A client's key has no birth, so it is kept
-//! by time, and never forgotten early: when there are too many, new ones are refused.
+//! answered and forgotten, so it is refused; one born later was certainly not ([`Recent`]). A client's key has no birth, so
+//! it is kept by time, and never forgotten early: when there are too many, new ones are refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,18 @@ use pontoon_model::wire::WireError;
 use pontoon_model::{IdempotencyKey, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::recent::{Recent, Room};
 use crate::{Outcome, Rejected, Reply};
 
 /// Answers to controllers' keys that are kept. A retry comes after a failover at the latest, during which little is
 /// applied: what was under way, and what waited behind it. Some 100 bytes each make 6 MB, in memory only where as many
 /// commands were given.
 pub const KEPT: usize = 65_536;
+
+/// So many are forgotten at once: a sixteenth of them, and few enough that the newest fit into a processor's cache.
+const BLOCK: usize = 4_096;
+
+const ROOM: Room = Room { most: KEPT, block: BLOCK };
 
 /// How long an answer to a client's key is kept: longer than any client tries.
 pub const CLIENT_KEPT_FOR: Duration = Duration::from_secs(600);
@@ -27,15 +33,18 @@ pub const CLIENT_KEPT_FOR: Duration = Duration::from_secs(600);
 pub const CLIENT_KEPT: usize = 100_000;
 
 /// A refusal is behind a pointer: nearly all answers are `Done`.
-type Kept = Result<Reply, Arc<Rejected>>;
+pub(super) type Kept = Result<Reply, Arc<Rejected>>;
+
+fn outcome_of(kept: &Kept) -> Outcome {
+    kept.clone().map_err(|rejected| Rejected::clone(&rejected))
+}
 
 /// What was answered to which key.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Answers {
-    by_key: OrdMap<IdempotencyKey, Kept>,
-    /// In the order they were given, each with the index of its entry.
-    of_controllers: Vector<(u64, IdempotencyKey)>,
-    /// In the order they were given, each with the time of its entry.
+    to_controllers: Recent,
+    to_clients: OrdMap<IdempotencyKey, Kept>,
+    /// The keys of `to_clients` in the order they were answered, each with the time of its entry.
     of_clients: Vector<(Timestamp, IdempotencyKey)>,
     /// Index of the newest entry any of whose answers was forgotten.
     forgotten_upto: u64,
@@ -64,8 +73,12 @@ pub(crate) struct AnsweredRow {
 
 impl Answers {
     pub(crate) fn look(&self, key: IdempotencyKey) -> Seen {
-        if let Some(kept) = self.by_key.get(&key) {
-            return Seen::Answered(kept.clone().map_err(|rejected| Rejected::clone(&rejected)));
+        let kept = match key.birth() {
+            Some(birth) => self.to_controllers.get(key, birth),
+            None => self.to_clients.get(&key),
+        };
+        if let Some(kept) = kept {
+            return Seen::Answered(outcome_of(kept));
         }
         match key.birth() {
             Some(birth) if birth < self.forgotten_upto => Seen::Expired,
@@ -76,24 +89,16 @@ impl Answers {
 
     /// Remembers an answer that [`Answers::look`] did not find.
     pub(crate) fn remember(&mut self, key: IdempotencyKey, index: u64, time: Timestamp, outcome: &Outcome) {
-        self.remember_of(KEPT, key, index, time, outcome);
+        let at = if key.birth().is_some() { index } else { time.0 };
+        self.keep(ROOM, key, at, outcome.clone().map_err(Arc::new));
     }
 
-    fn remember_of(&mut self, most: usize, key: IdempotencyKey, index: u64, time: Timestamp, outcome: &Outcome) {
-        let kept = match outcome {
-            Ok(reply) => Ok(reply.clone()),
-            Err(rejected) => Err(Arc::new(rejected.clone())),
-        };
-        self.by_key.insert(key, kept);
+    /// Keeps an answer with the index of its entry for a controller's key, its time for a client's.
+    fn keep(&mut self, room: Room, key: IdempotencyKey, at: u64, kept: Kept) {
         if key.birth().is_none() {
-            self.of_clients.push_back((time, key));
-            return;
-        }
-        self.of_controllers.push_back((index, key));
-        if self.of_controllers.len() > most
-            && let Some((index, key)) = self.of_controllers.pop_front()
-        {
-            self.by_key.remove(&key);
+            self.to_clients.insert(key, kept);
+            self.of_clients.push_back((Timestamp(at), key));
+        } else if let Some(index) = self.to_controllers.add(room, key, at, kept) {
             self.forgotten_upto = index;
         }
     }
@@ -104,7 +109,7 @@ impl Answers {
             && now.since(at) >= CLIENT_KEPT_FOR
         {
             self.of_clients.pop_front();
-            self.by_key.remove(&key);
+            self.to_clients.remove(&key);
         }
     }
 
@@ -118,41 +123,41 @@ impl Answers {
 
     /// Every answer, in a fixed order.
     pub(crate) fn rows(&self) -> impl Iterator<Item = AnsweredRow> + '_ {
-        let of_controllers = self.of_controllers.iter().copied();
-        let of_clients = self.of_clients.iter().map(|(time, key)| (time.0, *key));
-        of_controllers.chain(of_clients).filter_map(|(at, key)| {
-            let outcome = self.by_key.get(&key)?.clone().map_err(|rejected| Rejected::clone(&rejected));
-            Some(AnsweredRow { key, at, outcome })
-        })
+        let row = |key, at, kept: &Kept| AnsweredRow { key, at, outcome: outcome_of(kept) };
+        let to_controllers = self.to_controllers.iter().map(move |(key, index, kept)| row(key, index, &kept));
+        let of_clients = self.of_clients.iter();
+        let to_clients = of_clients.filter_map(move |(time, key)| Some(row(*key, time.0, self.to_clients.get(key)?)));
+        to_controllers.chain(to_clients)
     }
 
     /// Takes back what [`Answers::rows`] gave, in the same order.
     pub(crate) fn put_row(&mut self, row: AnsweredRow) -> Result<(), WireError> {
-        let AnsweredRow { key, at, outcome } = row;
-        match key.birth() {
-            Some(_) => self.of_controllers.push_back((at, key)),
-            None => self.of_clients.push_back((Timestamp(at), key)),
+        self.put_row_of(ROOM, row)
+    }
+
+    fn put_row_of(&mut self, room: Room, AnsweredRow { key, at, outcome }: AnsweredRow) -> Result<(), WireError> {
+        if matches!(self.look(key), Seen::Answered(_)) {
+            return Err(WireError::Malformed("the same answer twice"));
         }
-        match self.by_key.insert(key, outcome.map_err(Arc::new)) {
-            None => Ok(()),
-            Some(_) => Err(WireError::Malformed("the same answer twice")),
-        }
+        self.keep(room, key, at, outcome.map_err(Arc::new));
+        Ok(())
     }
 
     /// What does not hold together.
     pub(crate) fn violation(&self, index: u64) -> Option<String> {
-        let (controllers, clients) = (self.of_controllers.len(), self.of_clients.len());
-        let sorted = self.of_controllers.iter().zip(self.of_controllers.iter().skip(1)).all(|(a, b)| a.0 <= b.0);
-        let oldest = self.of_controllers.front().map_or(index, |(index, _)| *index);
-        let fits = self.by_key.len() == controllers + clients
+        let (controllers, clients) = (self.to_controllers.len(), self.of_clients.len());
+        let indexes: Vec<u64> = self.to_controllers.iter().map(|(_, index, _)| index).collect();
+        let oldest = indexes.first().copied().unwrap_or(index);
+        let fits = indexes.len() == controllers
+            && self.to_clients.len() == clients
             && controllers <= KEPT
             && clients <= CLIENT_KEPT
-            && sorted
+            && indexes.is_sorted()
             && self.forgotten_upto <= oldest;
         (!fits).then(|| {
             format!(
-                "{} answers: {controllers} to controllers from {oldest}, {clients} to clients, forgotten up to {}",
-                self.by_key.len(),
+                "{controllers} answers to controllers from {oldest}, {clients} to clients of {}, forgotten up to {}",
+                self.to_clients.len(),
                 self.forgotten_upto
             )
         })
@@ -190,7 +195,7 @@ mod tests {
         /// With room for five answers, so that most are forgotten.
         #[test]
         fn a_command_is_applied_at_most_once_whatever_comes_between(steps in steps(), per_entry in 1..4_usize) {
-            const MOST: usize = 5;
+            const ROOM: Room = Room { most: 5, block: 2 };
             let mut answers = Answers::default();
             let (mut given, mut applied) = (Vec::new(), BTreeSet::new());
             let mut index = 0;
@@ -209,20 +214,20 @@ mod tests {
                 match answers.look(key) {
                     Seen::New => {
                         prop_assert!(applied.insert(key), "{key:?} is applied twice");
-                        answers.remember_of(MOST, key, index, Timestamp(0), &Ok(Reply::Done));
+                        answers.keep(ROOM, key, index, Ok(Reply::Done));
                     }
                     Seen::Answered(outcome) => prop_assert!(applied.contains(&key) && outcome.is_ok()),
                     Seen::Expired => prop_assert!(key.birth().unwrap() < answers.forgotten_upto()),
                     Seen::Full => prop_assert!(false, "controllers' keys are always taken"),
                 }
-                prop_assert!(answers.by_key.len() <= MOST);
+                prop_assert!(answers.to_controllers.len() <= ROOM.most);
                 prop_assert_eq!(answers.violation(index), None);
                 // A key that is born now is never refused.
                 prop_assert!(!matches!(answers.look(IdempotencyKey::born(index, u64::MAX)), Seen::Expired));
             }
             let mut back = Answers::default();
             back.set_forgotten_upto(answers.forgotten_upto());
-            answers.rows().for_each(|row| back.put_row(row).unwrap());
+            answers.rows().for_each(|row| back.put_row_of(ROOM, row).unwrap());
             prop_assert_eq!(back, answers);
         }
     }

@@ -5,6 +5,7 @@ mod changes;
 mod difference;
 mod names;
 mod read;
+mod recent;
 mod records;
 mod tables;
 mod unsettled;
