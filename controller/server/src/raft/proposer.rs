@@ -327,7 +327,14 @@ impl Proposer {
             Err(why) => return again(why, false),
         };
         match timeout(ONE_TRY, client.propose(request)).await {
-            Ok(Ok(reply)) => understand(reply.into_inner()),
+            Ok(Ok(reply)) => {
+                let tried = understand(reply.into_inner());
+                // Perhaps one that has stopped, on a connection that outlives it.
+                if matches!(tried, Tried::Again { unsure: true, .. }) {
+                    self.shared.peers.forget(leader);
+                }
+                tried
+            }
             Ok(Err(status)) => again(format!("{leader}: {}", status.message()), true),
             Err(_) => {
                 self.shared.peers.forget(leader);
