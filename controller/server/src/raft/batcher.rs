@@ -32,8 +32,8 @@ pub const MAX_BYTES: usize = 512 * 1024;
 /// Entries under way at once: one being synced, one being sent, one being gathered from answers.
 const IN_FLIGHT: usize = 3;
 
-/// Longest wait for company behind an entry under way. Local entries come back sooner; over 80 ms of
-/// round trip waiting for them would double each command's time.
+/// Longest wait for company behind an entry under way. Local entries come back sooner, on busy processors too; over 80 ms
+/// of round trip waiting for them would double each command's time.
 const LINGER: Duration = Duration::from_millis(2);
 
 /// Requests waiting to be gathered; one more is refused as busy.
@@ -136,14 +136,19 @@ impl Batcher {
         (needed > now).then(|| self.held_back.sentence(needed, now))
     }
 
+    /// Which disk of this controller is full and what to do, if one is.
+    pub(super) fn disk_full(&self) -> Option<String> {
+        self.health.disk_full().map(|reason| String::clone(&reason))
+    }
+
     /// Proposes `commands` in one entry and waits for their outcomes.
     pub(super) async fn propose(&self, commands: Vec<Encoded>) -> Answer {
         let bytes = size_of(&commands)?;
         if let Some(reason) = self.needs_level(&commands) {
             return Err(ProposeHereError::NeedsLevel { reason });
         }
-        if let Some(reason) = self.health.disk_full() {
-            return Err(ProposeHereError::DiskFull { reason: String::clone(&reason) });
+        if let Some(reason) = self.disk_full() {
+            return Err(ProposeHereError::DiskFull { reason });
         }
         let _held = Held::take(&self.bytes, bytes).ok_or(ProposeHereError::Busy)?;
         let (answer, outcome) = oneshot::channel();

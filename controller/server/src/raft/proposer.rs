@@ -203,7 +203,7 @@ impl Proposer {
         let mut trying = Trying::start();
         loop {
             let Some(leader) = self.leader(trying.hint.take(), trying.deadline).await else {
-                return Err(trying.last);
+                return Err(self.when_time_is_up(trying));
             };
             let tried = if leader == self.shared.id {
                 self.try_here(&commands).await
@@ -232,7 +232,7 @@ impl Proposer {
             }
             let wait = trying.backoff.wait_by(&mut runtime::rng());
             if timeout_at(trying.deadline, tokio::time::sleep(wait)).await.is_err() {
-                return Err(trying.last);
+                return Err(self.when_time_is_up(trying));
             }
         }
     }
@@ -279,6 +279,14 @@ impl Proposer {
             ProposeHereError::DiskFull { reason } => ProposeReply::DiskFull { reason },
             ProposeHereError::TooLarge { .. } | ProposeHereError::Encoding { .. } => ProposeReply::Refused { reason },
         })
+    }
+
+    /// When all disks are full nobody leads: followers that cannot append answer no leader. The disk is what to say then.
+    fn when_time_is_up(&self, trying: Trying) -> ProposeError {
+        match self.shared.batcher.disk_full() {
+            Some(reason) if !trying.unsure => ProposeError::DiskFull { reason },
+            _ => trying.last,
+        }
     }
 
     async fn leader(&self, hint: Option<ControllerId>, deadline: Instant) -> Option<ControllerId> {
