@@ -18,10 +18,19 @@ fn full_disks_refuse_writes_in_so_many_words_and_recover_when_there_is_room() ->
     }
     let mut controllers = Controllers::start(&Kind { disk_mib: Some(MIB), ..Kind::of(3) })?;
     let workload = Workload::start(&controllers)?;
-    for _ in 0..rounds(1, 5) {
+    for round in 0..rounds(2, 6) {
         workload.until_more(some())?;
         workload.forget_refusals();
-        controllers.disks.iter().try_for_each(|disk| disk.fill())?;
+        let leader = controllers.until_whole()?;
+        let mut order = controllers.others(leader);
+        // With a leader that is full last nothing is committed any more before it is found to be full.
+        order.insert(if round % 2 == 0 { 0 } else { order.len() }, leader);
+        for &one in &order {
+            controllers.disks[one].fill()?;
+            if round % 2 == 1 && one != leader {
+                until_said_to_be_full(&controllers, one, round)?;
+            }
+        }
         until("a write to be refused because the disk is full", PATIENCE, || {
             let refusals = workload.refusals();
             let full = |(status, why): &&(u16, String)| *status == 507 && why.contains("full");
@@ -38,6 +47,15 @@ fn full_disks_refuse_writes_in_so_many_words_and_recover_when_there_is_room() ->
         controllers.until_whole()?;
     }
     workload.finish(&mut controllers).map(drop)
+}
+
+/// Waits until `one` has said once in each round so far that its disk is full.
+fn until_said_to_be_full(controllers: &Controllers, one: usize, round: usize) -> Result<()> {
+    until("the full disk to be noticed", PATIENCE, || {
+        let times = controllers.processes[one].log().matches("the disk of the Raft log is full").count();
+        ensure!(times > round / 2, "{times} times");
+        Ok(())
+    })
 }
 
 #[test]

@@ -33,6 +33,9 @@ const BUSY_PATIENCE: Duration = Duration::from_millis(200);
 /// How long a command waits for the cluster's feature level: the leader looks every second whether all can read the next.
 const LEVEL_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a controller whose disk is full looks for a leader: as long as an election usually takes.
+const FULL_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Between tries.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
@@ -299,6 +302,11 @@ impl Proposer {
             return known;
         }
         let mut leadership = self.shared.leadership.clone();
+        // With this disk full, nobody leads as long as the others' are full too.
+        let deadline = match self.shared.batcher.disk_full() {
+            Some(_) => deadline.min(Instant::now() + FULL_PATIENCE),
+            None => deadline,
+        };
         timeout_at(deadline, until(&mut leadership, |now| now.leader)).await.ok()?
     }
 
