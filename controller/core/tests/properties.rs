@@ -9,6 +9,7 @@ use common::World;
 use pontoon_core::command::*;
 use pontoon_core::state::{CLIENT_KEPT, KEPT};
 use pontoon_core::{Command, Entry, Outcome, RejectedKind, Stamped, State, check, level};
+use pontoon_model::labels::Labels;
 use pontoon_model::wire;
 use pontoon_model::*;
 use proptest::prelude::*;
@@ -120,7 +121,7 @@ fn take(world: &mut World, step: &Step) {
         })),
         Step::Label(a, v) => drop(world.apply(ChangeLabels {
             app: app(a),
-            set: pontoon_model::labels::Labels::from_iter([(format!("l{v}").into(), "x".into())]),
+            set: Labels::from_iter([(format!("l{v}").into(), "x".into())]),
             unset: vec![format!("l{}", (v + 1) % 4)],
         })),
         Step::Rollback(a, to) => drop(world.apply(Rollback { app: app(a), to: to.map(ReleaseNumber) })),
@@ -284,11 +285,7 @@ fn clients_keys_are_never_forgotten_early_and_new_ones_are_refused_when_there_ar
 fn what_needs_a_higher_level_is_refused_until_it_is_raised_and_rows_are_written_as_all_can_read_them() {
     let mut world = World::new();
     world.apply(CreateApp { name: app(0) }).unwrap();
-    let label = || ChangeLabels {
-        app: app(0),
-        set: pontoon_model::labels::Labels::from_iter([("a".into(), "b".into())]),
-        unset: vec![],
-    };
+    let label = || ChangeLabels { app: app(0), set: Labels::from_iter([("a".into(), "b".into())]), unset: vec![] };
     assert_eq!(kind(&world.apply(label())), Some(RejectedKind::NeedsLevel));
     let version = |world: &World| {
         let records: Vec<Vec<u8>> = world.state.to_records().map(Result::unwrap).collect();

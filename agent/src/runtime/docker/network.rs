@@ -50,13 +50,16 @@ async fn oldest(engine: &Docker, name: &str) -> Result<Option<String>, RuntimeEr
 
 /// Starts a container. While another agent of this engine makes the network too, the engine knows two of one name.
 pub(super) async fn start(engine: &Docker, container: &str) -> Result<(), EngineError> {
-    for _ in 1..AMBIGUOUS_TRIES {
+    let mut tries = 0;
+    loop {
+        tries += 1;
         match engine.start_container(container, None::<StartContainerOptions>).await {
-            Err(error) if describe(&error).contains("is ambiguous") => tokio::time::sleep(AMBIGUOUS_WAIT).await,
+            Err(error) if tries < AMBIGUOUS_TRIES && describe(&error).contains("is ambiguous") => {
+                tokio::time::sleep(AMBIGUOUS_WAIT).await;
+            }
             started => return started,
         }
     }
-    engine.start_container(container, None::<StartContainerOptions>).await
 }
 
 /// Removes the cluster's network unless a container is on it; with `caches`, the builds' cache volumes too.

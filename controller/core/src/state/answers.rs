@@ -124,7 +124,7 @@ impl Answers {
     /// Every answer, in a fixed order.
     pub(crate) fn rows(&self) -> impl Iterator<Item = AnsweredRow> + '_ {
         let row = |key, at, kept: &Kept| AnsweredRow { key, at, outcome: outcome_of(kept) };
-        let to_controllers = self.to_controllers.iter().map(move |(key, index, kept)| row(key, index, &kept));
+        let to_controllers = self.to_controllers.iter().map(move |given| row(given.key, given.index, &given.kept));
         let of_clients = self.of_clients.iter();
         let to_clients = of_clients.filter_map(move |(time, key)| Some(row(*key, time.0, self.to_clients.get(key)?)));
         to_controllers.chain(to_clients)
@@ -146,7 +146,7 @@ impl Answers {
     /// What does not hold together.
     pub(crate) fn violation(&self, index: u64) -> Option<String> {
         let (controllers, clients) = (self.to_controllers.len(), self.of_clients.len());
-        let indexes: Vec<u64> = self.to_controllers.iter().map(|(_, index, _)| index).collect();
+        let indexes: Vec<u64> = self.to_controllers.iter().map(|given| given.index).collect();
         let oldest = indexes.first().copied().unwrap_or(index);
         let fits = indexes.len() == controllers
             && self.to_clients.len() == clients

@@ -13,11 +13,11 @@ use super::answers::Kept;
 
 /// One answer.
 #[derive(Debug, Clone, PartialEq)]
-struct Given {
-    key: IdempotencyKey,
+pub(super) struct Given {
+    pub(super) key: IdempotencyKey,
     /// Of its entry.
-    index: u64,
-    kept: Kept,
+    pub(super) index: u64,
+    pub(super) kept: Kept,
 }
 
 /// As many answers as fill it.
@@ -85,8 +85,9 @@ impl Recent {
             self.len += 1;
         }
         if self.newest.len() >= room.block {
-            let given = in_order(&std::mem::take(&mut self.newest));
+            let given = in_order(&self.newest).cloned().collect();
             self.blocks.push_back(Arc::new(Block::new(given)));
+            self.newest.clear();
         }
         if self.len <= room.most {
             return None;
@@ -96,15 +97,14 @@ impl Recent {
         Some(forgotten.last())
     }
 
-    /// Key, entry's index and answer of each, in the order they were given.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (IdempotencyKey, u64, Kept)> + '_ {
-        let of_blocks = self.blocks.iter().flat_map(|block| block.given.iter().cloned());
-        of_blocks.chain(in_order(&self.newest)).map(|Given { key, index, kept }| (key, index, kept))
+    /// Each, in the order they were given.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Given> {
+        self.blocks.iter().flat_map(|block| &block.given).chain(in_order(&self.newest))
     }
 }
 
-fn in_order(newest: &OrdMap<IdempotencyKey, (u32, Given)>) -> Vec<Given> {
+fn in_order(newest: &OrdMap<IdempotencyKey, (u32, Given)>) -> impl Iterator<Item = &Given> {
     let mut given: Vec<_> = newest.values().collect();
     given.sort_unstable_by_key(|(place, _)| *place);
-    given.into_iter().map(|(_, given)| given.clone()).collect()
+    given.into_iter().map(|(_, given)| given)
 }

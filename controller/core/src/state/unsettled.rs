@@ -175,7 +175,7 @@ impl State {
         servos.iter().for_each(|servo| self.reconsider(&servo.app));
     }
 
-    /// An app's row was `old` and is now in the table, or gone.
+    /// An app's row was `old` and is now `new`, or gone.
     pub(super) fn index_app(&mut self, old: Option<&App>, new: Option<&App>, name: &AppName) {
         // Most changes of an app are none to the planner: labels, environment.
         let same = match (old, new) {

@@ -32,8 +32,8 @@ pub const MAX_BYTES: usize = 512 * 1024;
 /// Entries under way at once: one being synced, one being sent, one being gathered from answers.
 const IN_FLIGHT: usize = 3;
 
-/// Longest wait for company behind an entry under way. Local entries come back sooner, on busy processors too; over 80 ms
-/// of round trip waiting for them would double each command's time.
+/// Longest wait for company behind an entry under way. Local entries come back sooner; over 80 ms of
+/// round trip waiting for them would double each command's time.
 const LINGER: Duration = Duration::from_millis(2);
 
 /// Requests waiting to be gathered; one more is refused as busy.

@@ -571,7 +571,7 @@ async fn a_majority_does_not_give_up_its_stores() {
 }
 
 fn label(value: &str) -> Command {
-    let set = pontoon_model::labels::Labels::from_iter([("l".into(), value.into())]);
+    let set = [("l".into(), value.into())].into_iter().collect();
     ChangeLabels { app: name("a"), set, unset: Vec::new() }.into()
 }
 

@@ -298,14 +298,9 @@ impl Consensus {
 
     /// Waits until the consensus has failed by itself (its disk, an entry of a newer version) and says why.
     pub async fn failed(&self) -> String {
-        let mut failure = self.failure.clone();
-        loop {
-            if let Some(why) = &*failure.borrow_and_update() {
-                return why.clone();
-            }
-            if runtime::changed(&mut failure).await.is_err() {
-                std::future::pending::<()>().await;
-            }
+        match leadership::until(&mut self.failure.clone(), Option::clone).await {
+            Some(why) => why,
+            None => std::future::pending().await,
         }
     }
 

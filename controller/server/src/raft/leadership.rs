@@ -57,7 +57,7 @@ pub(super) fn watch_leadership(raft: &Raft, heard: Heard, timing: Timing) -> Wat
         let mut settled = true;
         loop {
             // What changes with each entry is only looked at while it can change who leads.
-            let ended = tokio::select! {
+            let mut ended = tokio::select! {
                 biased;
                 changed = server.changed() => changed.is_err(),
                 changed = data.changed(), if !settled => changed.is_err(),
@@ -65,10 +65,10 @@ pub(super) fn watch_leadership(raft: &Raft, heard: Heard, timing: Timing) -> Wat
                 () = sender.closed() => return,
             };
             let fatal = all.borrow_watched().running_state.clone().err();
-            let now = if ended || fatal.is_some() {
-                Leadership::unknown()
-            } else {
-                judge(&server.borrow_and_update(), &data.borrow_and_update(), &heard, timing)
+            ended |= fatal.is_some();
+            let now = match ended {
+                true => Leadership::unknown(),
+                false => judge(&server.borrow_and_update(), &data.borrow_and_update(), &heard, timing),
             };
             settled = now.leading || now.leader != Some(ControllerId(server.borrow_watched().id));
             sender.send_if_modified(|before| {
@@ -79,9 +79,8 @@ pub(super) fn watch_leadership(raft: &Raft, heard: Heard, timing: Timing) -> Wat
                 }
                 changed
             });
-            if let Some(fatal) = fatal {
+            if let Some(fatal) = &fatal {
                 failed.send_replace(Some(fatal.to_string()));
-                return;
             }
             if ended {
                 return;
@@ -166,15 +165,12 @@ pub(super) fn successor(raft: &Raft, recent: Duration) -> Option<u64> {
         .map(|(id, _)| *id)
 }
 
-/// Waits until `found` answers, looking at each change of leadership; none when the consensus ends.
-pub(super) async fn until<T>(
-    leadership: &mut watch::Receiver<Leadership>,
-    mut found: impl FnMut(&Leadership) -> Option<T>,
-) -> Option<T> {
+/// Waits until `found` answers, looking at each change of what is watched; none when the consensus ends.
+pub(super) async fn until<W, T>(watched: &mut watch::Receiver<W>, mut found: impl FnMut(&W) -> Option<T>) -> Option<T> {
     loop {
-        if let Some(value) = found(&leadership.borrow_and_update()) {
+        if let Some(value) = found(&watched.borrow_and_update()) {
             return Some(value);
         }
-        runtime::changed(leadership).await.ok()?;
+        runtime::changed(watched).await.ok()?;
     }
 }
