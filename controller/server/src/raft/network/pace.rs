@@ -13,7 +13,7 @@ const NEAR: u64 = 5_000;
 
 /// Before a message to one that lacks more. A message holds up to 300 entries or 1 MiB, so that what is sent is still
 /// several times what is usually written meanwhile.
-const REST: Duration = Duration::from_millis(20);
+const REST: Duration = Duration::from_millis(30);
 
 /// By so many entries must it have come nearer since the last rest for the next: under more writes than are sent with rests,
 /// or with entries so large that a message holds few, it would never be there.
@@ -26,12 +26,12 @@ pub(super) fn paced(
     let mut rested_at = u64::MAX;
     requests.then(move |request| {
         let lacks = lacks(&request);
-        let rests = lacks > NEAR && lacks.saturating_add(GAIN) <= rested_at;
-        if rests {
-            rested_at = lacks;
-        } else if lacks <= NEAR {
-            rested_at = u64::MAX;
-        }
+        let rests = lacks.is_some_and(|lacks| lacks > NEAR && lacks.saturating_add(GAIN) <= rested_at);
+        rested_at = match lacks {
+            Some(lacks) if rests => lacks,
+            Some(..=NEAR) => u64::MAX,
+            _ => rested_at,
+        };
         async move {
             if rests {
                 tokio::time::sleep(REST).await;
@@ -41,10 +41,11 @@ pub(super) fn paced(
     })
 }
 
-/// Committed entries that its receiver lacks with the entries of this request; a sign of life brings none.
-fn lacks(request: &AppendEntriesRequest<TypeConfig>) -> u64 {
+/// Committed entries that its receiver lacks with the entries of this request; a sign of life, which brings none, does not
+/// tell.
+fn lacks(request: &AppendEntriesRequest<TypeConfig>) -> Option<u64> {
     let committed = request.leader_commit.map_or(0, |id| id.index());
-    request.entries.last().map_or(0, |last| committed.saturating_sub(last.log_id.index()))
+    request.entries.last().map(|last| committed.saturating_sub(last.log_id.index()))
 }
 
 #[cfg(test)]
@@ -90,5 +91,7 @@ mod tests {
         assert!(time_of(as_fast_as_written.collect()).await < REST * 2);
         let few_in_each = (0..10).map(|n| request(Some(n), 100_000));
         assert!(time_of(few_in_each.collect()).await < REST * 2);
+        let signs_of_life_between = (0..20).map(|n| request((n % 2 == 0).then_some(n / 2), 100_000));
+        assert!(time_of(signs_of_life_between.collect()).await < REST * 2);
     }
 }
