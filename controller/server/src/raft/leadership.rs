@@ -101,8 +101,10 @@ fn judge(
     let term = server.vote.leader_id().term;
     let mut leadership = Leadership { term, ..Leadership::unknown() };
     let leads = server.state == ServerState::Leader && server.current_leader == Some(server.id);
+    // Nobody acknowledges anything to the only voter, and nothing is noted for as long as nothing is written.
+    let alone = server.membership_config.voter_ids().eq([server.id]);
     let alive = if leads {
-        data.last_quorum_acked.is_none_or(|acked| acked.elapsed() < recent)
+        alone || data.last_quorum_acked.is_none_or(|acked| acked.elapsed() < recent)
     } else {
         heard.last().is_some_and(|last| last.elapsed() < recent)
     };
@@ -172,5 +174,39 @@ pub(super) async fn until<W, T>(watched: &mut watch::Receiver<W>, mut found: imp
             return Some(value);
         }
         runtime::changed(watched).await.ok()?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use openraft::type_config::alias::InstantOf;
+
+    use super::super::types::{Membership, Peer, StoredMembership, Vote};
+    use super::*;
+
+    fn leader_of(voters: &[u64]) -> RaftServerMetrics<TypeConfig> {
+        let nodes: BTreeMap<u64, Peer> = voters.iter().map(|id| (*id, Peer::default())).collect();
+        let membership = Membership::new(vec![BTreeSet::from_iter(voters.iter().copied())], nodes).unwrap();
+        RaftServerMetrics {
+            id: 1,
+            vote: Vote::new_committed(3, 1),
+            state: ServerState::Leader,
+            current_leader: Some(1),
+            membership_config: StoredMembership::new(None, membership).into(),
+            committed_membership_config: Default::default(),
+        }
+    }
+
+    #[test]
+    fn a_leader_that_no_quorum_answers_is_none_unless_it_is_the_only_voter() {
+        let timing = Timing::lan();
+        let long_ago = InstantOf::<TypeConfig>::now() - timing.election_max * 3;
+        let data = RaftDataMetrics { last_quorum_acked: Some(long_ago.into()), ..Default::default() };
+        let leader = |voters: &[u64]| judge(&leader_of(voters), &data, &Heard::default(), timing).leader;
+        assert_eq!(leader(&[1, 2, 3]), None);
+        assert_eq!(leader(&[1]), Some(ControllerId(1)));
+        assert_eq!(leader(&[2]), None, "it leads, and does not vote");
     }
 }
