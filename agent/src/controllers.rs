@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pontoon_kit::{Identity, Role, rpc};
+use pontoon_kit::{Credentials, Role, rpc};
 use pontoon_model::BlobRef;
 use pontoon_proto::blobs::PART_BYTES;
 use pontoon_proto::services::agents_client::AgentsClient;
@@ -70,10 +70,10 @@ pub(crate) struct Controllers {
 }
 
 impl Controllers {
-    pub(crate) fn new(addresses: &[SocketAddr], identity: &Identity) -> Result<Self, tonic::transport::Error> {
+    pub(crate) fn new(addresses: &[SocketAddr], credentials: &Credentials) -> Result<Self, tonic::transport::Error> {
         let known = addresses
             .iter()
-            .map(|address| Ok((*address, rpc::channel(*address, Role::Controller, identity)?)))
+            .map(|address| Ok((*address, rpc::channel(*address, Role::Controller, credentials)?)))
             .collect::<Result<_, _>>()?;
         Ok(Self { known, current: AtomicUsize::new(0) })
     }
@@ -81,6 +81,11 @@ impl Controllers {
     /// The one to talk to.
     pub(crate) fn current(&self) -> (SocketAddr, Client) {
         self.at(self.current.load(Ordering::Relaxed))
+    }
+
+    /// Where they are, the current one first.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.all().map(|(address, _)| address).collect()
     }
 
     /// The current one failed: take the next.

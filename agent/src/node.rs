@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pontoon_kit::{CancellationToken, Identity, PkiError, file};
+use pontoon_enrol::Renewal;
+use pontoon_kit::{CancellationToken, Credentials, Identity, PkiError, file};
 use pontoon_model::{Digest, Incarnation, MemoryBytes, RuntimeKind};
 use pontoon_proto::AgentHello;
 use tokio::sync::{mpsc, watch};
@@ -81,8 +82,8 @@ pub async fn run_with(
 ) -> Result<(), AgentError> {
     config.check()?;
     let folders = Folders::make(&config.data_dir)?;
-    let identity = Identity::load(&config.tls_dir)?;
-    let controllers = Arc::new(Controllers::new(&config.controllers, &identity)?);
+    let credentials = Credentials::new(Identity::load(&config.tls_dir)?)?;
+    let controllers = Arc::new(Controllers::new(&config.controllers, &credentials)?);
     let failed = |source| AgentError::DataFolder { path: folders.blobs.clone(), source };
     let blobs = Arc::new(Blobs::new(folders.blobs.clone(), Arc::clone(&controllers)).map_err(failed)?);
 
@@ -103,7 +104,10 @@ pub async fn run_with(
     let parts_end = CancellationToken::new();
     let _guard = parts_end.clone().drop_guard();
     let mut parts = JoinSet::new();
+    let (renewal, asked) = watch::channel(0);
     let session = Session {
+        credentials: credentials.clone(),
+        renewal,
         controllers: Arc::clone(&controllers),
         board: board_feed.clone(),
         assignments: assignment_sender,
@@ -111,6 +115,9 @@ pub async fn run_with(
         logs: LogReader { runtime: Arc::clone(&runtime), board: board_feed, builds: folders.build_logs.clone() },
     };
     parts.spawn(session.run(parts_end.clone()));
+    let renewing = Renewal { credentials, folder: config.tls_dir.clone(), asked };
+    let known = Arc::clone(&controllers);
+    parts.spawn(renewing.keep(move || known.addresses(), parts_end.clone()));
     let builds = Builds {
         runtime: Arc::clone(&runtime),
         blobs: Arc::clone(&blobs),

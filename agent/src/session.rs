@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pontoon_kit::Backoff;
+use pontoon_enrol::{RenewalAsked, obey};
+use pontoon_kit::{Backoff, Credentials};
 use pontoon_model::{Assignment, BuildId, ServoId, ServoReport};
 use pontoon_proto::{AgentDirective, AgentHello, AgentMessage, BuildReport, Heartbeat};
 use tokio::sync::mpsc;
@@ -43,6 +44,9 @@ pub(crate) struct Session {
     pub(crate) assignments: mpsc::Sender<Assignment>,
     pub(crate) introduce: Introduce,
     pub(crate) logs: LogReader,
+    pub(crate) credentials: Credentials,
+    /// Wishes for a new certificate.
+    pub(crate) renewal: RenewalAsked,
 }
 
 impl Session {
@@ -213,6 +217,11 @@ impl Open<'_> {
             AgentDirective::LogUnwanted { stream } => {
                 if let Some(task) = self.log_streams.remove(&stream) {
                     task.abort();
+                }
+            }
+            AgentDirective::Trust(now) => {
+                if let Err(error) = obey(&self.session.credentials, &self.session.renewal, now) {
+                    tracing::error!(%error, "what the cluster trusts cannot be taken in");
                 }
             }
             AgentDirective::GoElsewhere => return Some("the controller has lost the others".into()),

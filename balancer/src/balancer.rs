@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pontoon_kit::{CancellationToken, Identity};
-use tokio::sync::Mutex;
+use pontoon_enrol::Renewal;
+use pontoon_kit::{CancellationToken, Credentials, Identity};
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin};
@@ -37,7 +38,8 @@ struct Parts {
 impl Balancer {
     /// Loads the last table, listens, and begins to serve and to look for a controller.
     pub async fn start(config: Config) -> Result<Self, BalancerError> {
-        let identity = Identity::load(&config.tls_dir).map_err(BalancerError::Identity)?;
+        let credentials =
+            Identity::load(&config.tls_dir).and_then(Credentials::new).map_err(BalancerError::Identity)?;
         let data_dir = |source| BalancerError::DataDir { path: config.data_dir.clone(), source };
         let store = Store::open(&config.data_dir).map_err(data_dir)?;
         let table = Arc::new(Table::new(config.site.clone()));
@@ -61,12 +63,17 @@ impl Balancer {
         let address = proxy.address;
         tracing::info!(name = %config.name, site = %config.site, %address, "balancer listens");
         tasks.spawn(store.keep(table.clone(), running.clone()));
+        let (renewal, asked) = watch::channel(0);
+        let renewing = Renewal { credentials: credentials.clone(), folder: config.tls_dir, asked };
+        let known = config.controllers.clone();
+        tasks.spawn(renewing.keep(move || known.clone(), running.clone()));
         let session = Session {
             name: config.name,
             site: config.site,
             listen: config.listen_advertised.unwrap_or(address),
             controllers: config.controllers,
-            identity,
+            credentials,
+            renewal,
             table: table.clone(),
             link,
         };

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pontoon_kit::{Backoff, CancellationToken, Identity, Role, rpc};
+use pontoon_enrol::{RenewalAsked, obey};
+use pontoon_kit::{Backoff, CancellationToken, Credentials, Role, rpc};
 use pontoon_model::{BalancerName, SiteName};
 use pontoon_proto::services::balancers_client::BalancersClient;
 use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, MAX_MESSAGE_BYTES};
@@ -36,7 +37,9 @@ pub(crate) struct Session {
     /// Where users reach this balancer.
     pub(crate) listen: SocketAddr,
     pub(crate) controllers: Vec<SocketAddr>,
-    pub(crate) identity: Identity,
+    pub(crate) credentials: Credentials,
+    /// Wishes for a new certificate.
+    pub(crate) renewal: RenewalAsked,
     pub(crate) table: Arc<Table>,
     pub(crate) link: Arc<Link>,
 }
@@ -109,7 +112,7 @@ impl Session {
         &self,
         controller: SocketAddr,
     ) -> Result<(mpsc::Sender<BalancerMessage>, Streaming<BalancerDirective>), Ended> {
-        let channel = rpc::channel(controller, Role::Controller, &self.identity)?;
+        let channel = rpc::channel(controller, Role::Controller, &self.credentials)?;
         let mut client = BalancersClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -165,6 +168,11 @@ impl Session {
                 applied => applied?,
             },
             BalancerDirective::Delta(delta) => self.table.apply_delta(&delta)?,
+            BalancerDirective::Trust(now) => {
+                if let Err(error) = obey(&self.credentials, &self.renewal, now) {
+                    tracing::error!(%error, "what the cluster trusts cannot be taken in");
+                }
+            }
             BalancerDirective::GoElsewhere => return Err(Ended::GoElsewhere),
         }
         Ok(())

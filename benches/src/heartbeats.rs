@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use pontoon_core::State;
-use pontoon_kit::{Identity, Role, rpc};
+use pontoon_kit::{Credentials, Role, rpc};
 use pontoon_model::ControllerId;
 use pontoon_proto::services::peers_client::PeersClient;
 use pontoon_proto::{Heartbeat, MAX_MESSAGE_BYTES, RelayBatch};
@@ -27,7 +27,7 @@ pub(crate) struct Heartbeats {
 
 impl Heartbeats {
     /// For all hosts of `state`, to whoever of `controllers` leads.
-    pub(crate) fn start(state: &State, controllers: Vec<SocketAddr>, identity: Identity) -> Result<Self> {
+    pub(crate) fn start(state: &State, controllers: Vec<SocketAddr>, credentials: Credentials) -> Result<Self> {
         let beat = Heartbeat { sequence: 1, free_memory: Default::default() };
         let hosts = state.hosts().map(|host| (host.name.clone(), host.incarnation, beat)).collect();
         let batch = RelayBatch { from: ControllerId(1), hosts, balancers: Vec::new() };
@@ -37,7 +37,7 @@ impl Heartbeats {
         let thread = std::thread::spawn(move || {
             runtime.block_on(async {
                 let client = |address: &SocketAddr| {
-                    let channel = rpc::channel(*address, Role::Controller, &identity);
+                    let channel = rpc::channel(*address, Role::Controller, &credentials);
                     channel.map(|channel| PeersClient::new(channel).max_encoding_message_size(MAX_MESSAGE_BYTES))
                 };
                 let mut clients: Vec<_> = controllers.iter().filter_map(|address| client(address).ok()).collect();

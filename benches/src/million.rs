@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use pontoon_cli::dev::provision::ClusterFiles;
 use pontoon_controller::raft::{Member, seed};
-use pontoon_kit::Identity;
+use pontoon_kit::{Credentials, Identity};
 use pontoon_testbed::until;
 
 use crate::controllers::{Controllers, Shape};
@@ -38,7 +38,7 @@ pub(crate) fn run() -> Result<()> {
         grpc = members.iter().map(|member| member.grpc).collect();
         Ok(())
     })?;
-    let _heartbeats = Heartbeats::start(&state, grpc, identity.context("no identity")?)?;
+    let _heartbeats = Heartbeats::start(&state, grpc, Credentials::new(identity.context("no identity")?)?)?;
     drop(state);
     restarts(&mut cluster)?;
     snapshots(&cluster, &folders)

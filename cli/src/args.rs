@@ -78,6 +78,13 @@ pub enum Command {
     Controllers,
     /// List the balancers
     Balancers,
+    /// List the machines that belong to the cluster
+    Machines,
+    /// Shut a machine out of the cluster: its certificate is worth nothing from then on
+    Revoke(verb::machines::RevokeArgs),
+    /// Show or change the cluster's certificate authority
+    #[command(subcommand)]
+    Ca(verb::ca::Verb),
     /// List the host names and the servos behind them
     Routes,
     /// Show the cluster at a glance
@@ -86,10 +93,10 @@ pub enum Command {
     Dev(crate::dev::DevArgs),
     /// Run a controller
     Controller(crate::role::RoleArgs),
-    /// Run the agent of a host
-    Agent(crate::role::RoleArgs),
-    /// Run a balancer
-    Balancer(crate::role::RoleArgs),
+    /// Run the agent of a host, or make this machine one
+    Agent(crate::role::AgentArgs),
+    /// Run a balancer, or make this machine one
+    Balancer(crate::role::BalancerArgs),
     /// Make the images that builds and servos start from
     #[command(subcommand)]
     Images(verb::images::Verb),
@@ -170,6 +177,13 @@ mod tests {
             "controller --config c.toml",
             "agent --config a.toml",
             "balancer --config b.toml",
+            "agent join 10.0.0.5:7710 --token T --name a --site home --memory 2G",
+            "balancer join c1.example.org:7710 --token T --listen 0.0.0.0:8080",
+            "machines",
+            "revoke agent attic-1",
+            "ca status",
+            "ca rotate",
+            "ca retire --force",
             "images build --runtime python --runtime node",
             "version",
             "completions bash",
@@ -199,6 +213,11 @@ mod tests {
             "label guestbook -team",
             "run",
             "controller",
+            "agent --config a.toml join 10.0.0.5:7710 --token T",
+            "agent join 10.0.0.5:7710",
+            "revoke king x",
+            "revoke agent",
+            "ca",
             "dev --runtime podman",
             "status -o yaml",
         ] {

@@ -53,6 +53,14 @@ fn main() {
             &[("session", "Session", Both, "BalancerMessage", "BalancerDirective")],
         ),
         service(
+            "Enrolment",
+            "What controllers offer machines that have no certificate, or soon none any more.",
+            &[
+                ("join", "Join", Unary, "JoinRequest", "JoinReply"),
+                ("renew", "Renew", Unary, "RenewRequest", "RenewReply"),
+            ],
+        ),
+        service(
             "Peers",
             "What controllers offer each other, Raft apart.",
             &[

@@ -13,14 +13,26 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pontoon-api", &["pontoon-model"]),
     ("pontoon-proto", &["pontoon-model"]),
     ("pontoon-core", &["pontoon-model"]),
-    ("pontoon-controller", &["pontoon-api", "pontoon-core", "pontoon-kit", "pontoon-model", "pontoon-proto"]),
-    ("pontoon-agent", &["pontoon-kit", "pontoon-model", "pontoon-proto"]),
+    ("pontoon-enrol", &["pontoon-kit", "pontoon-model", "pontoon-proto"]),
+    (
+        "pontoon-controller",
+        &["pontoon-api", "pontoon-core", "pontoon-enrol", "pontoon-kit", "pontoon-model", "pontoon-proto"],
+    ),
+    ("pontoon-agent", &["pontoon-enrol", "pontoon-kit", "pontoon-model", "pontoon-proto"]),
     ("pontoon-init", &[]),
     ("base2histogram", &[]),
-    ("pontoon-balancer", &["pontoon-kit", "pontoon-model", "pontoon-proto"]),
+    ("pontoon-balancer", &["pontoon-enrol", "pontoon-kit", "pontoon-model", "pontoon-proto"]),
     (
         "pontoon-cli",
-        &["pontoon-agent", "pontoon-api", "pontoon-balancer", "pontoon-controller", "pontoon-kit", "pontoon-model"],
+        &[
+            "pontoon-agent",
+            "pontoon-api",
+            "pontoon-balancer",
+            "pontoon-controller",
+            "pontoon-enrol",
+            "pontoon-kit",
+            "pontoon-model",
+        ],
     ),
 ];
 /// Nothing depends on these; they may use everything.

@@ -6,13 +6,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use futures_util::{Stream, StreamExt};
-use pontoon_kit::{Authority, Identity, Role, rpc};
+use pontoon_kit::{Authority, Credentials, Role, rpc, tls};
 use pontoon_model::*;
 use pontoon_proto::services::agents_server::{Agents, AgentsServer};
 use pontoon_proto::*;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::until;
@@ -42,20 +42,20 @@ struct Service {
 pub struct Controller {
     pub address: SocketAddr,
     service: Service,
-    identity: Identity,
+    credentials: Credentials,
     server: JoinHandle<()>,
 }
 
 impl Controller {
     pub async fn start(authority: &Authority) -> Self {
-        let identity = authority.issue(Role::Controller, "c1").unwrap();
+        let credentials = Credentials::new(authority.issue(Role::Controller, "c1").unwrap()).unwrap();
         let service = Service {
             heard: Arc::default(),
             assignment: watch::Sender::new(None),
             directives: broadcast::Sender::new(16),
         };
-        let (address, server) = serve("127.0.0.1:0".parse().unwrap(), &identity, service.clone()).await;
-        Self { address, service, identity, server }
+        let (address, server) = serve("127.0.0.1:0".parse().unwrap(), &credentials, service.clone()).await;
+        Self { address, service, credentials, server }
     }
 
     /// Ends, as a machine that loses power.
@@ -65,7 +65,7 @@ impl Controller {
     }
 
     pub async fn start_again(&mut self) {
-        (_, self.server) = serve(self.address, &self.identity, self.service.clone()).await;
+        (_, self.server) = serve(self.address, &self.credentials, self.service.clone()).await;
     }
 
     pub fn put(&self, bytes: Vec<u8>) -> BlobRef {
@@ -129,15 +129,16 @@ impl Controller {
     }
 }
 
-async fn serve(address: SocketAddr, identity: &Identity, service: Service) -> (SocketAddr, JoinHandle<()>) {
+async fn serve(address: SocketAddr, credentials: &Credentials, service: Service) -> (SocketAddr, JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     let agents = AgentsServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let router = rpc::server(identity).unwrap().add_service(agents);
+    let router = rpc::server().add_service(agents);
+    let incoming = tls::incoming(listener, credentials.clone());
     let server = tokio::spawn(async move {
-        router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+        router.serve_with_incoming(incoming).await.unwrap();
     });
     (address, server)
 }

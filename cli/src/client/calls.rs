@@ -177,7 +177,7 @@ impl Client {
         self.fetch(Call::get("routes".into())).await
     }
 
-    async fn change(&self, call: Call) -> Answer<Changed> {
+    pub(super) async fn change(&self, call: Call) -> Answer<Changed> {
         let changed: Changed = self.fetch(call).await?;
         self.saw(changed.index);
         Ok(changed)

@@ -4,6 +4,7 @@ mod calls;
 mod error;
 mod event_stream;
 mod log_stream;
+mod trust;
 
 use std::path::Path;
 use std::sync::Arc;

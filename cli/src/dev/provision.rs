@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use pontoon_kit::{Authority, PkiError, Role, file};
@@ -11,6 +11,7 @@ use pontoon_model::{BalancerName, ControllerId, ControllerName, HostName, Memory
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
+use crate::role::files::{AgentFile, BalancerFile, ControllerFile, FoundingFile, Member, toml_of};
 
 /// What is made once: names and ids that must never change.
 const KEPT: &str = "cluster.toml";
@@ -145,54 +146,6 @@ struct Kept {
     controllers: Vec<Member>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Member {
-    id: ControllerId,
-    name: ControllerName,
-    grpc: SocketAddr,
-}
-
-#[derive(Serialize)]
-struct ControllerFile<'a> {
-    name: &'a ControllerName,
-    id: ControllerId,
-    site: &'a SiteName,
-    data_dir: &'a Path,
-    rest: SocketAddr,
-    grpc: SocketAddr,
-    tls_dir: PathBuf,
-    token_file: &'a Path,
-    base_domain: &'a str,
-    members: &'a [Member],
-}
-
-#[derive(Serialize)]
-struct AgentFile<'a> {
-    name: &'a HostName,
-    site: &'a SiteName,
-    cluster: &'a str,
-    data_dir: &'a Path,
-    tls_dir: PathBuf,
-    controllers: Vec<SocketAddr>,
-    runtime: &'a str,
-    listen_ip: IpAddr,
-    ports: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    memory: Option<String>,
-    stop_servos_on_exit: bool,
-}
-
-#[derive(Serialize)]
-struct BalancerFile<'a> {
-    name: &'a BalancerName,
-    site: &'a SiteName,
-    data_dir: &'a Path,
-    tls_dir: PathBuf,
-    controllers: Vec<SocketAddr>,
-    listen: SocketAddr,
-}
-
 /// The controllers' gRPC addresses at the first start on `data_dir`; none if this is the first.
 pub fn kept_grpc(data_dir: &Path) -> Result<Option<Vec<SocketAddr>>, ProvisionError> {
     Ok(load_kept(data_dir)?.map(|kept| kept.controllers.iter().map(|member| member.grpc).collect()))
@@ -239,8 +192,9 @@ impl Maker<'_> {
                 rest: one.rest,
                 grpc: one.grpc,
                 tls_dir,
-                token_file,
+                token_file: Some(token_file),
                 base_domain: &self.layout.base_domain,
+                founding: Some(FoundingFile { ca_dir: self.layout.data_dir.join("ca"), cluster: &self.kept.cluster }),
                 members: &self.kept.controllers,
             })
         })
@@ -273,6 +227,7 @@ impl Maker<'_> {
                 tls_dir,
                 controllers: self.nearest_first(&one.site),
                 listen: one.listen,
+                listen_advertised: None,
             })
         })
     }
@@ -344,10 +299,6 @@ fn token(data_dir: &Path) -> Result<(PathBuf, String), ProvisionError> {
     let token = format!("pontoon_{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
     write(&path, format!("{token}\n").as_bytes(), 0o600)?;
     Ok((path, token))
-}
-
-fn toml_of<T: Serialize>(value: &T) -> String {
-    toml::to_string(value).expect("these structs are TOML tables of plain values")
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ProvisionError> {

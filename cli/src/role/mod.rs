@@ -1,5 +1,6 @@
 //! The server's roles: `pontoon controller`, `pontoon agent`, `pontoon balancer`, each with a runtime of its own.
 
+pub(crate) mod files;
 mod link;
 
 use std::fs;
@@ -9,13 +10,14 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, Subcommand};
 use pontoon_kit::{CancellationToken, telemetry};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::output;
+use crate::verb::join::{AgentJoin, BalancerJoin};
 
 pub(crate) use link::{run_agent, run_balancer, run_controller};
 
@@ -30,6 +32,55 @@ pub struct RoleArgs {
     /// Its configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+}
+
+/// Arguments of a role that can also join.
+#[derive(Debug, Args)]
+pub struct JoinableArgs {
+    /// Its configuration file (TOML)
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
+}
+
+impl JoinableArgs {
+    /// The file; clap sees to it that there is one where no subcommand is.
+    pub(crate) fn config(&self) -> anyhow::Result<&Path> {
+        self.config.as_deref().ok_or_else(|| crate::Usage("give --config FILE".into()).into())
+    }
+}
+
+/// `pontoon agent`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct AgentArgs {
+    #[command(flatten)]
+    pub(crate) role: JoinableArgs,
+    #[command(subcommand)]
+    pub(crate) verb: Option<AgentVerb>,
+}
+
+/// What there is besides running it.
+#[derive(Debug, Subcommand)]
+pub enum AgentVerb {
+    /// Make this machine one that runs the cluster's apps
+    Join(AgentJoin),
+}
+
+/// `pontoon balancer`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct BalancerArgs {
+    #[command(flatten)]
+    pub(crate) role: JoinableArgs,
+    #[command(subcommand)]
+    pub(crate) verb: Option<BalancerVerb>,
+}
+
+/// What there is besides running it.
+#[derive(Debug, Subcommand)]
+pub enum BalancerVerb {
+    /// Make this machine one that takes the cluster's requests
+    Join(BalancerJoin),
 }
 
 /// Runs a controller until SIGTERM, SIGINT or SIGHUP.

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod balancers;
+pub mod ca;
 pub mod completions;
 pub mod controllers;
 pub mod deploy;
@@ -10,8 +11,10 @@ pub mod events;
 mod follow;
 pub mod hosts;
 pub mod images;
+pub mod join;
 pub mod label;
 pub mod logs;
+pub mod machines;
 pub mod ps;
 pub mod releases;
 pub mod restart;
@@ -36,8 +39,14 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
         Command::Dev(args) => dev::run(args, format).map(|()| 0),
         Command::Controller(args) => role::controller(&args.config).map(|()| 0),
-        Command::Agent(args) => role::agent(&args.config).map(|()| 0),
-        Command::Balancer(args) => role::balancer(&args.config).map(|()| 0),
+        Command::Agent(args) => match args.verb {
+            Some(role::AgentVerb::Join(join)) => join::agent(&join).map(|()| 0),
+            None => role::agent(args.role.config()?).map(|()| 0),
+        },
+        Command::Balancer(args) => match args.verb {
+            Some(role::BalancerVerb::Join(join)) => join::balancer(&join).map(|()| 0),
+            None => role::balancer(args.role.config()?).map(|()| 0),
+        },
         Command::Images(verb) => images::run(&verb).map(|()| 0),
         Command::Completions(args) => completions::run(&args).map(|()| 0),
         Command::Version => {
@@ -62,6 +71,9 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Events(args) => events::run(session, args).await,
         Command::Label(args) => label::run(session, args).await,
         Command::Restart(args) => restart::run(session, args).await,
+        Command::Machines => machines::list(session).await,
+        Command::Revoke(args) => machines::revoke(session, &args).await,
+        Command::Ca(verb) => ca::run(session, verb).await,
         Command::Hosts => hosts::run(session).await,
         Command::Controllers => controllers::run(session).await,
         Command::Balancers => balancers::run(session).await,

@@ -18,6 +18,7 @@ pub fn violations(state: &State) -> Vec<String> {
         found.push(format!("route version {} is ahead of index {}", state.route_version(), state.index()));
     }
     found.extend(state.answers.violation(state.index()));
+    found.extend(state.trust.violations());
     apps(state, &mut found);
     servos(state, &mut found);
     deployments(state, &mut found);

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use pontoon_model::labels::Labels;
 use pontoon_model::wire::{self, Envelope, WireError};
 use pontoon_model::{
-    AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, ControllerId, ControllerName, CpuMillis,
-    HealthCheck, HostName, Incarnation, Language, MemoryBytes, Process, ProcessName, ReleaseNumber, RuntimeKind,
-    ServoId, ServoReport, SiteName,
+    AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, ControllerId, ControllerName, CpuMillis, Digest,
+    HealthCheck, HostName, Incarnation, Language, MachineRole, MemoryBytes, Process, ProcessName, ReleaseNumber,
+    RuntimeKind, Secret, ServoId, ServoReport, SiteName, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -188,6 +189,110 @@ pub struct ChangeLabels {
     pub unset: Vec<String>,
 }
 
+/// Makes the authority that the cluster's certificates come from known to all controllers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundTrust {
+    /// The cluster's name.
+    pub cluster: String,
+    /// How long certificates are good for, in seconds.
+    pub certificate_life: u64,
+    /// sha256 of the authority's certificate.
+    pub fingerprint: Digest,
+    /// Its certificate, PEM.
+    pub certificate: String,
+    /// Its key, PEM.
+    pub key: Secret,
+}
+
+/// Makes a token that lets machines in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateJoinToken {
+    /// sha256 of its secret.
+    pub secret: Digest,
+    /// As what.
+    pub role: MachineRole,
+    /// Only there.
+    pub site: Option<SiteName>,
+    /// How long it is good for.
+    pub life: Duration,
+    /// For how many machines.
+    pub uses: u32,
+}
+
+/// A token lets nobody in any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeJoinToken {
+    /// The first digits of its secret's hash, as people see it.
+    pub id: String,
+}
+
+/// Lets a machine in. Asked again with the same key it changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdmitMachine {
+    /// sha256 of the token's secret.
+    pub token: Digest,
+    /// As what.
+    pub role: MachineRole,
+    /// Its name.
+    pub name: String,
+    /// Where it stands, if it said so.
+    pub site: Option<SiteName>,
+    /// sha256 of its public key.
+    pub key: Digest,
+    /// Which authority signed its certificate.
+    pub signed_by: Digest,
+    /// When that ends.
+    pub certificate_ends: Timestamp,
+}
+
+/// A machine that belongs has a new certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteCertificate {
+    /// As what.
+    pub role: MachineRole,
+    /// Whose.
+    pub name: String,
+    /// sha256 of its public key.
+    pub key: Digest,
+    /// Which authority signed it.
+    pub signed_by: Digest,
+    /// When it ends.
+    pub certificate_ends: Timestamp,
+}
+
+/// Shuts a machine out for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeMachine {
+    /// As what it belonged.
+    pub role: MachineRole,
+    /// Its name.
+    pub name: String,
+}
+
+/// Another authority signs from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotateAuthority {
+    /// Fingerprint of the one that signs now, and has signed the new one.
+    pub follows: Digest,
+    /// sha256 of the new one's certificate.
+    pub fingerprint: Digest,
+    /// Its certificate, PEM.
+    pub certificate: String,
+    /// Its certificate as the one before it signed it, PEM.
+    pub crossed: String,
+    /// Its key, PEM.
+    pub key: Secret,
+}
+
+/// An authority that no longer signs is no longer trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetireAuthority {
+    /// Which.
+    pub fingerprint: Digest,
+    /// Even if that shuts out machines.
+    pub force: bool,
+}
+
 /// Allows what all members can read by now: see [`crate::level`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RaiseFeatureLevel {
@@ -287,6 +392,14 @@ commands! {
     115, 1 => ChangeSettings,
     116, 1 => ChangeLabels,
     117, 1 => RaiseFeatureLevel,
+    130, 1 => FoundTrust,
+    131, 1 => CreateJoinToken,
+    132, 1 => RevokeJoinToken,
+    133, 1 => AdmitMachine,
+    134, 1 => NoteCertificate,
+    135, 1 => RevokeMachine,
+    136, 1 => RotateAuthority,
+    137, 1 => RetireAuthority,
     120, 1 => ApplyPlan,
     #[cfg(feature = "next-level")]
     290, 1 => NextLevelProbe,

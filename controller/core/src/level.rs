@@ -8,18 +8,27 @@
 pub const FIRST: u32 = 1;
 
 /// The newest level that this Pontoon can read and write.
-pub const NEWEST: u32 = if cfg!(feature = "next-level") { 3 } else { 2 };
+pub const NEWEST: u32 = if cfg!(feature = "next-level") { 4 } else { 3 };
 
 /// Kind, version, and the level from which they may be written; what is not here may always be.
 const NEEDS: &[(u16, u16, u32)] = &[
     // ChangeLabels, and the App that has labels.
     (116, 1, 2),
     (1, 2, 2),
+    // Trust: who belongs to the cluster.
+    (130, 1, 3),
+    (131, 1, 3),
+    (132, 1, 3),
+    (133, 1, 3),
+    (134, 1, 3),
+    (135, 1, 3),
+    (136, 1, 3),
+    (137, 1, 3),
     // NextLevelProbe, and the App that has a note: a test's build only.
     #[cfg(feature = "next-level")]
-    (290, 1, 3),
+    (290, 1, 4),
     #[cfg(feature = "next-level")]
-    (1, 3, 3),
+    (1, 3, 4),
 ];
 
 /// The level from which `version` of `kind` may be written.

@@ -21,8 +21,9 @@ pub mod plan;
 pub mod state;
 pub mod view;
 
+pub use apply::trust::CERTIFICATE_LIFE;
 pub use command::Command;
 pub use entry::{Entry, Outcome, Rejected, RejectedKind, Reply, Stamped, decode_outcome, encode_outcome};
 pub use observed::{BalancerSign, HostSign, Observed};
 pub use plan::{Op, Plan, PlanInput, plan};
-pub use state::{Change, Row, RowKey, Settings, State};
+pub use state::{Change, Row, RowKey, Settings, State, Trust};

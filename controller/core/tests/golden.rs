@@ -103,6 +103,51 @@ fn commands() -> Vec<Command> {
         }
         .into(),
         RaiseFeatureLevel { to: 2 }.into(),
+        FoundTrust {
+            cluster: "home".into(),
+            certificate_life: 3600,
+            fingerprint: Digest([1; 32]),
+            certificate: "cert".into(),
+            key: Secret("key".into()),
+        }
+        .into(),
+        CreateJoinToken {
+            secret: Digest([2; 32]),
+            role: MachineRole::Agent,
+            site: Some(name("east")),
+            life: Duration::from_secs(60),
+            uses: 2,
+        }
+        .into(),
+        RevokeJoinToken { id: "020202020202".into() }.into(),
+        AdmitMachine {
+            token: Digest([2; 32]),
+            role: MachineRole::Agent,
+            name: "a".into(),
+            site: None,
+            key: Digest([3; 32]),
+            signed_by: Digest([1; 32]),
+            certificate_ends: Timestamp(9),
+        }
+        .into(),
+        NoteCertificate {
+            role: MachineRole::Balancer,
+            name: "lb".into(),
+            key: Digest([3; 32]),
+            signed_by: Digest([1; 32]),
+            certificate_ends: Timestamp(9),
+        }
+        .into(),
+        RevokeMachine { role: MachineRole::Controller, name: "c".into() }.into(),
+        RotateAuthority {
+            follows: Digest([1; 32]),
+            fingerprint: Digest([4; 32]),
+            certificate: "next".into(),
+            crossed: "crossed".into(),
+            key: Secret("key".into()),
+        }
+        .into(),
+        RetireAuthority { fingerprint: Digest([1; 32]), force: true }.into(),
         ApplyPlan { ops: ops(app.clone(), host, size) }.into(),
         #[cfg(feature = "next-level")]
         NextLevelProbe { app, note: "n".into() }.into(),
@@ -233,6 +278,42 @@ fn golden_bytes_of_every_row() {
         listen: "127.0.0.1:8000".parse().unwrap(),
     };
     row(&mut text, "Balancer", &balancer);
+    row(&mut text, "Founding", &Founding { cluster: "home".into(), certificate_life: 3600 });
+    let authority = AuthorityRow {
+        fingerprint: Digest([1; 32]),
+        certificate: "cert".into(),
+        key: Secret("key".into()),
+        crossed: Some("crossed".into()),
+        made_at: at,
+        sequence: 5,
+    };
+    row(&mut text, "AuthorityRow", &authority);
+    let token = JoinToken {
+        secret: Digest([2; 32]),
+        role: MachineRole::Agent,
+        site: Some(name("east")),
+        made_at: at,
+        expires_at: Timestamp(10),
+        uses_left: 1,
+    };
+    row(&mut text, "JoinToken", &token);
+    let machine = Machine {
+        role: MachineRole::Controller,
+        name: "c".into(),
+        key: Digest([3; 32]),
+        joined_at: at,
+        signed_by: Digest([1; 32]),
+        certificate_ends: Timestamp(10),
+    };
+    row(&mut text, "Machine", &machine);
+    let revoked = RevokedKey {
+        key: Digest([3; 32]),
+        role: MachineRole::Balancer,
+        name: "lb".into(),
+        revoked_at: at,
+        certificate_ends: Timestamp(10),
+    };
+    row(&mut text, "RevokedKey", &revoked);
     let controller = Controller {
         id: ControllerId(6),
         name: name("c"),

@@ -22,6 +22,8 @@ enum Step {
     Scale(u8, u32, u64),
     ScaleSite(u8, u8, u32),
     Env(u8, u8),
+    /// A machine joins with a token, or renews, or is revoked; or the authority is changed.
+    Trust(u8, u8),
     Label(u8, u8),
     Rollback(u8, Option<u32>),
     Restart(u8),
@@ -49,6 +51,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (app.clone(), 0..2u8, 0..3u32).prop_map(|(a, s, n)| Step::ScaleSite(a, s, n)),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Env(a, v)),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Label(a, v)),
+        4 => (0..8u8, 0..4u8).prop_map(|(what, n)| Step::Trust(what, n)),
         1 => (app.clone(), proptest::option::of(0..5u32)).prop_map(|(a, to)| Step::Rollback(a, to)),
         1 => app.clone().prop_map(Step::Restart),
         1 => app.clone().prop_map(Step::Run),
@@ -81,7 +84,7 @@ fn site(n: u8) -> SiteName {
 
 fn world() -> World {
     let mut world = World::new();
-    world.apply(RaiseFeatureLevel { to: 2 }).unwrap();
+    (2..=3).for_each(|to| drop(world.apply(RaiseFeatureLevel { to }).unwrap()));
     world.host("a", "east", MemoryBytes::mib(2048));
     world.host("b", "west", MemoryBytes::mib(1536));
     world.host("c", "west", MemoryBytes::mib(1200));
@@ -89,6 +92,41 @@ fn world() -> World {
     world.balancer("lb-1", "west");
     (0..2).for_each(|n| drop(world.apply(CreateApp { name: app(n) })));
     world
+}
+
+fn trust(world: &mut World, what: u8, n: u8) {
+    let (role, name, key) = (MachineRole::Agent, format!("m{}", n % 2), Digest([n; 32]));
+    let authority = |n: u64| Digest([100 + n as u8; 32]);
+    let made = world.state.trust().authorities().len() as u64
+        + world.state.trust().signing().map_or(0, |row| row.sequence % 5);
+    let signed_by = world.state.trust().signing().map_or(authority(0), |signing| signing.fingerprint);
+    let certificate_ends = world.now.plus(Duration::from_millis(u64::from(n) * 1000));
+    let (pem, secret) = (String::new(), Secret(String::new()));
+    let command: Command = match what {
+        0 => FoundTrust {
+            cluster: "c".into(),
+            certificate_life: 60,
+            fingerprint: authority(0),
+            certificate: pem,
+            key: secret,
+        }
+        .into(),
+        1 => CreateJoinToken { secret: key, role, site: None, life: Duration::from_secs(5), uses: 1 }.into(),
+        2 => AdmitMachine { token: key, role, name, site: None, key, signed_by, certificate_ends }.into(),
+        3 => NoteCertificate { role, name, key, signed_by, certificate_ends }.into(),
+        4 => RevokeMachine { role, name }.into(),
+        5 => RotateAuthority {
+            follows: signed_by,
+            fingerprint: authority(made),
+            certificate: pem.clone(),
+            crossed: pem,
+            key: secret,
+        }
+        .into(),
+        6 => RevokeJoinToken { id: key.short() }.into(),
+        _ => RetireAuthority { fingerprint: authority(u64::from(n)), force: n % 2 == 0 }.into(),
+    };
+    let _ = world.apply(command);
 }
 
 /// Takes one step; refusals are fine, panics and violations are not.
@@ -124,6 +162,7 @@ fn take(world: &mut World, step: &Step) {
             set: Labels::from_iter([(format!("l{v}").into(), "x".into())]),
             unset: vec![format!("l{}", (v + 1) % 4)],
         })),
+        Step::Trust(what, n) => trust(world, what, n),
         Step::Rollback(a, to) => drop(world.apply(Rollback { app: app(a), to: to.map(ReleaseNumber) })),
         Step::Restart(a) => drop(world.apply(Restart { app: app(a) })),
         Step::Run(a) => drop(world.apply(RunOneOff { app: app(a), command: "true".into() })),

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pontoon_core::CERTIFICATE_LIFE;
 use pontoon_model::{ControllerId, ControllerName, SiteName};
 use serde::Deserialize;
 
@@ -43,9 +44,29 @@ pub struct Config {
     /// How much log there may be before a snapshot is made, and behind one.
     #[serde(default)]
     pub store: Compaction,
+    /// The authority that a new cluster begins with; without it, certificates are made elsewhere and nobody can join.
+    #[serde(default)]
+    pub founding: Option<FoundingConfig>,
     /// Default host names are `APP.BASE_DOMAIN`.
     #[serde(default = "default_base_domain")]
     pub base_domain: String,
+}
+
+/// What a new cluster begins with. Once the controllers keep it, no file of it is read any more.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FoundingConfig {
+    /// Holds `ca.pem` and `ca-key.pem`.
+    pub ca_dir: PathBuf,
+    /// The cluster's name.
+    pub cluster: String,
+    /// How long certificates are good for, in seconds; 90 days.
+    #[serde(default = "default_certificate_life")]
+    pub certificate_life_s: u64,
+}
+
+fn default_certificate_life() -> u64 {
+    pontoon_kit::pki::LIFE.as_secs()
 }
 
 /// One controller of a new cluster.
@@ -159,6 +180,9 @@ impl Config {
         for given in [&mut config.data_dir, &mut config.tls_dir, &mut config.token_file] {
             *given = folder.join(&*given);
         }
+        if let Some(founding) = &mut config.founding {
+            founding.ca_dir = folder.join(&founding.ca_dir);
+        }
         config.validate()?;
         Ok(config)
     }
@@ -198,6 +222,12 @@ impl Config {
             return invalid(format!(
                 "`store` needs snapshot_bytes of at least {SNAPSHOT_BYTES_MIN} and kept_bytes of at least snapshot_bytes"
             ));
+        }
+        if let Some(founding) = &self.founding
+            && !CERTIFICATE_LIFE.contains(&founding.certificate_life_s)
+        {
+            let (least, most) = (CERTIFICATE_LIFE.start(), CERTIFICATE_LIFE.end());
+            return invalid(format!("`founding` needs certificate_life_s between {least} and {most}"));
         }
         if !is_domain(&self.base_domain) {
             return invalid(format!(
@@ -303,6 +333,10 @@ mod tests {
             ),
             (format!("{GOOD}\n[store]\nsnapshot_bytes = 1000"), "at least 65536"),
             (format!("{GOOD}\n[store]\nkept_bytes = 1000000"), "kept_bytes of at least"),
+            (
+                format!("{GOOD}\n[founding]\nca_dir = \"ca\"\ncluster = \"home\"\ncertificate_life_s = 1"),
+                "certificate_life_s between 10",
+            ),
             (GOOD.replace("site = \"home.attic\"", "site = \"Home!\""), "site name"),
         ];
         for (text, part) in cases {

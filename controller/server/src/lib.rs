@@ -3,7 +3,7 @@
 //!
 //! Read [`node`] first: it wires the parts. [`raft`] agrees, [`leader`] plans while leading, [`sessions`] talks to
 //! agents and balancers, [`peers`] to the other controllers, `rejoin` brings back one whose store is lost, [`blobs`] keeps sources and bundles, [`source`] looks
-//! at what users upload, [`rest`] talks to people.
+//! at what users upload, [`trust`] lets machines in, [`rest`] talks to people.
 
 mod announce;
 pub mod blobs;
@@ -17,6 +17,7 @@ mod rejoin;
 pub mod rest;
 pub mod sessions;
 pub mod source;
+pub mod trust;
 
 pub use config::{Config, ConfigError};
 pub use error::ControllerError;

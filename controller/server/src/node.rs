@@ -4,16 +4,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pontoon_kit::{Backoff, CancellationToken, Identity};
+use pontoon_kit::{Backoff, CancellationToken, Credentials, Identity, tls};
 use pontoon_proto::MAX_MESSAGE_BYTES;
 use pontoon_proto::services::agents_server::AgentsServer;
 use pontoon_proto::services::balancers_server::BalancersServer;
+use pontoon_proto::services::enrolment_server::EnrolmentServer;
 use pontoon_proto::services::peers_server::PeersServer;
 use pontoon_proto::services::raft_server::RaftServer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::Router;
 
 use crate::announce;
 use crate::blobs::{self, BlobStore, Fetcher, Replicator};
@@ -25,6 +26,7 @@ use crate::raft::{Consensus, ConsensusConfig, Member, Peers, RaftService};
 use crate::rejoin;
 use crate::rest::{self, Api, ApiParts, Limits, Rest, TokenHash};
 use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, Logs, RouteFeed};
+use crate::trust::{EnrolmentService, Founder, Keeper};
 
 /// Requests under way get this long when the controller stops; streams of logs and sessions are ended at once.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -40,10 +42,10 @@ const ANNOUNCE_RETRY: (Duration, Duration) = (Duration::from_millis(200), Durati
 /// Runs a controller until `shutdown`, or until a part of it fails.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ControllerError> {
     config.validate()?;
-    let identity = Identity::load(&config.tls_dir)?;
+    let credentials = Credentials::new(Identity::load(&config.tls_dir)?)?;
     let token = TokenHash::load(&config.token_file)?;
     let store = BlobStore::open(&config.data_dir)?;
-    let starting = start(&config, consensus_config(&config, &identity));
+    let starting = start(&config, consensus_config(&config, &credentials));
     let (listeners, consensus, raft_service) = tokio::select! {
         started = starting => started?,
         () = shutdown.cancelled() => return Ok(()),
@@ -51,12 +53,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     let Listeners { grpc, rest } = listeners;
     tracing::info!(name = %config.name, id = %consensus.id(), grpc = %config.grpc, rest = %config.rest, "the controller has started");
 
-    let parts = Parts::new(config, token, store, Arc::new(consensus));
+    let parts = Parts::new(config, token, store, credentials.clone(), Arc::new(consensus));
     let mut tasks = Tasks::default();
     parts.spawn_background(&mut tasks);
     let routes = parts.spawn_routes(&mut tasks);
-    let served = parts.grpc(&identity, raft_service, routes)?;
-    let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+    let served = parts.grpc(raft_service, routes);
+    let incoming = tls::incoming(grpc, credentials);
     let (grpc_stop, rest_stop) = (CancellationToken::new(), parts.stopping.clone());
     let stopped = grpc_stop.clone().cancelled_owned();
     let mut grpc = Tasks::default();
@@ -124,7 +126,7 @@ async fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListene
     TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, purpose, source })
 }
 
-fn consensus_config(config: &Config, identity: &Identity) -> ConsensusConfig {
+fn consensus_config(config: &Config, credentials: &Credentials) -> ConsensusConfig {
     let member =
         |member: &crate::config::MemberConfig| Member { id: member.id, name: member.name.clone(), grpc: member.grpc };
     ConsensusConfig {
@@ -132,7 +134,7 @@ fn consensus_config(config: &Config, identity: &Identity) -> ConsensusConfig {
         name: config.name.clone(),
         data_dir: config.data_dir.clone(),
         members: config.members.iter().map(member).collect(),
-        identity: identity.clone(),
+        credentials: credentials.clone(),
         timing: config.timing.times(),
         compaction: config.store,
     }
@@ -143,6 +145,7 @@ struct Parts {
     config: Config,
     token: TokenHash,
     store: BlobStore,
+    credentials: Credentials,
     peers: Peers,
     consensus: Arc<Consensus>,
     fetcher: Fetcher,
@@ -157,7 +160,13 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(config: Config, token: TokenHash, store: BlobStore, consensus: Arc<Consensus>) -> Self {
+    fn new(
+        config: Config,
+        token: TokenHash,
+        store: BlobStore,
+        credentials: Credentials,
+        consensus: Arc<Consensus>,
+    ) -> Self {
         let peers = consensus.peers();
         let directory = AgentDirectory::default();
         Self {
@@ -171,6 +180,7 @@ impl Parts {
             config,
             token,
             store,
+            credentials,
             peers,
             consensus,
             directory,
@@ -201,6 +211,25 @@ impl Parts {
         tasks.spawn("blob fetching", never_fails(fetching));
         let collecting = blobs::collect_garbage(self.store.clone(), feed.clone(), leadership.clone(), stopping());
         tasks.spawn("blob collection", never_fails(collecting));
+        let keeper = Keeper {
+            name: self.config.name.to_string(),
+            credentials: self.credentials.clone(),
+            folder: self.config.tls_dir.clone(),
+            feed: feed.clone(),
+            proposer: self.consensus.proposer(),
+            leadership: leadership.clone(),
+        };
+        tasks.spawn("the keeping of trust", never_fails(keeper.run(stopping())));
+        if let Some(config) = self.config.founding.clone() {
+            let (feed, proposer) = (feed.clone(), self.consensus.proposer());
+            let founder = Founder { config, feed, proposer, leadership: leadership.clone() };
+            let stopping = stopping();
+            tasks.spawn("the founding", async move {
+                founder.run(stopping.clone()).await;
+                stopping.cancelled().await;
+                Ok::<(), std::convert::Infallible>(())
+            });
+        }
         let backoff = Backoff::new(ANNOUNCE_RETRY.0, ANNOUNCE_RETRY.1);
         let (config, id) = (self.config.clone(), self.consensus.id());
         let announcing = announce::announce(config, id, self.consensus.proposer(), feed, leadership, backoff);
@@ -224,12 +253,7 @@ impl Parts {
         routes
     }
 
-    fn grpc(
-        &self,
-        identity: &Identity,
-        raft: RaftServer<RaftService>,
-        routes: RouteFeed,
-    ) -> Result<Router, tonic::transport::Error> {
+    fn grpc(&self, raft: RaftServer<RaftService>, routes: RouteFeed) -> Router {
         let (feed, leadership) = (self.consensus.feed(), self.consensus.leadership());
         let agents = AgentsService {
             feed: feed.clone(),
@@ -251,6 +275,7 @@ impl Parts {
             heard: self.heard.clone(),
             shutdown: self.stopping.clone(),
         };
+        let enrolment = EnrolmentService::new(feed.clone(), self.consensus.reads(), self.consensus.proposer());
         let peers = PeersService {
             feed,
             proposer: self.consensus.proposer(),
@@ -262,13 +287,14 @@ impl Parts {
             logs: self.logs.clone(),
             shutdown: self.stopping.clone(),
         };
-        Ok(pontoon_kit::rpc::server(identity)?
+        pontoon_kit::rpc::server()
             .add_service(raft)
             .add_service(
                 PeersServer::new(peers)
                     .max_decoding_message_size(MAX_MESSAGE_BYTES)
                     .max_encoding_message_size(MAX_MESSAGE_BYTES),
             )
+            .add_service(EnrolmentServer::new(enrolment))
             .add_service(
                 AgentsServer::new(agents)
                     .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -278,7 +304,7 @@ impl Parts {
                 BalancersServer::new(balancers)
                     .max_decoding_message_size(MAX_MESSAGE_BYTES)
                     .max_encoding_message_size(MAX_MESSAGE_BYTES),
-            ))
+            )
     }
 
     fn api(&self) -> Api {

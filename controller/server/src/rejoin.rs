@@ -35,7 +35,7 @@ pub(crate) async fn start_anew(
 ) -> Result<(Consensus, RaftServer<RaftService>), ControllerError> {
     let loss = loss.to_string();
     tracing::error!("{loss}");
-    let connections = Connections::new(config.identity.clone(), config.members.clone());
+    let connections = Connections::new(config.credentials.clone(), config.members.clone());
     let allowed = ask_until_yes(&connections, own, &RejoinRequest::May, "may not set its store aside yet").await;
     allowed.map_err(|why| ControllerError::Rejoin { loss, why })?;
     let (aside, new) = Consensus::set_aside(&config).await?;

@@ -28,6 +28,14 @@
 //! | `GET /v1/apps/{app}/servos/{servo}/log?follow=&tail=` | | [`LogLine`] per line (NDJSON) |
 //! | `GET /v1/apps/{app}/logs?follow=&tail=` | | [`LogLine`] per line (NDJSON), all servos |
 //! | `GET /v1/hosts`, `/v1/controllers`, `/v1/balancers`, `/v1/routes` | | `[Host]`, `[Controller]`, `[Balancer]`, `[Route]` |
+//! | `GET /v1/join-tokens` | | [`[JoinToken]`](trust::JoinToken) |
+//! | `POST /v1/join-tokens` | [`CreateJoinToken`](trust::CreateJoinToken) | [`JoinToken`](trust::JoinToken), with the token itself |
+//! | `DELETE /v1/join-tokens/{id}` | | [`Changed`] |
+//! | `GET /v1/machines` | | [`[Machine]`](trust::Machine) |
+//! | `DELETE /v1/machines/{role}/{name}` | | [`Changed`]; its certificates are worth nothing from then on |
+//! | `GET /v1/ca` | | [`Ca`](trust::Ca) |
+//! | `POST /v1/ca/rotate` | | [`Changed`]; another authority signs |
+//! | `POST /v1/ca/retire` | [`RetireAuthority`](trust::RetireAuthority) | [`Changed`]; the one before it is trusted no longer |
 //!
 //! | `GET /v1/events?from=INDEX` | | server-sent events, see below |
 //!
@@ -49,6 +57,7 @@
 pub mod error;
 pub mod request;
 pub mod response;
+pub mod trust;
 
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use request::{ChangeEnv, ChangeLabels, CreateApp, LabelItem, Rollback, RunOneOff, SetScale, StartBuild};

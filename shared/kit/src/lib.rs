@@ -7,7 +7,9 @@ pub mod file;
 pub mod pki;
 pub mod rpc;
 pub mod telemetry;
+pub mod tls;
 
 pub use backoff::Backoff;
-pub use pki::{Authority, Identity, Peer, PkiError, Role};
+pub use pki::{Authority, Identity, KeyId, Peer, PkiError, Role};
+pub use tls::{Credentials, Trust};
 pub use tokio_util::sync::CancellationToken;

@@ -1,12 +1,21 @@
 //! gRPC endpoints over mTLS, with the same deadlines everywhere.
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Server, ServerTlsConfig};
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Status};
 
-use crate::pki::{self, Identity, Peer, Role};
+use crate::pki::{Peer, Role};
+use crate::tls::{Caller, Credentials, Secured};
 
 /// A peer that does not accept within this time is treated as down: several round trips around the world.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -15,42 +24,73 @@ pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// A probe unanswered for this long ends the connection.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A channel to the machine of `role` at `address`; connects when first used and again after a break.
-/// No deadline of its own: give each request one.
-pub fn channel(address: SocketAddr, role: Role, identity: &Identity) -> Result<Channel, tonic::transport::Error> {
-    let tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(&identity.ca))
-        .identity(tonic::transport::Identity::from_pem(&identity.certificate, &identity.key))
-        .domain_name(role.domain());
-    Ok(Endpoint::from_shared(format!("https://{address}"))?
+/// A channel to the machine of `role` at `address`; connects when first used and again after a break, each time with what
+/// `credentials` then are. No deadline of its own: give each request one.
+pub fn channel(address: SocketAddr, role: Role, credentials: &Credentials) -> Result<Channel, tonic::transport::Error> {
+    let current = credentials.clone();
+    channel_with(address, role, Some(credentials.clone()), move || current.client())
+}
+
+/// As [`channel`], without showing a certificate: for a machine whose own has ended.
+pub fn anonymous_channel(
+    address: SocketAddr,
+    role: Role,
+    credentials: &Credentials,
+) -> Result<Channel, tonic::transport::Error> {
+    let current = credentials.clone();
+    channel_with(address, role, Some(credentials.clone()), move || current.anonymous())
+}
+
+/// Connections with `config`; noted in `credentials`, so that they end when their other side is revoked.
+pub(crate) fn channel_with(
+    address: SocketAddr,
+    role: Role,
+    credentials: Option<Credentials>,
+    config: impl Fn() -> Arc<ClientConfig> + Clone + Send + Sync + 'static,
+) -> Result<Channel, tonic::transport::Error> {
+    let connector = tower::service_fn(move |_: Uri| connect(address, role, credentials.clone(), config()));
+    Ok(Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
-        .tls_config(tls)?
-        .connect_lazy())
+        .connect_with_connector_lazy(connector))
 }
 
-/// A server that only lets in who has a certificate of this cluster.
-pub fn server(identity: &Identity) -> Result<Server, tonic::transport::Error> {
-    let tls = ServerTlsConfig::new()
-        .identity(tonic::transport::Identity::from_pem(&identity.certificate, &identity.key))
-        .client_ca_root(Certificate::from_pem(&identity.ca));
+type Stream = TokioIo<Secured<tokio_rustls::client::TlsStream<TcpStream>>>;
+
+async fn connect(
+    address: SocketAddr,
+    role: Role,
+    credentials: Option<Credentials>,
+    config: Arc<ClientConfig>,
+) -> io::Result<Stream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::try_from(role.domain()).map_err(io::Error::other)?;
+    let stream = TlsConnector::from(config).connect(name, stream).await?;
+    let server = Caller::of(stream.get_ref().1.peer_certificates()).map_err(io::Error::other)?;
+    Ok(TokioIo::new(Secured::new(stream, server, credentials.as_ref())))
+}
+
+/// A server for what [`crate::tls::incoming`] lets in.
+pub fn server() -> Server {
     Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-        .tls_config(tls)
+}
+
+/// Who sent `request`; somebody unknown, if that one has shown no certificate.
+pub fn anybody<T>(request: &Request<T>) -> Option<&Caller> {
+    request.extensions().get::<Caller>()
 }
 
 /// Who sent `request`, from its certificate; refused unless it is of `role`.
 pub fn caller<T>(request: &Request<T>, role: Role) -> Result<Peer, Status> {
-    let certificates = request.peer_certs().ok_or_else(|| Status::unauthenticated("no client certificate"))?;
-    let certificate = certificates.first().ok_or_else(|| Status::unauthenticated("no client certificate"))?;
-    let peer = pki::peer_of(certificate).map_err(|error| Status::unauthenticated(error.to_string()))?;
+    let caller = request.extensions().get::<Caller>().and_then(Caller::peer);
+    let peer = caller.ok_or_else(|| Status::unauthenticated("no client certificate"))?;
     if peer.role == role {
-        Ok(peer)
+        Ok(peer.clone())
     } else {
         Err(Status::permission_denied(format!("{peer} may not call what is for the role {role}")))
     }

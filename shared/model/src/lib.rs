@@ -19,6 +19,7 @@ pub mod release;
 pub mod route;
 pub mod servo;
 pub mod time;
+pub mod trust;
 pub mod units;
 pub mod wire;
 
@@ -36,4 +37,5 @@ pub use release::{HealthCheck, Language, Process, Release, ReleaseReason};
 pub use route::{Route, RouteServo, RouteTable};
 pub use servo::{Desired, Exit, Servo, ServoReport, ServoStatus};
 pub use time::Timestamp;
+pub use trust::{AuthorityRow, Founding, JoinToken, Machine, MachineRole, RevokedKey, Secret};
 pub use units::{CpuMillis, MemoryBytes};

@@ -249,6 +249,11 @@ wire! {
     8, 1 => crate::Deployment;
     9, 1 => crate::Assignment;
     10, 1 => crate::RouteTable;
+    20, 1 => crate::Founding;
+    21, 1 => crate::AuthorityRow;
+    22, 1 => crate::JoinToken;
+    23, 1 => crate::Machine;
+    24, 1 => crate::RevokedKey;
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use pontoon_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::LogRequest;
+use crate::{LogRequest, TrustNow};
 
 /// From an agent. The first message of a session is `Hello`; right after it the agent reports all its servos.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,4 +75,6 @@ pub enum AgentDirective {
     },
     /// This controller has lost the others: go to another one.
     GoElsewhere,
+    /// Whom to trust.
+    Trust(TrustNow),
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use pontoon_model::{BalancerName, Route, RouteTable, RouteVersion, SiteName};
 use serde::{Deserialize, Serialize};
 
+use crate::TrustNow;
+
 /// From a balancer. The first message of a session is `Hello`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BalancerMessage {
@@ -46,6 +48,8 @@ pub enum BalancerDirective {
     Delta(RouteDelta),
     /// This controller has lost the others: go to another one.
     GoElsewhere,
+    /// Whom to trust.
+    Trust(TrustNow),
 }
 
 /// The difference of two route tables.

@@ -54,7 +54,45 @@ fn agents(text: &mut String) {
     message(text, "AgentDirective::LogWanted", &AgentDirective::LogWanted { stream: 8, request: request.clone() });
     message(text, "AgentDirective::LogUnwanted", &AgentDirective::LogUnwanted { stream: 8 });
     message(text, "AgentDirective::GoElsewhere", &AgentDirective::GoElsewhere);
+    message(text, "AgentDirective::Trust", &AgentDirective::Trust(trust()));
     message(text, "LogRequest", &request);
+}
+
+fn trust() -> TrustNow {
+    TrustNow { roots: "roots".into(), revoked: vec![Digest([3; 32])], renew: true }
+}
+
+fn enrolment(text: &mut String) {
+    let request = JoinRequest {
+        secret: "s".into(),
+        role: MachineRole::Agent,
+        name: "a".into(),
+        site: Some(name("east")),
+        request: Bytes::from_static(b"csr"),
+    };
+    message(text, "JoinRequest", &request);
+    let contact = Contact {
+        id: ControllerId(6),
+        name: name("c"),
+        site: name("east"),
+        grpc: "127.0.0.1:7710".parse().unwrap(),
+        rest: "127.0.0.1:7700".parse().unwrap(),
+    };
+    let admitted = Admitted {
+        certificate: "cert".into(),
+        roots: "roots".into(),
+        cluster: "home".into(),
+        controllers: vec![contact],
+    };
+    message(text, "JoinReply::Admitted", &JoinReply::Admitted(admitted.into()));
+    message(text, "JoinReply::Refused", &JoinReply::Refused { why: "why".into() });
+    message(text, "JoinReply::Unavailable", &JoinReply::Unavailable { why: "why".into() });
+    let request = RenewRequest { role: MachineRole::Balancer, name: "lb".into(), request: Bytes::from_static(b"csr") };
+    message(text, "RenewRequest", &request);
+    let renewed = RenewReply::Renewed { certificate: "cert".into(), roots: "roots".into() };
+    message(text, "RenewReply::Renewed", &renewed);
+    message(text, "RenewReply::Refused", &RenewReply::Refused { why: "why".into() });
+    message(text, "RenewReply::Unavailable", &RenewReply::Unavailable { why: "why".into() });
 }
 
 fn servo() -> ServoSpec {
@@ -118,6 +156,7 @@ fn balancers(text: &mut String) {
     };
     message(text, "BalancerDirective::Delta", &BalancerDirective::Delta(delta));
     message(text, "BalancerDirective::GoElsewhere", &BalancerDirective::GoElsewhere);
+    message(text, "BalancerDirective::Trust", &BalancerDirective::Trust(trust()));
 }
 
 fn peers(text: &mut String) {
@@ -168,5 +207,6 @@ fn golden_bytes_of_every_message() {
     agents(&mut text);
     balancers(&mut text);
     peers(&mut text);
+    enrolment(&mut text);
     expect_file!["../tests/golden/messages.txt"].assert_eq(&text);
 }

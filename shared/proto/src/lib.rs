@@ -8,6 +8,7 @@ pub mod agents;
 pub mod balancers;
 pub mod blobs;
 pub mod codec;
+pub mod enrolment;
 pub mod logs;
 pub mod peers;
 pub mod raft;
@@ -18,6 +19,7 @@ mod golden;
 pub use agents::{AgentDirective, AgentHello, AgentMessage, BuildReport, Heartbeat};
 pub use balancers::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, RouteDelta};
 pub use blobs::{BlobPart, BlobPresence, BlobRequest, BlobStored};
+pub use enrolment::{Admitted, Contact, JoinReply, JoinRequest, RenewReply, RenewRequest, TrustNow};
 pub use logs::{LogChunk, LogLine, LogPushed, LogRequest, LogSource};
 pub use peers::{
     DescribeRequest, Described, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
@@ -30,6 +32,7 @@ pub mod services {
     #![allow(missing_docs, clippy::all)]
     include!(concat!(env!("OUT_DIR"), "/pontoon.Agents.rs"));
     include!(concat!(env!("OUT_DIR"), "/pontoon.Balancers.rs"));
+    include!(concat!(env!("OUT_DIR"), "/pontoon.Enrolment.rs"));
     include!(concat!(env!("OUT_DIR"), "/pontoon.Peers.rs"));
     include!(concat!(env!("OUT_DIR"), "/pontoon.Raft.rs"));
 }
@@ -60,4 +63,8 @@ pontoon_model::wire! {
     348, 1 => RejoinRequest;
     349, 1 => RejoinReply;
     350, 1 => RaftMessage;
+    360, 1 => JoinRequest;
+    361, 1 => JoinReply;
+    362, 1 => RenewRequest;
+    363, 1 => RenewReply;
 }

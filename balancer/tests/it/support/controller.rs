@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 
-use pontoon_kit::{Authority, Role, rpc};
+use pontoon_kit::{Authority, Credentials, Role, rpc, tls};
 use pontoon_proto::services::balancers_server::{Balancers, BalancersServer};
 use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -59,13 +59,13 @@ impl Drop for Controller {
 
 impl Controller {
     pub async fn start(authority: &Authority) -> Self {
-        let identity = authority.issue(Role::Controller, "c1").unwrap();
+        let credentials = Credentials::new(authority.issue(Role::Controller, "c1").unwrap()).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, sessions) = mpsc::channel(8);
-        let server = rpc::server(&identity).unwrap().add_service(BalancersServer::new(Service(sender)));
+        let server = rpc::server().add_service(BalancersServer::new(Service(sender)));
         let task = tokio::spawn(async move {
-            server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+            server.serve_with_incoming(tls::incoming(listener, credentials)).await.unwrap();
         });
         Self { address, sessions, task }
     }

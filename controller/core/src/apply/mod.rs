@@ -6,6 +6,7 @@ mod labels;
 mod machines;
 pub(crate) mod ops;
 mod runs;
+pub(crate) mod trust;
 
 use pontoon_model::{App, AppName};
 
@@ -65,6 +66,14 @@ impl State {
             Command::RegisterController(command) => self.register_controller(command),
             Command::ChangeSettings(command) => self.change_settings(command),
             Command::ChangeLabels(command) => self.change_labels(command),
+            Command::FoundTrust(command) => self.found_trust(command),
+            Command::CreateJoinToken(command) => self.create_join_token(command),
+            Command::RevokeJoinToken(command) => self.revoke_join_token(command),
+            Command::AdmitMachine(command) => self.admit_machine(command),
+            Command::NoteCertificate(command) => self.note_certificate(command),
+            Command::RevokeMachine(command) => self.revoke_machine(command),
+            Command::RotateAuthority(command) => self.rotate_authority(command),
+            Command::RetireAuthority(command) => self.retire_authority(command),
             Command::RaiseFeatureLevel(command) => self.raise_feature_level(command.to),
             #[cfg(feature = "next-level")]
             Command::NextLevelProbe(command) => self.probe_next_level(command),
@@ -115,6 +124,8 @@ fn needs_memory(command: &Command) -> bool {
             | Command::RegisterHost(_)
             | Command::RegisterBalancer(_)
             | Command::RegisterController(_)
+            | Command::AdmitMachine(_)
+            | Command::NoteCertificate(_)
             | Command::RaiseFeatureLevel(_)
     )
 }

@@ -8,6 +8,7 @@ mod read;
 mod recent;
 mod records;
 mod tables;
+mod trust;
 mod unsettled;
 
 use imbl::{OrdMap, OrdSet};
@@ -24,6 +25,7 @@ pub(crate) use answers::{Answers, Seen};
 pub use answers::{CLIENT_KEPT, CLIENT_KEPT_FOR, KEPT};
 pub(crate) use changes::Touched;
 pub use changes::{Change, Row, RowKey};
+pub use trust::Trust;
 
 /// Everything the controllers agree on. `clone` is O(1): maps are structurally shared, rows are in `Arc`s.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,6 +40,7 @@ pub struct State {
     pub(crate) balancers: OrdMap<BalancerName, Arc<Balancer>>,
     pub(crate) controllers: OrdMap<ControllerId, Arc<Controller>>,
     pub(crate) answers: Answers,
+    pub(crate) trust: Arc<Trust>,
     // Derived row by row, never serialized; `check::violations` compares them with a full recomputation.
     pub(crate) servos_by_app: OrdSet<(AppName, ServoId)>,
     pub(crate) servos_by_host: OrdSet<(HostName, ServoId)>,

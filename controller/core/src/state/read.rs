@@ -9,7 +9,7 @@ use pontoon_model::{
     ReleaseReason, RouteVersion, Servo, ServoId, ServoStatus, Timestamp,
 };
 
-use super::{Settings, State};
+use super::{Settings, State, Trust};
 
 impl State {
     /// Raft index of the last applied entry.
@@ -50,6 +50,11 @@ impl State {
     /// Index of the newest entry any of whose answers was forgotten: an older controller's key is refused.
     pub fn answers_forgotten_upto(&self) -> u64 {
         self.answers.forgotten_upto()
+    }
+
+    /// Who belongs to the cluster. The same pointer as before says that nothing of it has changed.
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.trust
     }
 
     /// All apps, by name.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use pontoon_model::wire::{self, Envelope, Wire, WireError};
-use pontoon_model::{App, Balancer, Build, Controller, Deployment, Host, Release, Servo};
+use pontoon_model::{
+    App, AuthorityRow, Balancer, Build, Controller, Deployment, Founding, Host, JoinToken, Machine, Release,
+    RevokedKey, Servo,
+};
 
 use super::answers::AnsweredRow;
 use super::names::Names;
@@ -38,6 +41,11 @@ impl State {
             .chain(rows(self.hosts.values().cloned(), level))
             .chain(rows(self.balancers.values().cloned(), level))
             .chain(rows(self.controllers.values().cloned(), level))
+            .chain(self.trust.founding.iter().map(wire::encode))
+            .chain(rows(self.trust.authorities.values().cloned(), level))
+            .chain(rows(self.trust.tokens.values().cloned(), level))
+            .chain(rows(self.trust.machines.values().cloned(), level))
+            .chain(rows(self.trust.revoked.values().cloned(), level))
             .chain(self.answers.rows().map(|row| wire::encode(&row)))
     }
 
@@ -97,6 +105,26 @@ impl State {
             Controller::KIND => {
                 let row = Controller::open(&envelope)?;
                 self.controllers.insert(row.id, Arc::new(row));
+            }
+            Founding::KIND => {
+                let row = Founding::open(&envelope)?;
+                self.change_trust(|trust| trust.founding = Some(row));
+            }
+            AuthorityRow::KIND => {
+                let row = AuthorityRow::open(&envelope)?;
+                self.change_trust(|trust| trust.authorities.insert(row.fingerprint, row.into()));
+            }
+            JoinToken::KIND => {
+                let row = JoinToken::open(&envelope)?;
+                self.change_trust(|trust| trust.tokens.insert(row.secret, row.into()));
+            }
+            Machine::KIND => {
+                let row = Machine::open(&envelope)?;
+                self.change_trust(|trust| trust.machines.insert((row.role, row.name.clone()), row.into()));
+            }
+            RevokedKey::KIND => {
+                let row = RevokedKey::open(&envelope)?;
+                self.change_trust(|trust| trust.revoked.insert(row.key, row.into()));
             }
             AnsweredRow::KIND => self.answers.put_row(AnsweredRow::open(&envelope)?)?,
             kind => return Err(WireError::TooNew { kind, version: envelope.version }),

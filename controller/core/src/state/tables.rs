@@ -8,7 +8,7 @@ use pontoon_model::{
     DeploymentId, Host, HostName, HostState, Phase, Release, ReleaseNumber, RouteVersion, Servo, ServoId,
 };
 
-use super::{RowKey, Settings, State};
+use super::{Row, RowKey, Settings, State, Trust};
 
 /// What of a servo reaches its host: a change of it is a new generation of the host's assignment.
 fn spec_part(servo: &Servo) -> (ServoId, pontoon_model::Desired) {
@@ -47,11 +47,11 @@ impl State {
             self.touch_routes();
         }
         self.index_app(old.as_deref(), Some(&app), &name);
-        self.touched.add(RowKey::App(name));
+        self.touched.put(RowKey::App(name), Row::App(app));
     }
 
     pub(crate) fn remove_app(&mut self, name: &AppName) {
-        self.touched.add(RowKey::App(name.clone()));
+        self.touched.remove(RowKey::App(name.clone()));
         let old = self.apps.remove(name);
         self.index_app(old.as_deref(), None, name);
         self.touch_routes();
@@ -59,13 +59,14 @@ impl State {
 
     pub(crate) fn put_release(&mut self, release: Release) {
         let app = release.app.clone();
-        self.touched.add(RowKey::Release(app.clone(), release.number));
-        self.releases.insert((app.clone(), release.number), Arc::new(release));
+        let (number, release) = (release.number, Arc::new(release));
+        self.touched.put(RowKey::Release(app.clone(), number), Row::Release(release.clone()));
+        self.releases.insert((app.clone(), number), release);
         self.index_release(&app);
     }
 
     pub(crate) fn remove_release(&mut self, app: &AppName, number: ReleaseNumber) {
-        self.touched.add(RowKey::Release(app.clone(), number));
+        self.touched.remove(RowKey::Release(app.clone(), number));
         self.releases.remove(&(app.clone(), number));
         self.index_release(app);
     }
@@ -83,12 +84,13 @@ impl State {
             }
         }
         self.index_build(&build.app, build.id, Some(&build));
-        self.touched.add(RowKey::Build(build.id));
-        self.builds.insert(build.id, Arc::new(build));
+        let (id, build) = (build.id, Arc::new(build));
+        self.touched.put(RowKey::Build(id), Row::Build(build.clone()));
+        self.builds.insert(id, build);
     }
 
     pub(crate) fn remove_build(&mut self, id: BuildId) {
-        self.touched.add(RowKey::Build(id));
+        self.touched.remove(RowKey::Build(id));
         let Some(build) = self.builds.remove(&id) else { return };
         self.index_build(&build.app, id, None);
         if let Some(host) = &build.host {
@@ -103,12 +105,13 @@ impl State {
             self.touch_routes();
         }
         self.index_deployment(&deployment.app, deployment.id, Some(&deployment));
-        self.touched.add(RowKey::Deployment(deployment.id));
-        self.deployments.insert(deployment.id, Arc::new(deployment));
+        let (id, deployment) = (deployment.id, Arc::new(deployment));
+        self.touched.put(RowKey::Deployment(id), Row::Deployment(deployment.clone()));
+        self.deployments.insert(id, deployment);
     }
 
     pub(crate) fn remove_deployment(&mut self, id: DeploymentId) {
-        self.touched.add(RowKey::Deployment(id));
+        self.touched.remove(RowKey::Deployment(id));
         if let Some(row) = self.deployments.remove(&id) {
             self.index_deployment(&row.app, id, None);
         }
@@ -127,8 +130,9 @@ impl State {
         self.index_servo(old.as_deref(), Some(&servo));
         self.servos_by_app.insert((servo.app.clone(), servo.id));
         self.servos_by_host.insert((servo.host.clone(), servo.id));
-        self.touched.add(RowKey::Servo(servo.id));
-        self.servos.insert(servo.id, Arc::new(servo));
+        let (id, servo) = (servo.id, Arc::new(servo));
+        self.touched.put(RowKey::Servo(id), Row::Servo(servo.clone()));
+        self.servos.insert(id, servo);
     }
 
     pub(crate) fn remove_servo(&mut self, id: ServoId) {
@@ -139,7 +143,7 @@ impl State {
         self.touch_assignment(&servo.host);
         self.servos_by_app.remove(&(servo.app.clone(), id));
         self.servos_by_host.remove(&(servo.host.clone(), id));
-        self.touched.add(RowKey::Servo(id));
+        self.touched.remove(RowKey::Servo(id));
         self.servos.remove(&id);
         self.index_servo(Some(&servo), None);
     }
@@ -156,42 +160,53 @@ impl State {
         }
         let lost = |state: Option<HostState>| state == Some(HostState::Lost);
         self.index_host(&host.name, lost(old.map(|(state, _)| state)), host.state == HostState::Lost);
-        self.touched.add(RowKey::Host(host.name.clone()));
-        self.hosts.insert(host.name.clone(), Arc::new(host));
+        let (name, host) = (host.name.clone(), Arc::new(host));
+        self.touched.put(RowKey::Host(name.clone()), Row::Host(host.clone()));
+        self.hosts.insert(name, host);
     }
 
     pub(crate) fn put_balancer(&mut self, mut balancer: Balancer) {
         balancer.version = self.header.index;
-        self.touched.add(RowKey::Balancer(balancer.name.clone()));
-        self.balancers.insert(balancer.name.clone(), Arc::new(balancer));
+        let (name, balancer) = (balancer.name.clone(), Arc::new(balancer));
+        self.touched.put(RowKey::Balancer(name.clone()), Row::Balancer(balancer.clone()));
+        self.balancers.insert(name, balancer);
         self.touch_plan();
     }
 
     pub(crate) fn remove_balancer(&mut self, name: &BalancerName) {
-        self.touched.add(RowKey::Balancer(name.clone()));
+        self.touched.remove(RowKey::Balancer(name.clone()));
         self.balancers.remove(name);
         self.touch_plan();
     }
 
     pub(crate) fn put_controller(&mut self, mut controller: Controller) {
         controller.version = self.header.index;
-        self.touched.add(RowKey::Controller(controller.id));
-        self.controllers.insert(controller.id, Arc::new(controller));
+        let (id, controller) = (controller.id, Arc::new(controller));
+        self.touched.put(RowKey::Controller(id), Row::Controller(controller.clone()));
+        self.controllers.insert(id, controller);
     }
 
     pub(crate) fn remove_controller(&mut self, id: ControllerId) {
-        self.touched.add(RowKey::Controller(id));
+        self.touched.remove(RowKey::Controller(id));
         self.controllers.remove(&id);
     }
 
     pub(crate) fn put_settings(&mut self, settings: Settings) {
-        self.touched.add(RowKey::Cluster);
         self.header.settings = settings;
+        self.touch_header();
     }
 
     pub(crate) fn put_feature_level(&mut self, level: u32) {
-        self.touched.add(RowKey::Cluster);
         self.header.feature_level = level;
+        self.touch_header();
+    }
+
+    pub(crate) fn change_trust<T>(&mut self, change: impl FnOnce(&mut Trust) -> T) {
+        change(Arc::make_mut(&mut self.trust));
+    }
+
+    fn touch_header(&mut self) {
+        self.touched.put(RowKey::Cluster, Row::Cluster(self.settings().clone(), self.feature_level()));
     }
 
     /// Builds the derived indexes anew from the tables.

@@ -14,7 +14,7 @@ use openraft::raft::VoteRequest;
 use openraft::vote::{RaftLeaderId, RaftVote};
 use pontoon_core::command::{ChangeLabels, CreateApp, DestroyApp};
 use pontoon_core::{Command, RejectedKind, Reply, Stamped};
-use pontoon_kit::{Authority, Identity, Role, rpc};
+use pontoon_kit::{Authority, Credentials, Role, rpc, tls};
 use pontoon_model::{AppName, ControllerId, IdempotencyKey};
 use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_client::RaftClient;
@@ -26,7 +26,6 @@ use pontoon_proto::{
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -95,13 +94,13 @@ struct Node {
 
 impl Node {
     async fn start(config: ConsensusConfig, listener: TcpListener, readable: Arc<AtomicU32>) -> Self {
-        let identity = config.identity.clone();
+        let credentials = config.credentials.clone();
         let started = Consensus::start(config).await.unwrap();
-        Self::serve(&identity, started, listener, readable)
+        Self::serve(credentials, started, listener, readable)
     }
 
     fn serve(
-        identity: &Identity,
+        credentials: Credentials,
         (consensus, service): (Consensus, RaftServer<RaftService>),
         listener: TcpListener,
         readable: Arc<AtomicU32>,
@@ -110,11 +109,11 @@ impl Node {
         let peers = PeersServer::new(forwarded);
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
-        let router = rpc::server(identity).unwrap().add_service(service).add_service(peers);
+        let router = rpc::server().add_service(service).add_service(peers);
         let serving = tokio::spawn(async move {
             // Not waiting for open streams: the others' streams never end by themselves.
             tokio::select! {
-                served = router.serve_with_incoming(TcpListenerStream::new(listener)) => served.unwrap(),
+                served = router.serve_with_incoming(tls::incoming(listener, credentials)) => served.unwrap(),
                 () = stopped => {}
             }
         });
@@ -176,8 +175,9 @@ impl Cluster {
         cluster
     }
 
-    fn identity(&self, at: usize) -> Identity {
-        self.authority.issue(Role::Controller, self.members[at].name.as_str()).unwrap()
+    fn credentials(&self, at: usize) -> Credentials {
+        let identity = self.authority.issue(Role::Controller, self.members[at].name.as_str()).unwrap();
+        Credentials::new(identity).unwrap()
     }
 
     fn data_dir(&self, at: usize) -> PathBuf {
@@ -190,7 +190,7 @@ impl Cluster {
             name: self.members[at].name.clone(),
             data_dir: self.data_dir(at),
             members: self.members.clone(),
-            identity: self.identity(at),
+            credentials: self.credentials(at),
             timing: Timing::lan(),
             compaction: Compaction::default(),
         }
@@ -425,7 +425,7 @@ async fn a_pre_vote_against_a_living_leader_is_refused_and_changes_no_term() {
     let leader = cluster.leader().await;
     let (asked, asker) = ((leader + 1) % 3, (leader + 2) % 3);
     let term = cluster.consensus(asked).leadership().borrow().term;
-    let network = Network::new(cluster.members[asker].id.0, cluster.identity(asker), Default::default());
+    let network = Network::new(cluster.members[asker].id.0, cluster.credentials(asker), Default::default());
     let peer = types::Peer { name: cluster.members[asked].name.clone(), grpc: cluster.members[asked].grpc };
     let mut network_of = network.clone();
     let mut connection =
@@ -454,7 +454,7 @@ async fn a_pre_vote_against_a_living_leader_is_refused_and_changes_no_term() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_controllers_may_speak_raft() {
     let cluster = Cluster::start().await;
-    let agent = cluster.authority.issue(Role::Agent, "host-1").unwrap();
+    let agent = Credentials::new(cluster.authority.issue(Role::Agent, "host-1").unwrap()).unwrap();
     let channel = rpc::channel(cluster.members[0].grpc, Role::Controller, &agent).unwrap();
     let mut client = RaftClient::new(channel);
     let message = || RaftMessage { body: Default::default() };
@@ -513,7 +513,8 @@ async fn a_controller_whose_store_is_lost_votes_again_under_a_new_id() {
         let started = timeout(BOUND, rejoin::start_anew(config.clone(), config.members[lost].grpc, loss));
         let started = started.await.expect("the others allow it").unwrap();
         let listener = wait_for_port(config.members[lost].grpc).await;
-        cluster.nodes[lost] = Some(Node::serve(&config.identity, started, listener, cluster.readable.clone()));
+        cluster.nodes[lost] =
+            Some(Node::serve(config.credentials.clone(), started, listener, cluster.readable.clone()));
         assert!(cluster.consensus(lost).is_replacement());
         let voting = rejoin::become_voter(cluster.consensus(lost), config.members[lost].grpc, CancellationToken::new());
         let votes = wait_until_voters(&cluster, lost, &before);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pontoon_kit::Identity;
+use pontoon_kit::Credentials;
 use pontoon_model::{ControllerId, ControllerName};
 use serde::Deserialize;
 
@@ -81,7 +81,7 @@ pub struct ConsensusConfig {
     /// The first voters, this controller among them.
     pub members: Vec<Member>,
     /// This controller's certificate, for the connections to the others.
-    pub identity: Identity,
+    pub credentials: Credentials,
     /// Timeouts.
     pub timing: Timing,
     /// When the log is compacted.

@@ -136,7 +136,7 @@ impl Consensus {
         let recovered = committed_before(&log, id).await?;
         let configured: BTreeMap<u64, SocketAddr> =
             config.members.iter().map(|member| (member.id.0, member.grpc)).collect();
-        let network = Network::new(id.0, config.identity.clone(), configured.clone());
+        let network = Network::new(id.0, config.credentials.clone(), configured.clone());
         let started = Raft::new(id.0, Arc::new(openraft), network.clone(), log.clone(), state_machine).await;
         let raft = match started {
             Ok(raft) => raft,
@@ -151,7 +151,7 @@ impl Consensus {
         let Watched { leadership, failure } = leadership::watch_leadership(&raft, heard.clone(), config.timing);
         let (health, held_back) = (Health::default(), HeldBack::default());
         let batcher = Batcher::start(raft.clone(), feed.clone(), health.clone(), held_back.clone());
-        let peers = Peers::new(id, raft.clone(), Connections::new(config.identity.clone(), config.members.clone()));
+        let peers = Peers::new(id, raft.clone(), Connections::new(config.credentials.clone(), config.members.clone()));
         let reads = Reads::start(id, raft.clone(), leadership.clone(), peers.clone());
         let levels = Levels {
             id,

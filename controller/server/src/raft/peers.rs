@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use openraft::async_runtime::watch::WatchReceiver;
-use pontoon_kit::Identity;
+use pontoon_kit::Credentials;
 use pontoon_model::{ControllerId, ControllerName};
 use pontoon_proto::services::peers_client::PeersClient;
 
@@ -149,15 +149,15 @@ pub(crate) struct Connections {
 }
 
 struct ConnectionsInner {
-    identity: Identity,
+    credentials: Credentials,
     configured: Vec<Member>,
     channels: Mutex<HashMap<SocketAddr, Link>>,
 }
 
 impl Connections {
-    /// For the bearer of `identity`; the addresses in `configured` win over those in the replicated membership.
-    pub(crate) fn new(identity: Identity, configured: Vec<Member>) -> Self {
-        Self { inner: Arc::new(ConnectionsInner { identity, configured, channels: Mutex::default() }) }
+    /// For the bearer of `credentials`; the addresses in `configured` win over those in the replicated membership.
+    pub(crate) fn new(credentials: Credentials, configured: Vec<Member>) -> Self {
+        Self { inner: Arc::new(ConnectionsInner { credentials, configured, channels: Mutex::default() }) }
     }
 
     /// The members of the configuration file.
@@ -171,7 +171,7 @@ impl Connections {
         let channel = match channels.get(&address) {
             Some(channel) => channel.clone(),
             None => {
-                let channel = link::open(address, &self.inner.identity)?;
+                let channel = link::open(address, &self.inner.credentials)?;
                 channels.insert(address, channel.clone());
                 channel
             }

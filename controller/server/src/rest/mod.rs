@@ -23,6 +23,7 @@ mod serve;
 mod servos;
 mod source;
 mod status;
+mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, patch, post, put};
+use axum::routing::{delete, get, patch, post, put};
 use pontoon_kit::CancellationToken;
 use pontoon_model::ControllerName;
 use tokio::sync::watch;
@@ -128,7 +129,14 @@ fn routes(api: Api) -> Router {
         .route("/v1/hosts", get(machines::hosts))
         .route("/v1/controllers", get(machines::controllers))
         .route("/v1/balancers", get(machines::balancers))
-        .route("/v1/routes", get(machines::routes));
+        .route("/v1/routes", get(machines::routes))
+        .route("/v1/join-tokens", get(trust::tokens).post(trust::create_token))
+        .route("/v1/join-tokens/{id}", delete(trust::revoke_token))
+        .route("/v1/machines", get(trust::machines))
+        .route("/v1/machines/{role}/{name}", delete(trust::revoke_machine))
+        .route("/v1/ca", get(trust::ca))
+        .route("/v1/ca/rotate", post(trust::rotate_ca))
+        .route("/v1/ca/retire", post(trust::retire_ca));
     #[cfg(feature = "next-level")]
     let routes = routes.route("/v1/apps/{app}/note", get(next_level::show).put(next_level::change));
     routes.fallback(error::no_such_path).method_not_allowed_fallback(error::no_such_method).with_state(api)

@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use pontoon_kit::{Authority, Role};
+use pontoon_kit::{Authority, Credentials, Role};
 use pontoon_model::ControllerId;
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ impl Fixture {
             name: name.clone(),
             data_dir: folder.path().to_owned(),
             members: vec![member],
-            identity: identity.clone(),
+            credentials: Credentials::new(identity).unwrap(),
             timing: Timing::lan(),
             compaction: Compaction::default(),
         });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::Stream;
 use pontoon_core::{command, view};
 use pontoon_kit::{CancellationToken, Peer, Role, rpc};
-use pontoon_model::{HostName, Incarnation};
+use pontoon_model::{HostName, Incarnation, MachineRole};
 use pontoon_proto::services::agents_server::Agents;
 use pontoon_proto::{AgentDirective, AgentHello, AgentMessage, BlobPart, BlobRequest, BlobStored, LogChunk, LogPushed};
 use tokio::sync::{mpsc, watch};
@@ -15,9 +15,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::directory::Outbox;
 use super::reports::Reports;
-use super::{AgentDirectory, HELLO, Heard, LEAVE, Logs, OUTBOX, agent_blobs, leaderless};
+use super::{AgentDirectory, HELLO, Heard, LEAVE, Logs, OUTBOX, agent_blobs, key_of, leaderless, push_trust};
 use crate::blobs::{BlobStore, Fetcher, Replicator};
 use crate::raft::{Leadership, Proposer, StateFeed};
+use crate::trust::Notices;
 
 /// What controllers offer agents.
 #[derive(Clone)]
@@ -54,11 +55,12 @@ impl Agents for AgentsService {
 
     async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Answer<Self::SessionStream> {
         let peer = rpc::caller(&request, Role::Agent)?;
+        let notices = Notices::new(MachineRole::Agent, &peer.id, key_of(&request));
         let (outbox, receiver) = mpsc::channel(OUTBOX);
         let service = self.clone();
         tokio::spawn(async move {
             let ended = tokio::select! {
-                ended = service.serve(&peer, request.into_inner(), &outbox) => ended,
+                ended = service.serve(&peer, notices, request.into_inner(), &outbox) => ended,
                 () = service.shutdown.cancelled() => Err(Status::unavailable("this controller is stopping")),
             };
             if let Err(status) = ended {
@@ -92,7 +94,13 @@ impl Agents for AgentsService {
 }
 
 impl AgentsService {
-    async fn serve(&self, peer: &Peer, mut inbound: Streaming<AgentMessage>, outbox: &Outbox) -> Result<(), Status> {
+    async fn serve(
+        &self,
+        peer: &Peer,
+        notices: Notices,
+        mut inbound: Streaming<AgentMessage>,
+        outbox: &Outbox,
+    ) -> Result<(), Status> {
         let hello = hello(peer, &mut inbound).await?;
         let place = self.directory.enter(hello.host.clone(), outbox.clone());
         let index = self.register(&hello).await?;
@@ -101,6 +109,7 @@ impl AgentsService {
         tokio::select! {
             ended = self.listen(&hello, &mut inbound, &reports) => ended,
             ended = self.push_assignments(&hello.host, hello.incarnation, index, outbox) => ended,
+            ended = push_trust(self.feed.clone(), notices, outbox, AgentDirective::Trust) => ended,
             why = reports.propose(&hello.host, hello.incarnation, &self.proposer) => {
                 Err(Status::unavailable(format!("reports cannot be committed: {why}")))
             }

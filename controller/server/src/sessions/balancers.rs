@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pontoon_core::{command, view};
 use pontoon_kit::{CancellationToken, Peer, Role, rpc};
-use pontoon_model::{BalancerName, RouteTable};
+use pontoon_model::{BalancerName, MachineRole, RouteTable};
 use pontoon_proto::services::balancers_server::Balancers;
 use pontoon_proto::{BalancerDirective, BalancerHello, BalancerMessage, RouteDelta};
 use tokio::sync::{mpsc, watch};
@@ -12,8 +12,9 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{HELLO, Heard, LEAVE, OUTBOX, RouteFeed, leaderless};
+use super::{HELLO, Heard, LEAVE, OUTBOX, RouteFeed, key_of, leaderless, push_trust};
 use crate::raft::{Leadership, Proposer, StateFeed};
+use crate::trust::Notices;
 
 type Outbox = mpsc::Sender<Result<BalancerDirective, Status>>;
 
@@ -43,11 +44,12 @@ impl Balancers for BalancersService {
         request: Request<Streaming<BalancerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = rpc::caller(&request, Role::Balancer)?;
+        let notices = Notices::new(MachineRole::Balancer, &peer.id, key_of(&request));
         let (outbox, receiver) = mpsc::channel(OUTBOX);
         let service = self.clone();
         tokio::spawn(async move {
             let ended = tokio::select! {
-                ended = service.serve(&peer, request.into_inner(), &outbox) => ended,
+                ended = service.serve(&peer, notices, request.into_inner(), &outbox) => ended,
                 () = service.shutdown.cancelled() => Err(Status::unavailable("this controller is stopping")),
             };
             if let Err(status) = ended {
@@ -61,13 +63,20 @@ impl Balancers for BalancersService {
 }
 
 impl BalancersService {
-    async fn serve(&self, peer: &Peer, mut inbound: Streaming<BalancerMessage>, outbox: &Outbox) -> Result<(), Status> {
+    async fn serve(
+        &self,
+        peer: &Peer,
+        notices: Notices,
+        mut inbound: Streaming<BalancerMessage>,
+        outbox: &Outbox,
+    ) -> Result<(), Status> {
         let hello = hello(peer, &mut inbound).await?;
         let index = self.register(&hello).await?;
         tracing::info!(balancer = %hello.name, site = %hello.site, have = %hello.have, "a balancer is connected");
         let ended = tokio::select! {
             ended = self.listen(&hello.name, &mut inbound) => ended,
             ended = self.push_routes(&hello, index, outbox) => ended,
+            ended = push_trust(self.feed.clone(), notices, outbox, BalancerDirective::Trust) => ended,
             () = leaderless(self.leadership.clone()) => {
                 // A full outbox is as good as a closed one: the session ends either way.
                 let _ = outbox.try_send(Ok(BalancerDirective::GoElsewhere));

@@ -19,8 +19,14 @@ pub use routes::{RouteFeed, publish_routes};
 
 use std::time::Duration;
 
-use crate::raft::Leadership;
-use tokio::sync::watch;
+use pontoon_kit::{KeyId, rpc};
+use pontoon_model::Digest;
+use pontoon_proto::TrustNow;
+use tokio::sync::{mpsc, watch};
+use tonic::{Request, Status};
+
+use crate::raft::{Leadership, StateFeed};
+use crate::trust::Notices;
 
 /// The first message must come within this time, and its machine be registered: an election may lie between.
 const HELLO: Duration = Duration::from_secs(5);
@@ -30,6 +36,29 @@ const LEADERLESS: Duration = Duration::from_secs(1);
 const LEAVE: Duration = Duration::from_secs(1);
 /// Directives on their way to one machine: state is sent whole, so more than a few means that it does not read.
 const OUTBOX: usize = 16;
+
+/// The key of whoever sent `request`.
+fn key_of<T>(request: &Request<T>) -> Option<Digest> {
+    rpc::anybody(request)?.key().map(|KeyId(key)| Digest(key))
+}
+
+/// Tells a machine whom to trust, at once and whenever that changes.
+async fn push_trust<D>(
+    mut feed: StateFeed,
+    mut notices: Notices,
+    outbox: &mpsc::Sender<Result<D, Status>>,
+    directive: impl Fn(TrustNow) -> D,
+) -> Result<(), Status> {
+    let mut state = feed.snapshot();
+    loop {
+        if let Some(now) = notices.next(&state) {
+            let pushed = outbox.send_timeout(Ok(directive(now)), HELLO).await;
+            pushed.map_err(|_| Status::deadline_exceeded("what is to be trusted is not read"))?;
+        }
+        drop(state);
+        state = feed.changed().await;
+    }
+}
 
 /// Returns when there has been no leader for [`LEADERLESS`].
 async fn leaderless(mut leadership: watch::Receiver<Leadership>) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pontoon_kit::{CancellationToken, Identity, Role, rpc};
+use pontoon_kit::{CancellationToken, Credentials, Role, rpc};
 use pontoon_model::{
     BlobRef, BuildOutcome, BuildSpec, Capacity, CpuMillis, Desired, Digest, Incarnation, MemoryBytes, RuntimeKind,
     ServoReport, ServoSpec, ServoStatus,
@@ -47,13 +47,13 @@ impl FakeAgent {
     /// Connects first to `node`.
     pub async fn start(cluster: &Cluster, host: &str, node: usize) -> Self {
         let agent = Self { stop: CancellationToken::new(), built_from: Arc::default() };
-        let identity = cluster.authority.issue(Role::Agent, host).unwrap();
+        let credentials = Credentials::new(cluster.authority.issue(Role::Agent, host).unwrap()).unwrap();
         let controllers: Vec<SocketAddr> =
             (0..cluster.len()).map(|n| cluster.grpc((node + n) % cluster.len())).collect();
         let (host, built_from) = (host.to_owned(), agent.built_from.clone());
         let work = async move {
             for address in controllers.iter().cycle() {
-                if let Err(error) = session(*address, &identity, &host, &built_from).await {
+                if let Err(error) = session(*address, &credentials, &host, &built_from).await {
                     eprintln!("agent: {address}: {error}");
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -76,11 +76,11 @@ impl FakeAgent {
 
 async fn session(
     address: SocketAddr,
-    identity: &Identity,
+    credentials: &Credentials,
     host: &str,
     built_from: &Mutex<Vec<u8>>,
 ) -> Result<(), tonic::Status> {
-    let channel = rpc::channel(address, Role::Controller, identity).unwrap();
+    let channel = rpc::channel(address, Role::Controller, credentials).unwrap();
     let mut client = AgentsClient::new(channel.clone());
     let (outbox, outbound) = mpsc::channel(64);
     outbox.send(AgentMessage::Hello(hello(host))).await.unwrap();
@@ -107,7 +107,7 @@ async fn session(
                 }
             }
             Some(AgentDirective::LogWanted { stream, .. }) => push_log(channel.clone(), stream).await?,
-            Some(AgentDirective::LogUnwanted { .. }) => {}
+            Some(AgentDirective::LogUnwanted { .. } | AgentDirective::Trust(_)) => {}
             Some(AgentDirective::GoElsewhere) | None => return Ok(()),
         }
     }

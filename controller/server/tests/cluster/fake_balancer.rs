@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pontoon_kit::{CancellationToken, Identity, Role, rpc};
+use pontoon_kit::{CancellationToken, Credentials, Role, rpc};
 use pontoon_model::{Route, RouteVersion};
 use pontoon_proto::services::balancers_client::BalancersClient;
 use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage};
@@ -41,13 +41,13 @@ impl FakeBalancer {
     /// Connects first to `node`.
     pub async fn start(cluster: &Cluster, name: &str, node: usize) -> Self {
         let balancer = Self { stop: CancellationToken::new(), table: Arc::default() };
-        let identity = cluster.authority.issue(Role::Balancer, name).unwrap();
+        let credentials = Credentials::new(cluster.authority.issue(Role::Balancer, name).unwrap()).unwrap();
         let controllers: Vec<SocketAddr> =
             (0..cluster.len()).map(|n| cluster.grpc((node + n) % cluster.len())).collect();
         let (name, table) = (name.to_owned(), balancer.table.clone());
         let work = async move {
             for address in controllers.iter().cycle() {
-                if let Err(error) = session(*address, &identity, &name, &table).await {
+                if let Err(error) = session(*address, &credentials, &name, &table).await {
                     eprintln!("balancer: {address}: {error}");
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -76,11 +76,11 @@ impl FakeBalancer {
 
 async fn session(
     address: SocketAddr,
-    identity: &Identity,
+    credentials: &Credentials,
     name: &str,
     table: &Mutex<Table>,
 ) -> Result<(), tonic::Status> {
-    let mut client = BalancersClient::new(rpc::channel(address, Role::Controller, identity).unwrap());
+    let mut client = BalancersClient::new(rpc::channel(address, Role::Controller, credentials).unwrap());
     let (outbox, outbound) = mpsc::channel(64);
     let have = table.lock().unwrap().version;
     outbox.send(BalancerMessage::Hello(hello(name, have.0))).await.unwrap();
@@ -91,6 +91,7 @@ async fn session(
             _ = beat.tick() => {}
             directive = inbound.message() => match directive? {
                 Some(directive @ (BalancerDirective::Table(_) | BalancerDirective::Delta(_))) => take(table, directive),
+                Some(BalancerDirective::Trust(_)) => {}
                 Some(BalancerDirective::GoElsewhere) | None => return Ok(()),
             },
         }
@@ -114,6 +115,6 @@ fn take(table: &Mutex<Table>, directive: BalancerDirective) {
             });
             table.routes.extend(delta.changed.into_iter().map(|route| (route.host.clone(), route)));
         }
-        BalancerDirective::GoElsewhere => {}
+        BalancerDirective::GoElsewhere | BalancerDirective::Trust(_) => {}
     }
 }

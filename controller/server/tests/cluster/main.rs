@@ -2,7 +2,9 @@
 
 mod fake_agent;
 mod fake_balancer;
+mod machine;
 mod nodes;
+mod trust;
 
 use fake_agent::FakeAgent;
 use fake_balancer::FakeBalancer;
@@ -80,8 +82,8 @@ async fn a_source_becomes_a_routed_app_and_survives_the_loss_of_the_leader() {
 async fn nobody_speaks_for_another() {
     let cluster = Cluster::start(1).await;
     let channel = |role, name: &str| {
-        let identity = cluster.authority.issue(role, name).unwrap();
-        pontoon_kit::rpc::channel(cluster.grpc(0), Role::Controller, &identity).unwrap()
+        let credentials = pontoon_kit::Credentials::new(cluster.authority.issue(role, name).unwrap()).unwrap();
+        pontoon_kit::rpc::channel(cluster.grpc(0), Role::Controller, &credentials).unwrap()
     };
     let agents = |role, name| services::agents_client::AgentsClient::new(channel(role, name));
     let hello = || tokio_stream::iter([AgentMessage::Hello(fake_agent::hello("h1"))]);

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use pontoon_controller::config::{Config, MemberConfig};
+use pontoon_controller::config::{Config, FoundingConfig, MemberConfig};
 use pontoon_kit::{Authority, CancellationToken, Role};
 use pontoon_model::ControllerId;
 use serde_json::Value;
@@ -62,9 +62,10 @@ impl Cluster {
             name: format!("c{n}").parse().unwrap(),
             grpc: ports[n],
         };
+        let folder = tempfile::tempdir().unwrap();
         let mut cluster = Self {
-            authority: Authority::create().unwrap(),
-            folder: tempfile::tempdir().unwrap(),
+            authority: Authority::load_or_create(&folder.path().join("ca")).unwrap(),
+            folder,
             members: (0..count).map(member).collect(),
             rest: ports[count..].to_vec(),
             running: (0..count).map(|_| None).collect(),
@@ -103,6 +104,11 @@ impl Cluster {
             members: self.members.clone(),
             timing: Default::default(),
             store: Default::default(),
+            founding: Some(FoundingConfig {
+                ca_dir: self.folder.path().join("ca"),
+                cluster: "test".into(),
+                certificate_life_s: 3600,
+            }),
             base_domain: "localhost".into(),
         };
         let shutdown = CancellationToken::new();
@@ -196,6 +202,23 @@ impl Cluster {
     pub async fn put(&self, node: usize, path: &str, body: Value) -> Value {
         let sent = self.send(self.http.put(self.url(node, path)).json(&body)).await;
         serde_json::from_str(&sent.unwrap_or_else(|error| panic!("PUT {path}: {error}"))).unwrap()
+    }
+
+    /// DELETE; the refusal, if it is one.
+    pub async fn delete(&self, node: usize, path: &str) -> Result<Value, String> {
+        let text = self.send(self.http.delete(self.url(node, path))).await?;
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    }
+
+    /// POST of JSON, which may be refused.
+    pub async fn try_post(&self, node: usize, path: &str, body: Value) -> Result<Value, String> {
+        let text = self.send(self.http.post(self.url(node, path)).json(&body)).await?;
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    }
+
+    /// Where a controller keeps its certificate.
+    pub fn tls(&self, node: usize) -> PathBuf {
+        self.data(node).join("tls")
     }
 
     /// Uploads a source.

@@ -246,16 +246,18 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::atomic::AtomicBool;
 
-    use pontoon_kit::{Authority, Role};
+    use pontoon_kit::{Authority, Credentials, Role};
 
     use super::*;
 
     #[tokio::test]
     async fn one_that_cannot_be_reached_is_tried_only_when_openraft_has_waited() {
         let identity = Authority::create().unwrap().issue(Role::Controller, "north").unwrap();
+        let credentials = Credentials::new(identity).unwrap();
         // Taken and let go: nobody listens there.
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut connection = Connection::new(Network::new(1, identity, BTreeMap::new()), 2, nobody, Purpose::Entries);
+        let mut connection =
+            Connection::new(Network::new(1, credentials, BTreeMap::new()), 2, nobody, Purpose::Entries);
         let waited = Arc::new(AtomicBool::new(false));
         let waiting = waited.clone();
         let request =

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use pontoon_kit::{Identity, Role, rpc};
+use pontoon_kit::{Credentials, Role, rpc};
 use tonic::transport;
 #[cfg(not(test))]
 use tonic::{Request, Status};
@@ -19,14 +19,14 @@ pub type Link = wire::Link;
 
 /// A link to the controller at `address`; connects when first used and again after a break.
 #[cfg(not(test))]
-pub(in super::super) fn open(address: SocketAddr, identity: &Identity) -> Result<Link, transport::Error> {
-    rpc::channel(address, Role::Controller, identity)
+pub(in super::super) fn open(address: SocketAddr, credentials: &Credentials) -> Result<Link, transport::Error> {
+    rpc::channel(address, Role::Controller, credentials)
 }
 #[cfg(test)]
-pub(in super::super) fn open(address: SocketAddr, identity: &Identity) -> Result<Link, transport::Error> {
+pub(in super::super) fn open(address: SocketAddr, credentials: &Credentials) -> Result<Link, transport::Error> {
     match Link::simulated(address) {
         Some(link) => Ok(link),
-        None => rpc::channel(address, Role::Controller, identity).map(Link::from),
+        None => rpc::channel(address, Role::Controller, credentials).map(Link::from),
     }
 }
 

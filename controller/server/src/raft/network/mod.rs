@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use openraft::RaftNetworkFactory;
-use pontoon_kit::Identity;
+use pontoon_kit::Credentials;
 use pontoon_proto::services::raft_client::RaftClient;
 use tonic::transport;
 
@@ -41,15 +41,15 @@ pub(super) struct Network {
 
 struct Shared {
     id: u64,
-    identity: Identity,
+    credentials: Credentials,
     configured: BTreeMap<u64, SocketAddr>,
     channels: Mutex<HashMap<(u64, SocketAddr, Purpose), Link>>,
 }
 
 impl Network {
     /// Addresses in `configured` win over those in the replicated membership.
-    pub(super) fn new(id: u64, identity: Identity, configured: BTreeMap<u64, SocketAddr>) -> Self {
-        Self { shared: Arc::new(Shared { id, identity, configured, channels: Mutex::default() }) }
+    pub(super) fn new(id: u64, credentials: Credentials, configured: BTreeMap<u64, SocketAddr>) -> Self {
+        Self { shared: Arc::new(Shared { id, credentials, configured, channels: Mutex::default() }) }
     }
 
     fn connection(&self, target: u64, node: &Peer, purpose: Purpose) -> Connection {
@@ -62,7 +62,7 @@ impl Network {
         let channel = match channels.get(&key) {
             Some(channel) => channel.clone(),
             None => {
-                let channel = link::open(key.1, &self.shared.identity)?;
+                let channel = link::open(key.1, &self.shared.credentials)?;
                 channels.insert(key, channel.clone());
                 channel
             }

@@ -51,7 +51,7 @@ impl Network {
 mod tests {
     use std::collections::BTreeMap;
 
-    use pontoon_kit::{Authority, Role};
+    use pontoon_kit::{Authority, Credentials, Role};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -59,9 +59,10 @@ mod tests {
     #[tokio::test]
     async fn connections_are_made_before_anything_is_to_be_said() {
         let identity = Authority::create().unwrap().issue(Role::Controller, "north").unwrap();
+        let credentials = Credentials::new(identity).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = Peer { name: "east".parse().unwrap(), grpc: listener.local_addr().unwrap() };
-        let network = Network::new(1, identity, BTreeMap::new());
+        let network = Network::new(1, credentials, BTreeMap::new());
         let warming = tokio::spawn(async move { network.warm(2, &peer).await });
         for _ in WARM {
             timeout(Duration::from_secs(5), listener.accept()).await.unwrap().unwrap();

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use futures_util::Stream;
@@ -10,7 +10,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::RaftLogStorage;
 use openraft::vote::RaftLeaderId;
 use openraft::{RaftLogReader, ServerState};
-use pontoon_kit::Identity;
+use pontoon_kit::{Authority, Credentials, Role};
 use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
@@ -30,6 +30,12 @@ use super::world::World;
 use super::{id_of, lock, wire as transport};
 use crate::raft::log_store::{Home, LogError, LogStore};
 use crate::raft::{Compaction, Consensus, ConsensusConfig, ConsensusError, Member, Proposer, RaftService, Reads};
+
+/// Of all simulated controllers: made once, since nothing simulated looks at them.
+static CREDENTIALS: LazyLock<Credentials> = LazyLock::new(|| {
+    let identity = Authority::create().and_then(|authority| authority.issue(Role::Controller, "simulated"));
+    identity.and_then(Credentials::new).expect("certificates can be made")
+});
 
 /// After which a supervisor starts a controller again that did not start.
 const RESTART: Duration = Duration::from_secs(1);
@@ -132,7 +138,7 @@ fn config(world: &World, node: usize) -> ConsensusConfig {
         name: name_of(node),
         data_dir: world.folder_of(node),
         members: (0..world.plan.nodes).map(member).collect(),
-        identity: Identity { ca: String::new(), certificate: String::new(), key: String::new() },
+        credentials: CREDENTIALS.clone(),
         timing: world.plan.timing,
         compaction: Compaction::default(),
     }

@@ -1,0 +1,206 @@
+//! Who belongs: tokens, machines, revocation and the change of the authority.
+
+mod common;
+
+use std::time::Duration;
+
+use common::World;
+use pontoon_core::command::*;
+use pontoon_core::{Outcome, RejectedKind, Reply};
+use pontoon_model::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const FIRST: Digest = Digest([1; 32]);
+const NEXT: Digest = Digest([2; 32]);
+const TOKEN: Digest = Digest([10; 32]);
+
+fn founded() -> World {
+    let mut world = World::new();
+    (2..=3).for_each(|to| drop(world.apply(RaiseFeatureLevel { to }).unwrap()));
+    world.apply(found()).unwrap();
+    world
+}
+
+fn found() -> FoundTrust {
+    FoundTrust {
+        cluster: "home".into(),
+        certificate_life: 3600,
+        fingerprint: FIRST,
+        certificate: "first".into(),
+        key: Secret("k".into()),
+    }
+}
+
+fn token(role: MachineRole, uses: u32) -> CreateJoinToken {
+    CreateJoinToken { secret: TOKEN, role, site: None, life: HOUR, uses }
+}
+
+fn admit(world: &World, name: &str, key: u8) -> AdmitMachine {
+    AdmitMachine {
+        token: TOKEN,
+        role: MachineRole::Agent,
+        name: name.into(),
+        site: None,
+        key: Digest([key; 32]),
+        signed_by: FIRST,
+        certificate_ends: world.now.plus(HOUR),
+    }
+}
+
+fn renewed(world: &World, name: &str, key: u8, signed_by: Digest) -> NoteCertificate {
+    NoteCertificate {
+        role: MachineRole::Agent,
+        name: name.into(),
+        key: Digest([key; 32]),
+        signed_by,
+        certificate_ends: world.now.plus(HOUR * 2),
+    }
+}
+
+fn rotate() -> RotateAuthority {
+    RotateAuthority {
+        follows: FIRST,
+        fingerprint: NEXT,
+        certificate: "next".into(),
+        crossed: "crossed".into(),
+        key: Secret("k2".into()),
+    }
+}
+
+#[track_caller]
+fn refused(outcome: Outcome, kind: RejectedKind, part: &str) {
+    let rejected = outcome.expect_err(part);
+    assert_eq!(rejected.kind, kind, "{rejected}");
+    assert!(rejected.message.contains(part), "{part}: {rejected}");
+}
+
+#[test]
+fn a_cluster_is_founded_once_and_nothing_goes_before_it() {
+    let mut world = World::new();
+    (2..=3).for_each(|to| drop(world.apply(RaiseFeatureLevel { to }).unwrap()));
+    refused(world.apply(token(MachineRole::Agent, 1)), RejectedKind::Conflict, "no certificate authority yet");
+    let admission = admit(&world, "a", 1);
+    refused(world.apply(admission), RejectedKind::Conflict, "no certificate authority yet");
+    let short = FoundTrust { certificate_life: 1, ..found() };
+    refused(world.apply(short), RejectedKind::Invalid, "certificates cannot be good for 1 s");
+    world.apply(found()).unwrap();
+    refused(world.apply(found()), RejectedKind::Conflict, "already");
+}
+
+#[test]
+fn a_token_lets_in_as_many_as_it_says_of_its_role_and_site_until_it_expires() {
+    let mut world = founded();
+    world.apply(CreateJoinToken { site: Some("east".parse().unwrap()), ..token(MachineRole::Agent, 2) }).unwrap();
+    let in_east = |admission| AdmitMachine { site: Some("east".parse().unwrap()), ..admission };
+    let (a, b, c) = (admit(&world, "a", 1), admit(&world, "b", 2), admit(&world, "c", 3));
+    refused(world.apply(a.clone()), RejectedKind::Invalid, "for the site east only");
+    let as_balancer = in_east(AdmitMachine { role: MachineRole::Balancer, ..a.clone() });
+    refused(world.apply(as_balancer), RejectedKind::Invalid, "lets in a agent, not a balancer");
+    let unknown = in_east(AdmitMachine { token: Digest([9; 32]), ..a.clone() });
+    refused(world.apply(unknown), RejectedKind::NotFound, "not known");
+
+    assert_eq!(world.apply(in_east(a.clone())).unwrap(), Reply::Done);
+    // Its answer was lost.
+    world.apply(in_east(a.clone())).unwrap();
+    assert_eq!(world.state.trust().token(&TOKEN).unwrap().uses_left, 1);
+    let imposter = in_east(AdmitMachine { key: Digest([7; 32]), ..a });
+    refused(world.apply(imposter), RejectedKind::Conflict, "already, with another key");
+    world.apply(in_east(b)).unwrap();
+    refused(world.apply(in_east(c.clone())), RejectedKind::Conflict, "as many machines as it was made for");
+
+    world.apply(CreateJoinToken { secret: Digest([11; 32]), ..token(MachineRole::Agent, 9) }).unwrap();
+    assert!(world.state.trust().token(&TOKEN).is_none(), "one that is over goes when another is made");
+    world.tick(HOUR);
+    refused(world.apply(AdmitMachine { token: Digest([11; 32]), ..c }), RejectedKind::Conflict, "has expired");
+}
+
+#[test]
+fn tokens_are_bounded_and_can_be_revoked() {
+    let mut world = founded();
+    for (uses, life) in [(0, HOUR), (1, Duration::ZERO), (1, HOUR * 24 * 366)] {
+        let wrong = CreateJoinToken { uses, life, ..token(MachineRole::Agent, 1) };
+        refused(world.apply(wrong), RejectedKind::Invalid, "at most 365 days");
+    }
+    world.apply(token(MachineRole::Agent, 1)).unwrap();
+    refused(world.apply(token(MachineRole::Agent, 1)), RejectedKind::Conflict, "was made already");
+    world.apply(RevokeJoinToken { id: TOKEN.short() }).unwrap();
+    refused(world.apply(RevokeJoinToken { id: TOKEN.short() }), RejectedKind::NotFound, "pontoon token list");
+    let admission = admit(&world, "a", 1);
+    refused(world.apply(admission), RejectedKind::NotFound, "not known, was revoked");
+}
+
+#[test]
+fn a_revoked_machine_stays_out_until_it_has_another_key() {
+    let mut world = founded();
+    world.apply(token(MachineRole::Agent, 5)).unwrap();
+    let admission = admit(&world, "a", 1);
+    world.apply(admission.clone()).unwrap();
+    let before = world.state.trust().clone();
+    world.apply(RevokeMachine { role: MachineRole::Agent, name: "a".into() }).unwrap();
+    assert!(!std::sync::Arc::ptr_eq(&before, world.state.trust()), "who watches sees it");
+    assert!(world.state.trust().is_revoked(&Digest([1; 32])));
+    refused(world.apply(admission), RejectedKind::Conflict, "key was revoked");
+    let renewal = renewed(&world, "a", 1, FIRST);
+    refused(world.apply(renewal), RejectedKind::Conflict, "was revoked");
+    let again = RevokeMachine { role: MachineRole::Agent, name: "a".into() };
+    refused(world.apply(again), RejectedKind::NotFound, "no agent a");
+    let fresh = admit(&world, "a", 2);
+    world.apply(fresh).unwrap();
+    // Nothing is kept of a key whose certificates have all ended.
+    world.tick(HOUR * 2);
+    world.apply(RevokeMachine { role: MachineRole::Agent, name: "a".into() }).unwrap();
+    assert!(!world.state.trust().is_revoked(&Digest([1; 32])));
+}
+
+#[test]
+fn the_only_controller_cannot_be_revoked() {
+    let mut world = founded();
+    let controller = |name: &str, key, world: &World| NoteCertificate {
+        role: MachineRole::Controller,
+        ..renewed(world, name, key, FIRST)
+    };
+    let (first, second) = (controller("c1", 1, &world), controller("c2", 2, &world));
+    world.apply(first).unwrap();
+    let revoke = RevokeMachine { role: MachineRole::Controller, name: "c1".into() };
+    refused(world.apply(revoke.clone()), RejectedKind::Conflict, "is the only one");
+    world.apply(second).unwrap();
+    world.apply(revoke).unwrap();
+}
+
+#[test]
+fn the_authority_is_changed_once_everybody_has_a_certificate_of_the_next() {
+    let mut world = founded();
+    for (name, key) in [("a", 1), ("b", 2)] {
+        let renewal = renewed(&world, name, key, FIRST);
+        world.apply(renewal).unwrap();
+    }
+    refused(
+        world.apply(RetireAuthority { fingerprint: FIRST, force: true }),
+        RejectedKind::Conflict,
+        "this authority signs",
+    );
+    let other = RotateAuthority { follows: NEXT, ..rotate() };
+    refused(world.apply(other), RejectedKind::Conflict, "another authority signs by now");
+    world.apply(rotate()).unwrap();
+    refused(world.apply(rotate()), RejectedKind::Conflict, "being changed already");
+    let trust = world.state.trust();
+    assert_eq!(trust.authorities().len(), 2, "both are trusted meanwhile");
+    assert_eq!(trust.signing().unwrap().fingerprint, NEXT);
+    assert_eq!(trust.behind(world.now).count(), 2);
+
+    // In the same second as its last one.
+    let renewal = renewed(&world, "a", 1, NEXT);
+    world.apply(renewal).unwrap();
+    let retire = RetireAuthority { fingerprint: FIRST, force: false };
+    refused(
+        world.apply(retire.clone()),
+        RejectedKind::Conflict,
+        "1 still have a certificate of it and would be shut out: agent b",
+    );
+    // The other's ends by itself.
+    world.tick(HOUR * 2);
+    world.apply(retire.clone()).unwrap();
+    refused(world.apply(retire), RejectedKind::NotFound, "not trusted");
+    let late = renewed(&world, "b", 2, FIRST);
+    refused(world.apply(late), RejectedKind::Conflict, "not trusted any more");
+}

@@ -1,0 +1,71 @@
+//! Signing with the authority that all controllers share.
+
+use std::time::{Duration, SystemTime};
+
+use pontoon_core::Trust;
+use pontoon_core::command::RotateAuthority;
+use pontoon_enrol::role_of;
+use pontoon_kit::{Authority, Identity, KeyId, PkiError};
+use pontoon_model::{AuthorityRow, Digest, MachineRole, Secret, Timestamp};
+
+/// Why nothing can be signed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SignError {
+    /// The state has no authority.
+    #[error(
+        "this cluster does not give out certificates yet; its controllers agree on an authority within seconds of their start"
+    )]
+    NotFounded,
+    /// The request, or the authority's key.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+}
+
+/// A certificate and what the state keeps of it.
+pub(super) struct Signed {
+    /// With those between it and an authority, PEM.
+    pub(super) certificate: String,
+    /// Whose key it is for.
+    pub(super) key: Digest,
+    /// Fingerprint of the authority.
+    pub(super) signed_by: Digest,
+    /// When it ends.
+    pub(super) ends: Timestamp,
+}
+
+/// Signs a request for `name` in `role`.
+pub(super) fn sign(trust: &Trust, role: MachineRole, name: &str, request: &[u8]) -> Result<Signed, SignError> {
+    let (Some(founding), Some(row)) = (trust.founding(), trust.signing()) else { return Err(SignError::NotFounded) };
+    let KeyId(key) = KeyId::of_request(request)?;
+    let life = Duration::from_secs(founding.certificate_life);
+    let certificate = authority_of(row).certify(role_of(role), name, request, life)?;
+    let identity = Identity { ca: String::new(), certificate, key: String::new() };
+    let ends = timestamp(identity.validity()?.ends);
+    Ok(Signed { certificate: identity.certificate, key: Digest(key), signed_by: row.fingerprint, ends })
+}
+
+/// The command that makes another authority sign.
+pub(crate) fn next_authority(trust: &Trust) -> Result<RotateAuthority, SignError> {
+    let row = trust.signing().ok_or(SignError::NotFounded)?;
+    let next = authority_of(row).successor()?;
+    Ok(RotateAuthority {
+        follows: row.fingerprint,
+        fingerprint: Digest(next.fingerprint()?.0),
+        certificate: next.certificate().to_owned(),
+        crossed: next.crossed().unwrap_or_default().to_owned(),
+        key: Secret(next.key().to_owned()),
+    })
+}
+
+/// The certificates of all that are trusted, PEM.
+pub(super) fn roots(trust: &Trust) -> String {
+    trust.authorities().iter().map(|row| row.certificate.as_str()).collect()
+}
+
+fn authority_of(row: &AuthorityRow) -> Authority {
+    Authority::from_parts(row.certificate.clone(), row.key.0.clone(), row.crossed.clone())
+}
+
+pub(super) fn timestamp(time: SystemTime) -> Timestamp {
+    Timestamp(0).plus(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}

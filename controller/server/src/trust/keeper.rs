@@ -1,0 +1,146 @@
+//! This controller's own trust: follows the state, and renews its own certificate from it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pontoon_core::Trust as Trusted;
+use pontoon_core::command::{NoteCertificate, RetireAuthority};
+use pontoon_kit::{CancellationToken, Credentials, Identity, KeyId, PkiError, Trust};
+use pontoon_model::{Digest, MachineRole, Timestamp};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::authority::{SignError, roots, sign};
+use super::notices::needs_certificate;
+use crate::raft::{Leadership, Proposer, StateFeed};
+
+/// How often it is looked whether something is due that no change of the state tells of.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Keeps what this controller shows and whom it trusts as the state says.
+pub struct Keeper {
+    /// Its name.
+    pub name: String,
+    /// What it shows and whom it trusts.
+    pub credentials: Credentials,
+    /// Where its key and certificates are kept.
+    pub folder: PathBuf,
+    /// Who belongs.
+    pub feed: StateFeed,
+    /// Where its new certificates are noted.
+    pub proposer: Proposer,
+    /// Only the leader retires authorities.
+    pub leadership: watch::Receiver<Leadership>,
+}
+
+impl Keeper {
+    /// Follows until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut feed = self.feed.clone();
+        let mut taken: Option<Arc<Trusted>> = None;
+        loop {
+            let state = feed.snapshot();
+            let trust = state.trust().clone();
+            if trust.founding().is_some() {
+                let new = taken.as_ref().is_none_or(|taken| !Arc::ptr_eq(taken, &trust));
+                if new {
+                    match self.take(&trust) {
+                        Ok(()) => taken = Some(trust.clone()),
+                        Err(error) => tracing::error!(%error, "what the cluster trusts cannot be taken in"),
+                    }
+                }
+                if let Err(why) = self.renew_own(&trust).await {
+                    tracing::warn!(%why, "this controller's certificate is not renewed yet");
+                }
+                self.retire_older(&trust, state.time()).await;
+            }
+            drop(state);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = until_other_trust(&mut feed, taken.as_ref()) => {}
+                () = sleep(LOOK) => {}
+            }
+        }
+    }
+
+    fn take(&self, trust: &Trusted) -> Result<(), PkiError> {
+        let revoked = trust.revoked().map(|revoked| KeyId(revoked.key.0)).collect();
+        let now = Trust { roots: roots(trust), revoked };
+        let before = self.credentials.trust();
+        if now == before {
+            return Ok(());
+        }
+        self.credentials.set_trust(&now)?;
+        if now.roots != before.roots {
+            self.credentials.identity().save(&self.folder)?;
+        }
+        Ok(())
+    }
+
+    /// Every controller has the authority's key, so that it needs nobody for this: not even when all were off for so long
+    /// that none could speak to another.
+    async fn renew_own(&self, trust: &Trusted) -> Result<(), String> {
+        let identity = self.credentials.identity();
+        let own = identity.key_id().map_err(|error| error.to_string())?;
+        if trust.is_revoked(&Digest(own.0)) {
+            return Err("its key was revoked: this machine no longer belongs to the cluster".to_owned());
+        }
+        let due = identity.validity().map_or(SystemTime::UNIX_EPOCH, |validity| validity.renew_at());
+        let key = Some(Digest(own.0));
+        if due > SystemTime::now() && !needs_certificate(trust, MachineRole::Controller, &self.name, key) {
+            return Ok(());
+        }
+        let known = trust.machine(MachineRole::Controller, &self.name);
+        if known.is_some_and(|row| Some(row.key) != key) {
+            return Err(format!("another machine belongs as controller {}", self.name));
+        }
+        let note = self.sign_own(trust, &identity).map_err(|error| error.to_string())?;
+        let (_, index) = self.proposer.propose(note.into()).await.map_err(|error| error.to_string())?;
+        // Not again because this controller does not know yet what it has just had written.
+        let mut feed = self.feed.clone();
+        let noted = async { while feed.changed().await.index() < index {} };
+        let _ = timeout(LOOK, noted).await;
+        tracing::info!("this controller's certificate was renewed");
+        Ok(())
+    }
+
+    fn sign_own(&self, trust: &Trusted, identity: &Identity) -> Result<NoteCertificate, SignError> {
+        let request = Identity::request(&identity.key)?;
+        let signed = sign(trust, MachineRole::Controller, &self.name, &request)?;
+        let renewed = Identity { certificate: signed.certificate.clone(), ..identity.clone() };
+        renewed.save(&self.folder)?;
+        self.credentials.renew(signed.certificate)?;
+        Ok(NoteCertificate {
+            role: MachineRole::Controller,
+            name: self.name.clone(),
+            key: signed.key,
+            signed_by: signed.signed_by,
+            certificate_ends: signed.ends,
+        })
+    }
+
+    /// An authority that no certificate in use comes from any more has served.
+    async fn retire_older(&self, trust: &Trusted, now: Timestamp) {
+        if !self.leadership.borrow().leading || trust.behind(now).next().is_some() {
+            return;
+        }
+        let signing = trust.signing().map(|row| row.fingerprint);
+        let older = trust.authorities().into_iter().find(|row| Some(row.fingerprint) != signing);
+        let Some(fingerprint) = older.map(|row| row.fingerprint) else { return };
+        match self.proposer.propose(RetireAuthority { fingerprint, force: false }.into()).await {
+            Ok(_) => tracing::info!(authority = %fingerprint.short(), "the former authority is trusted no longer"),
+            Err(error) => tracing::debug!(%error, "the former authority is not retired yet"),
+        }
+    }
+}
+
+/// Waits for a state that trusts others than `taken`.
+async fn until_other_trust(feed: &mut StateFeed, taken: Option<&Arc<Trusted>>) {
+    loop {
+        let state = feed.changed().await;
+        if taken.is_none_or(|taken| !Arc::ptr_eq(taken, state.trust())) {
+            return;
+        }
+    }
+}

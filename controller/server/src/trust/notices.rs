@@ -1,0 +1,49 @@
+//! What a connected machine is told about trust.
+
+use std::sync::Arc;
+
+use pontoon_core::{State, Trust};
+use pontoon_model::{Digest, MachineRole};
+use pontoon_proto::TrustNow;
+
+use super::authority::roots;
+
+/// What one machine was told last.
+#[derive(Debug)]
+pub(crate) struct Notices {
+    role: MachineRole,
+    name: String,
+    key: Option<Digest>,
+    looked_at: Option<Arc<Trust>>,
+    told: Option<TrustNow>,
+}
+
+impl Notices {
+    /// For a machine that showed a certificate for `key`.
+    pub(crate) fn new(role: MachineRole, name: &str, key: Option<Digest>) -> Self {
+        Self { role, name: name.to_owned(), key, looked_at: None, told: None }
+    }
+
+    /// What is to be said to it now, if anything.
+    pub(crate) fn next(&mut self, state: &State) -> Option<TrustNow> {
+        let trust = state.trust();
+        // Nearly every change of the state is one of something else.
+        if self.looked_at.as_ref().is_some_and(|looked_at| Arc::ptr_eq(looked_at, trust)) {
+            return None;
+        }
+        self.looked_at = Some(trust.clone());
+        trust.founding()?;
+        let now = TrustNow {
+            roots: roots(trust),
+            revoked: trust.revoked().map(|revoked| revoked.key).collect(),
+            renew: needs_certificate(trust, self.role, &self.name, self.key),
+        };
+        (self.told.as_ref() != Some(&now)).then(|| self.told.insert(now).clone())
+    }
+}
+
+/// Whether the controllers do not know a machine's certificate, or another authority signs by now.
+pub(super) fn needs_certificate(trust: &Trust, role: MachineRole, name: &str, key: Option<Digest>) -> bool {
+    let signing = trust.signing().map(|authority| authority.fingerprint);
+    trust.machine(role, name).is_none_or(|row| Some(row.signed_by) != signing || Some(row.key) != key)
+}

@@ -1,0 +1,146 @@
+//! Joining with a token.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pontoon_kit::pki::JoinText;
+use pontoon_kit::tls::{PinnedChannelError, pinned_channel};
+use pontoon_kit::{Identity, PkiError, Role};
+use pontoon_model::SiteName;
+use pontoon_proto::services::enrolment_client::EnrolmentClient;
+use pontoon_proto::{Admitted, JoinReply, JoinRequest};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::machine_role;
+
+/// One answer: the controller asked may have to ask the leader, and that one to write.
+const ANSWER: Duration = Duration::from_secs(15);
+/// How long a cluster that is not able to just now is asked again: an election takes a second or two.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Who wants to join.
+#[derive(Debug, Clone)]
+pub struct Who<'a> {
+    /// As what.
+    pub role: Role,
+    /// Under which name.
+    pub name: &'a str,
+    /// Where it stands.
+    pub site: Option<&'a SiteName>,
+}
+
+/// A machine that belongs now; its key and certificates are in its folder.
+#[derive(Debug)]
+pub struct Joined {
+    /// The cluster and its controllers.
+    pub admitted: Admitted,
+}
+
+/// Why a machine does not belong.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The token is for another role.
+    #[error("this token lets in {of}s; `pontoon token create --role {wanted}` makes one for a {wanted}")]
+    Role {
+        /// The token's role.
+        of: Role,
+        /// What was to join.
+        wanted: Role,
+    },
+    /// There is a certificate already.
+    #[error(
+        "{} holds a certificate of {peer} already; remove that folder if this machine shall join anew", folder.display()
+    )]
+    There {
+        /// Where.
+        folder: PathBuf,
+        /// Whose.
+        peer: String,
+    },
+    /// Keys or certificates.
+    #[error("cannot make or keep this machine's key and certificate")]
+    Pki(#[from] PkiError),
+    /// TLS.
+    #[error(transparent)]
+    Channel(#[from] PinnedChannelError),
+    /// The controller does not answer, or is not of the token's cluster.
+    #[error(
+        "{address} does not answer as a controller of the token's cluster: {why}; is it the address and port that \
+         `pontoon controllers` shows as GRPC, and the token of this cluster?"
+    )]
+    Unreachable {
+        /// Who was asked.
+        address: SocketAddr,
+        /// What happened.
+        why: String,
+    },
+    /// The cluster says no.
+    #[error("the cluster does not let this machine in: {why}")]
+    Refused {
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The cluster cannot answer.
+    #[error("the cluster cannot let anybody in now: {why}; try again when a majority of its controllers runs")]
+    Unavailable {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Asks the controller at `address` to let `who` in; keeps key and certificates in `folder`. Asked again after a failure, it
+/// goes on with the same key, and no use of the token is lost.
+pub async fn join(address: SocketAddr, token: &JoinText, who: &Who<'_>, folder: &Path) -> Result<Joined, JoinError> {
+    if token.role != who.role {
+        return Err(JoinError::Role { of: token.role, wanted: who.role });
+    }
+    if let Ok(there) = Identity::load(folder) {
+        let peer = there.peer().map_or_else(|_| "somebody".to_owned(), |peer| peer.to_string());
+        return Err(JoinError::There { folder: folder.to_owned(), peer });
+    }
+    let key = Identity::load_or_make_key(folder)?;
+    let request = JoinRequest {
+        secret: token.secret.clone(),
+        role: machine_role(who.role),
+        name: who.name.to_owned(),
+        site: who.site.cloned(),
+        request: Identity::request(&key)?.into(),
+    };
+    let admitted = ask(address, token, request).await?;
+    let identity = Identity { ca: admitted.roots.clone(), certificate: admitted.certificate.clone(), key };
+    identity.save(folder)?;
+    Ok(Joined { admitted })
+}
+
+async fn ask(address: SocketAddr, token: &JoinText, request: JoinRequest) -> Result<Admitted, JoinError> {
+    let mut client = EnrolmentClient::new(pinned_channel(address, token.authority)?);
+    let began = Instant::now();
+    loop {
+        let error = match timeout(ANSWER, client.join(request.clone())).await {
+            Ok(Ok(reply)) => match reply.into_inner() {
+                JoinReply::Admitted(admitted) => return Ok(*admitted),
+                JoinReply::Refused { why } => return Err(JoinError::Refused { why }),
+                JoinReply::Unavailable { why } => JoinError::Unavailable { why },
+            },
+            Ok(Err(status)) => return Err(JoinError::Unreachable { address, why: words_of(&status) }),
+            Err(_) => JoinError::Unreachable { address, why: format!("it was silent for {} s", ANSWER.as_secs()) },
+        };
+        if began.elapsed() > PATIENCE {
+            return Err(error);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// What is at the bottom of a failed call: tonic's own words say only that the transport failed.
+fn words_of(status: &tonic::Status) -> String {
+    let mut error: &dyn std::error::Error = status;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    let words = error.to_string();
+    if words.is_empty() { status.message().to_owned() } else { words }
+}

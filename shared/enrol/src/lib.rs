@@ -1,0 +1,32 @@
+//! How a machine of any role comes to belong to a cluster, and keeps its certificate from ending.
+//!
+//! Both ask the controllers' `Enrolment` service: [`join`] with a token and before there is a certificate, [`Renewal`] with the
+//! machine's own key for as long as it runs.
+
+mod join;
+mod renewal;
+
+pub use join::{JoinError, Joined, Who, join};
+pub use pontoon_proto::{Admitted, Contact};
+pub use renewal::{Renewal, RenewalAsked, obey};
+
+use pontoon_kit::Role;
+use pontoon_model::MachineRole;
+
+/// The same role in the state's words.
+pub fn machine_role(role: Role) -> MachineRole {
+    match role {
+        Role::Controller => MachineRole::Controller,
+        Role::Agent => MachineRole::Agent,
+        Role::Balancer => MachineRole::Balancer,
+    }
+}
+
+/// The same role in the certificates' words.
+pub fn role_of(role: MachineRole) -> Role {
+    match role {
+        MachineRole::Controller => Role::Controller,
+        MachineRole::Agent => Role::Agent,
+        MachineRole::Balancer => Role::Balancer,
+    }
+}

@@ -1,0 +1,120 @@
+//! A connection whose other side is known, and that ends when that one's key is revoked.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::transport::server::Connected;
+
+use super::credentials::{Credentials, Entered};
+use crate::pki::{KeyId, Peer, PkiError, peer_of};
+use rustls_pki_types::CertificateDer;
+
+/// Who is at the other end of a connection, read from its certificate once.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    known: Option<Arc<(Peer, KeyId)>>,
+}
+
+impl Caller {
+    /// Its role and id; nobody, if it showed no certificate.
+    pub fn peer(&self) -> Option<&Peer> {
+        self.known.as_deref().map(|(peer, _)| peer)
+    }
+
+    /// Its key.
+    pub fn key(&self) -> Option<KeyId> {
+        self.known.as_deref().map(|(_, key)| *key)
+    }
+
+    pub(crate) fn of(certificates: Option<&[CertificateDer<'_>]>) -> Result<Self, PkiError> {
+        let own = certificates.and_then(<[_]>::first);
+        let known = own.map(|own| Ok((peer_of(own)?, KeyId::of(own)?))).transpose()?;
+        Ok(Self { known: known.map(Arc::new) })
+    }
+}
+
+/// A TLS connection; reading from it fails once the other side's key is revoked.
+pub struct Secured<S> {
+    stream: S,
+    caller: Caller,
+    place: Option<Place>,
+}
+
+struct Place {
+    entered: Entered,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl<S> Secured<S> {
+    pub(crate) fn new(stream: S, caller: Caller, credentials: Option<&Credentials>) -> Self {
+        let place = caller.key().zip(credentials).map(|(key, credentials)| {
+            let entered = credentials.enter(key);
+            Place { cut: Box::pin(entered.cut.clone().cancelled_owned()), entered }
+        });
+        Self { stream, caller, place }
+    }
+}
+
+/// Whether the other side has ended the connection for what it was shown.
+fn is_alert(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::AlertReceived(_)))
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Secured<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(place) = &mut self.place
+            && place.cut.as_mut().poll(cx).is_ready()
+        {
+            let why = "the certificate of the other side was revoked";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
+        }
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Poll::Ready(Err(error)) = &read
+            && let Some(place) = &self.place
+            && is_alert(error)
+        {
+            place.entered.refused();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Secured<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl<S> Connected for Secured<S> {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
+    }
+}
