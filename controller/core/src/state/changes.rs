@@ -50,10 +50,10 @@ pub struct Change {
     pub row: Option<Row>,
 }
 
-/// Rows that the newest entry has written. No part of the state: two states are equal whatever led to them, and a copy
-/// begins without.
+/// Rows as the newest entry has written them, in the order it did. No part of the state: two states are equal whatever led
+/// to them, and a copy begins without.
 #[derive(Debug, Default)]
-pub(crate) struct Touched(Vec<RowKey>);
+pub(crate) struct Touched(Vec<Change>);
 
 impl Clone for Touched {
     fn clone(&self) -> Self {
@@ -68,8 +68,12 @@ impl PartialEq for Touched {
 }
 
 impl Touched {
-    pub(crate) fn add(&mut self, key: RowKey) {
-        self.0.push(key);
+    pub(crate) fn put(&mut self, key: RowKey, row: Row) {
+        self.0.push(Change { key, row: Some(row) });
+    }
+
+    pub(crate) fn remove(&mut self, key: RowKey) {
+        self.0.push(Change { key, row: None });
     }
 
     pub(crate) fn clear(&mut self) {
@@ -80,23 +84,16 @@ impl Touched {
 impl State {
     /// The rows that the newest entry changed, each once, by table and key. Ask before the next is applied.
     pub fn take_changes(&mut self) -> Vec<Change> {
-        let mut keys = std::mem::take(&mut self.touched).0;
-        keys.sort_unstable();
-        keys.dedup();
-        keys.into_iter().map(|key| Change { row: self.row(&key), key }).collect()
-    }
-
-    fn row(&self, key: &RowKey) -> Option<Row> {
-        match key {
-            RowKey::App(name) => self.apps.get(name).cloned().map(Row::App),
-            RowKey::Release(app, number) => self.release(app, *number).cloned().map(Row::Release),
-            RowKey::Build(id) => self.builds.get(id).cloned().map(Row::Build),
-            RowKey::Deployment(id) => self.deployments.get(id).cloned().map(Row::Deployment),
-            RowKey::Servo(id) => self.servos.get(id).cloned().map(Row::Servo),
-            RowKey::Host(name) => self.hosts.get(name).cloned().map(Row::Host),
-            RowKey::Balancer(name) => self.balancers.get(name).cloned().map(Row::Balancer),
-            RowKey::Controller(id) => self.controllers.get(id).cloned().map(Row::Controller),
-            RowKey::Cluster => Some(Row::Cluster(self.settings().clone(), self.feature_level())),
-        }
+        let mut changes = std::mem::take(&mut self.touched).0;
+        // Stable, so that of several changes of a row the last comes last; that one is kept.
+        changes.sort_by(|a, b| a.key.cmp(&b.key));
+        changes.dedup_by(|later, kept| {
+            let same = later.key == kept.key;
+            if same {
+                std::mem::swap(later, kept);
+            }
+            same
+        });
+        changes
     }
 }
