@@ -170,6 +170,13 @@ pub struct RegisterController {
     pub rest: SocketAddr,
 }
 
+/// A controller has left for good: its row goes. One that is not there is fine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveController {
+    /// Its Raft id: never used again, so that whoever comes back under its name is not meant.
+    pub id: ControllerId,
+}
+
 /// Cluster-wide settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeSettings {
@@ -288,6 +295,7 @@ commands! {
     116, 1 => ChangeLabels,
     117, 1 => RaiseFeatureLevel,
     120, 1 => ApplyPlan,
+    130, 1 => RemoveController,
     #[cfg(feature = "next-level")]
     290, 1 => NextLevelProbe,
 }

@@ -15,6 +15,8 @@ const NEEDS: &[(u16, u16, u32)] = &[
     // ChangeLabels, and the App that has labels.
     (116, 1, 2),
     (1, 2, 2),
+    // RemoveController.
+    (130, 1, 2),
     // NextLevelProbe, and the App that has a note: a test's build only.
     #[cfg(feature = "next-level")]
     (290, 1, 3),

@@ -104,6 +104,7 @@ fn commands() -> Vec<Command> {
         .into(),
         RaiseFeatureLevel { to: 2 }.into(),
         ApplyPlan { ops: ops(app.clone(), host, size) }.into(),
+        RemoveController { id: ControllerId(6) }.into(),
         #[cfg(feature = "next-level")]
         NextLevelProbe { app, note: "n".into() }.into(),
     ]
