@@ -23,6 +23,7 @@ mod hashing;
 mod lines;
 mod logs;
 mod reconcile;
+mod remembered;
 mod session;
 #[cfg(test)]
 mod testing;

@@ -11,7 +11,8 @@ use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::error::BalancerError;
 use crate::proxy::Proxy;
-use crate::session::Session;
+use crate::remembered::Remembered;
+use crate::session::{Controllers, Session};
 use crate::status::Link;
 use crate::store::Store;
 use crate::table::Table;
@@ -61,11 +62,14 @@ impl Balancer {
         let address = proxy.address;
         tracing::info!(name = %config.name, site = %config.site, %address, "balancer listens");
         tasks.spawn(store.keep(table.clone(), running.clone()));
+        let remembered = Remembered::in_folder(&config.data_dir);
+        let known = remembered.load().in_order(&config.site, &config.controllers);
         let session = Session {
             name: config.name,
             site: config.site,
             listen: config.listen_advertised.unwrap_or(address),
-            controllers: config.controllers,
+            controllers: std::sync::Mutex::new(Controllers { configured: config.controllers, known, at: 0 }),
+            remembered,
             identity,
             table: table.clone(),
             link,

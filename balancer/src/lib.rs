@@ -8,6 +8,7 @@ mod balancer;
 mod config;
 mod error;
 mod proxy;
+mod remembered;
 mod session;
 mod status;
 mod store;

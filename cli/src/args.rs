@@ -84,8 +84,8 @@ pub enum Command {
     Status,
     /// Run a whole cluster on this machine, in this process
     Dev(crate::dev::DevArgs),
-    /// Run a controller
-    Controller(crate::role::RoleArgs),
+    /// Run a controller, or change who the controllers are
+    Controller(verb::controller::ControllerArgs),
     /// Run the agent of a host
     Agent(crate::role::RoleArgs),
     /// Run a balancer
@@ -168,6 +168,11 @@ mod tests {
             "dev --runtime process --port 9000 --data-dir /tmp/x",
             "dev --deploy .",
             "controller --config c.toml",
+            "controller remove north",
+            "controller remove north --force",
+            "controller promote north -o json",
+            "controller transfer-leader",
+            "controller transfer-leader north",
             "agent --config a.toml",
             "balancer --config b.toml",
             "images build --runtime python --runtime node",
@@ -199,6 +204,8 @@ mod tests {
             "label guestbook -team",
             "run",
             "controller",
+            "controller remove",
+            "controller --config c.toml promote north",
             "dev --runtime podman",
             "status -o yaml",
         ] {

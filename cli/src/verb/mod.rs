@@ -3,6 +3,7 @@
 pub mod app;
 pub mod balancers;
 pub mod completions;
+pub mod controller;
 pub mod controllers;
 pub mod deploy;
 pub mod env;
@@ -26,6 +27,7 @@ use std::future::Future;
 
 use anyhow::Context as _;
 
+use self::controller::ControllerArgs;
 use crate::args::{Cli, Command};
 use crate::session::Session;
 use crate::{dev, output, role};
@@ -35,7 +37,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     let format = cli.output;
     match cli.command {
         Command::Dev(args) => dev::run(args, format).map(|()| 0),
-        Command::Controller(args) => role::controller(&args.config).map(|()| 0),
+        Command::Controller(ControllerArgs { verb: None, role }) => controller::start(role).map(|()| 0),
         Command::Agent(args) => role::agent(&args.config).map(|()| 0),
         Command::Balancer(args) => role::balancer(&args.config).map(|()| 0),
         Command::Images(verb) => images::run(&verb).map(|()| 0),
@@ -63,6 +65,7 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Label(args) => label::run(session, args).await,
         Command::Restart(args) => restart::run(session, args).await,
         Command::Hosts => hosts::run(session).await,
+        Command::Controller(ControllerArgs { verb: Some(verb), .. }) => controller::run(session, verb).await,
         Command::Controllers => controllers::run(session).await,
         Command::Balancers => balancers::run(session).await,
         Command::Routes => routes::run(session).await,
@@ -70,7 +73,7 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         // The only one with an exit code of its own: the command's.
         Command::Run(args) => return run::run(session, args).await,
         Command::Dev(_)
-        | Command::Controller(_)
+        | Command::Controller(ControllerArgs { verb: None, .. })
         | Command::Agent(_)
         | Command::Balancer(_)
         | Command::Images(_)

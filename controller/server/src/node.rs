@@ -20,11 +20,12 @@ use crate::blobs::{self, BlobStore, Fetcher, Replicator};
 use crate::config::Config;
 use crate::error::ControllerError;
 use crate::leader::{LeaderMemory, Planner, Waiting};
+use crate::members::{self, Members};
 use crate::peers::PeersService;
 use crate::raft::{Consensus, ConsensusConfig, Member, Peers, RaftService};
 use crate::rejoin;
 use crate::rest::{self, Api, ApiParts, Limits, Rest, TokenHash};
-use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, Logs, RouteFeed};
+use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, KnownFeed, Logs, RouteFeed};
 
 /// Requests under way get this long when the controller stops; streams of logs and sessions are ended at once.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -52,10 +53,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     tracing::info!(name = %config.name, id = %consensus.id(), grpc = %config.grpc, rest = %config.rest, "the controller has started");
 
     let parts = Parts::new(config, token, store, Arc::new(consensus));
+    let membership = parts.membership();
     let mut tasks = Tasks::default();
     parts.spawn_background(&mut tasks);
     let routes = parts.spawn_routes(&mut tasks);
-    let served = parts.grpc(&identity, raft_service, routes)?;
+    let known = parts.spawn_known(&mut tasks);
+    let served = parts.grpc(&identity, raft_service, routes, known)?;
     let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
     let (grpc_stop, rest_stop) = (CancellationToken::new(), parts.stopping.clone());
     let stopped = grpc_stop.clone().cancelled_owned();
@@ -67,6 +70,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
         () = shutdown.cancelled() => Ok(()),
         ended = tasks.first_end() => Err(ended),
         ended = grpc.first_end() => Err(ended),
+        out = membership => Err(out),
         why = parts.consensus.failed() => Err(ControllerError::TaskEnded { task: "consensus", why }),
     };
     // Requests and sessions end first, then leadership is handed over while the gRPC server still carries it.
@@ -132,6 +136,7 @@ fn consensus_config(config: &Config, identity: &Identity) -> ConsensusConfig {
         name: config.name.clone(),
         data_dir: config.data_dir.clone(),
         members: config.members.iter().map(member).collect(),
+        joins: config.join,
         identity: identity.clone(),
         timing: config.timing.times(),
         compaction: config.store,
@@ -204,10 +209,6 @@ impl Parts {
         let backoff = Backoff::new(ANNOUNCE_RETRY.0, ANNOUNCE_RETRY.1);
         let (config, id) = (self.config.clone(), self.consensus.id());
         let announcing = announce::announce(config, id, self.consensus.proposer(), feed, leadership, backoff);
-        if self.consensus.is_replacement() {
-            let (consensus, own, stopping) = (self.consensus.clone(), self.config.grpc_address(), stopping());
-            tasks.spawn("rejoining", async move { rejoin::become_voter(&consensus, own, stopping).await });
-        }
         let stopping = stopping();
         tasks.spawn("the announcement", async move {
             tokio::select! {
@@ -218,10 +219,36 @@ impl Parts {
         });
     }
 
+    /// Gets this controller into the cluster where it is not in it yet; returns when it is out, or stays out.
+    fn membership(&self) -> impl Future<Output = ControllerError> + use<> {
+        let (consensus, own, name) = (self.consensus.clone(), self.config.grpc_address(), self.config.name.clone());
+        let (joins, voter) = (self.config.join && !consensus.is_settled(), self.config.voter);
+        let whole = blobs::whole(self.store.clone(), self.consensus.feed(), self.consensus.reads());
+        async move {
+            let entered = if consensus.is_replacement() {
+                rejoin::become_voter(&consensus, own).await
+            } else if joins {
+                members::join(&consensus, own, voter, whole).await
+            } else {
+                Ok(())
+            };
+            match entered {
+                Ok(()) => ControllerError::Removed { name, why: members::removed(&consensus, own).await },
+                Err(why) => ControllerError::Join { name, why },
+            }
+        }
+    }
+
     fn spawn_routes(&self, tasks: &mut Tasks) -> RouteFeed {
         let (routes, publishing) = sessions::publish_routes(self.consensus.feed(), self.stopping.clone());
         tasks.spawn("route publishing", never_fails(publishing));
         routes
+    }
+
+    fn spawn_known(&self, tasks: &mut Tasks) -> KnownFeed {
+        let (known, publishing) = sessions::publish_controllers(self.consensus.feed(), self.stopping.clone());
+        tasks.spawn("publishing where controllers are", never_fails(publishing));
+        known
     }
 
     fn grpc(
@@ -229,10 +256,12 @@ impl Parts {
         identity: &Identity,
         raft: RaftServer<RaftService>,
         routes: RouteFeed,
+        known: KnownFeed,
     ) -> Result<Router, tonic::transport::Error> {
         let (feed, leadership) = (self.consensus.feed(), self.consensus.leadership());
         let agents = AgentsService {
             feed: feed.clone(),
+            known: known.clone(),
             proposer: self.consensus.proposer(),
             leadership: leadership.clone(),
             directory: self.directory.clone(),
@@ -245,6 +274,7 @@ impl Parts {
         };
         let balancers = BalancersService {
             feed: feed.clone(),
+            known,
             routes,
             proposer: self.consensus.proposer(),
             leadership: leadership.clone(),
@@ -255,6 +285,8 @@ impl Parts {
             feed,
             proposer: self.consensus.proposer(),
             membership: self.consensus.membership(),
+            consensus: self.consensus.clone(),
+            data_dir: self.config.data_dir.clone(),
             reads: self.consensus.reads(),
             leadership,
             memory: self.memory.clone(),
@@ -284,6 +316,14 @@ impl Parts {
     fn api(&self) -> Api {
         Api::new(ApiParts {
             name: self.config.name.clone(),
+            data_dir: self.config.data_dir.clone(),
+            members: Members {
+                own: self.config.name.clone(),
+                id: self.consensus.id(),
+                queue: self.consensus.membership(),
+                leadership: self.consensus.leadership(),
+                peers: self.peers.clone(),
+            },
             token: self.token,
             consensus: self.consensus.clone(),
             feed: self.consensus.feed(),

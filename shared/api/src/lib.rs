@@ -28,6 +28,9 @@
 //! | `GET /v1/apps/{app}/servos/{servo}/log?follow=&tail=` | | [`LogLine`] per line (NDJSON) |
 //! | `GET /v1/apps/{app}/logs?follow=&tail=` | | [`LogLine`] per line (NDJSON), all servos |
 //! | `GET /v1/hosts`, `/v1/controllers`, `/v1/balancers`, `/v1/routes` | | `[Host]`, `[Controller]`, `[Balancer]`, `[Route]` |
+//! | `DELETE /v1/controllers/{controller}?force=` | | [`MembershipChanged`] |
+//! | `POST /v1/controllers/{controller}/promote` | | [`MembershipChanged`] |
+//! | `POST /v1/leader` | [`TransferLeader`] | [`MembershipChanged`] |
 //!
 //! | `GET /v1/events?from=INDEX` | | server-sent events, see below |
 //!
@@ -51,8 +54,10 @@ pub mod request;
 pub mod response;
 
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
-pub use request::{ChangeEnv, ChangeLabels, CreateApp, LabelItem, Rollback, RunOneOff, SetScale, StartBuild};
+pub use request::{
+    ChangeEnv, ChangeLabels, CreateApp, LabelItem, Rollback, RunOneOff, SetScale, StartBuild, TransferLeader,
+};
 pub use response::{
-    App, AppScale, Balancer, Build, Changed, Controller, Deployment, Exit, Host, ItemChanged, LogLine, Release, Route,
-    RouteTarget, Servo, Source, Status,
+    App, AppScale, Balancer, Build, Changed, Controller, Deployment, Exit, Host, ItemChanged, LogLine,
+    MembershipChanged, Release, Route, RouteTarget, Servo, Source, Status,
 };

@@ -5,7 +5,7 @@ use pontoon_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::LogRequest;
+use crate::{KnownController, LogRequest};
 
 /// From an agent. The first message of a session is `Hello`; right after it the agent reports all its servos.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,4 +75,10 @@ pub enum AgentDirective {
     },
     /// This controller has lost the others: go to another one.
     GoElsewhere,
+    /// Where the controllers are; sent after `Hello` and at every change, only to who says that it reads this
+    /// ([`crate::known::READS`]).
+    Controllers {
+        /// All of them.
+        known: Vec<KnownController>,
+    },
 }

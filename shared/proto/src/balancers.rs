@@ -6,6 +6,8 @@ use std::sync::Arc;
 use pontoon_model::{BalancerName, Route, RouteTable, RouteVersion, SiteName};
 use serde::{Deserialize, Serialize};
 
+use crate::KnownController;
+
 /// From a balancer. The first message of a session is `Hello`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BalancerMessage {
@@ -46,6 +48,12 @@ pub enum BalancerDirective {
     Delta(RouteDelta),
     /// This controller has lost the others: go to another one.
     GoElsewhere,
+    /// Where the controllers are; sent after `Hello` and at every change, only to who says that it reads this
+    /// ([`crate::known::READS`]).
+    Controllers {
+        /// All of them.
+        known: Vec<KnownController>,
+    },
 }
 
 /// The difference of two route tables.

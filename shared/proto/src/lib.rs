@@ -8,7 +8,9 @@ pub mod agents;
 pub mod balancers;
 pub mod blobs;
 pub mod codec;
+pub mod known;
 pub mod logs;
+pub mod members;
 pub mod peers;
 pub mod raft;
 
@@ -18,7 +20,9 @@ mod golden;
 pub use agents::{AgentDirective, AgentHello, AgentMessage, BuildReport, Heartbeat};
 pub use balancers::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, RouteDelta};
 pub use blobs::{BlobPart, BlobPresence, BlobRequest, BlobStored};
+pub use known::{KnownController, KnownControllers};
 pub use logs::{LogChunk, LogLine, LogPushed, LogRequest, LogSource};
+pub use members::{InspectRequest, Inspected, MembershipReply, MembershipRequest};
 pub use peers::{
     DescribeRequest, Described, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
     RejoinRequest, RelayBatch, Relayed,
@@ -60,4 +64,9 @@ pontoon_model::wire! {
     348, 1 => RejoinRequest;
     349, 1 => RejoinReply;
     350, 1 => RaftMessage;
+    360, 1 => MembershipRequest;
+    361, 1 => MembershipReply;
+    362, 1 => InspectRequest;
+    363, 1 => Inspected;
+    370, 1 => KnownControllers;
 }

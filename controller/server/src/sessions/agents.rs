@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::directory::Outbox;
 use super::reports::Reports;
-use super::{AgentDirectory, HELLO, Heard, LEAVE, Logs, OUTBOX, agent_blobs, leaderless};
+use super::{AgentDirectory, HELLO, Heard, KnownFeed, LEAVE, Logs, OUTBOX, agent_blobs, known, leaderless};
 use crate::blobs::{BlobStore, Fetcher, Replicator};
 use crate::raft::{Leadership, Proposer, StateFeed};
 
@@ -24,6 +24,8 @@ use crate::raft::{Leadership, Proposer, StateFeed};
 pub struct AgentsService {
     /// Where assignments come from.
     pub feed: StateFeed,
+    /// Where the controllers are.
+    pub known: KnownFeed,
     /// Where reports go.
     pub proposer: Proposer,
     /// Whether there is a leader.
@@ -54,11 +56,12 @@ impl Agents for AgentsService {
 
     async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Answer<Self::SessionStream> {
         let peer = rpc::caller(&request, Role::Agent)?;
+        let wants_known = known::wants(&request);
         let (outbox, receiver) = mpsc::channel(OUTBOX);
         let service = self.clone();
         tokio::spawn(async move {
             let ended = tokio::select! {
-                ended = service.serve(&peer, request.into_inner(), &outbox) => ended,
+                ended = service.serve(&peer, request.into_inner(), &outbox, wants_known) => ended,
                 () = service.shutdown.cancelled() => Err(Status::unavailable("this controller is stopping")),
             };
             if let Err(status) = ended {
@@ -92,7 +95,13 @@ impl Agents for AgentsService {
 }
 
 impl AgentsService {
-    async fn serve(&self, peer: &Peer, mut inbound: Streaming<AgentMessage>, outbox: &Outbox) -> Result<(), Status> {
+    async fn serve(
+        &self,
+        peer: &Peer,
+        mut inbound: Streaming<AgentMessage>,
+        outbox: &Outbox,
+        wants_known: bool,
+    ) -> Result<(), Status> {
         let hello = hello(peer, &mut inbound).await?;
         let place = self.directory.enter(hello.host.clone(), outbox.clone());
         let index = self.register(&hello).await?;
@@ -101,6 +110,7 @@ impl AgentsService {
         tokio::select! {
             ended = self.listen(&hello, &mut inbound, &reports) => ended,
             ended = self.push_assignments(&hello.host, hello.incarnation, index, outbox) => ended,
+            ended = self.push_known(outbox), if wants_known => ended,
             why = reports.propose(&hello.host, hello.incarnation, &self.proposer) => {
                 Err(Status::unavailable(format!("reports cannot be committed: {why}")))
             }
@@ -147,6 +157,19 @@ impl AgentsService {
         }
         tracing::info!(host = %hello.host, "the agent has gone");
         Ok(())
+    }
+
+    /// Says where the controllers are, at once and at every change.
+    async fn push_known(&self, outbox: &Outbox) -> Result<(), Status> {
+        let mut feed = self.known.clone();
+        loop {
+            let known = known::next(&mut feed).await;
+            let pushed = outbox.send_timeout(Ok(AgentDirective::Controllers { known }), HELLO).await;
+            pushed.map_err(|_| Status::deadline_exceeded("the agent does not read where the controllers are"))?;
+            if feed.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// Sends the assignment at once and whenever it changes; nothing older than `index`, which the agent may know.

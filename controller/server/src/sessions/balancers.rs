@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{HELLO, Heard, LEAVE, OUTBOX, RouteFeed, leaderless};
+use super::{HELLO, Heard, KnownFeed, LEAVE, OUTBOX, RouteFeed, known, leaderless};
 use crate::raft::{Leadership, Proposer, StateFeed};
 
 type Outbox = mpsc::Sender<Result<BalancerDirective, Status>>;
@@ -22,6 +22,8 @@ type Outbox = mpsc::Sender<Result<BalancerDirective, Status>>;
 pub struct BalancersService {
     /// Tells when a balancer is registered.
     pub feed: StateFeed,
+    /// Where the controllers are.
+    pub known: KnownFeed,
     /// The routes.
     pub routes: RouteFeed,
     /// Where registrations go.
@@ -43,11 +45,12 @@ impl Balancers for BalancersService {
         request: Request<Streaming<BalancerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = rpc::caller(&request, Role::Balancer)?;
+        let wants_known = known::wants(&request);
         let (outbox, receiver) = mpsc::channel(OUTBOX);
         let service = self.clone();
         tokio::spawn(async move {
             let ended = tokio::select! {
-                ended = service.serve(&peer, request.into_inner(), &outbox) => ended,
+                ended = service.serve(&peer, request.into_inner(), &outbox, wants_known) => ended,
                 () = service.shutdown.cancelled() => Err(Status::unavailable("this controller is stopping")),
             };
             if let Err(status) = ended {
@@ -61,13 +64,20 @@ impl Balancers for BalancersService {
 }
 
 impl BalancersService {
-    async fn serve(&self, peer: &Peer, mut inbound: Streaming<BalancerMessage>, outbox: &Outbox) -> Result<(), Status> {
+    async fn serve(
+        &self,
+        peer: &Peer,
+        mut inbound: Streaming<BalancerMessage>,
+        outbox: &Outbox,
+        wants_known: bool,
+    ) -> Result<(), Status> {
         let hello = hello(peer, &mut inbound).await?;
         let index = self.register(&hello).await?;
         tracing::info!(balancer = %hello.name, site = %hello.site, have = %hello.have, "a balancer is connected");
         let ended = tokio::select! {
             ended = self.listen(&hello.name, &mut inbound) => ended,
             ended = self.push_routes(&hello, index, outbox) => ended,
+            ended = self.push_known(outbox), if wants_known => ended,
             () = leaderless(self.leadership.clone()) => {
                 // A full outbox is as good as a closed one: the session ends either way.
                 let _ = outbox.try_send(Ok(BalancerDirective::GoElsewhere));
@@ -98,6 +108,17 @@ impl BalancersService {
         }
         tracing::info!(balancer = %name, "the balancer has gone");
         Ok(())
+    }
+
+    /// Says where the controllers are, at once and at every change.
+    async fn push_known(&self, outbox: &Outbox) -> Result<(), Status> {
+        let mut feed = self.known.clone();
+        loop {
+            send(outbox, BalancerDirective::Controllers { known: known::next(&mut feed).await }).await?;
+            if feed.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// Sends the table, unless the balancer has it, and then what changes.

@@ -91,6 +91,7 @@ async fn session(
             _ = beat.tick() => {}
             directive = inbound.message() => match directive? {
                 Some(directive @ (BalancerDirective::Table(_) | BalancerDirective::Delta(_))) => take(table, directive),
+                Some(BalancerDirective::Controllers { .. }) => {}
                 Some(BalancerDirective::GoElsewhere) | None => return Ok(()),
             },
         }
@@ -114,6 +115,6 @@ fn take(table: &Mutex<Table>, directive: BalancerDirective) {
             });
             table.routes.extend(delta.changed.into_iter().map(|route| (route.host.clone(), route)));
         }
-        BalancerDirective::GoElsewhere => {}
+        BalancerDirective::GoElsewhere | BalancerDirective::Controllers { .. } => {}
     }
 }
