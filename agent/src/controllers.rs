@@ -3,17 +3,21 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use pontoon_enrol::Remembered;
 use pontoon_kit::{Credentials, Role, rpc};
-use pontoon_model::BlobRef;
+use pontoon_model::{BlobRef, SiteName};
 use pontoon_proto::blobs::PART_BYTES;
 use pontoon_proto::services::agents_client::AgentsClient;
-use pontoon_proto::{BlobPart, BlobRequest, BlobStored, MAX_MESSAGE_BYTES};
+use pontoon_proto::{BlobPart, BlobRequest, BlobStored, KnownControllers, MAX_MESSAGE_BYTES};
 use tokio::io::AsyncReadExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
+
+use crate::config::Config;
 
 /// A controller that sends nothing for this long during a transfer is given up.
 const PART_TIMEOUT: Duration = Duration::from_secs(15);
@@ -65,17 +69,66 @@ pub enum TransferError {
 /// The controllers, nearest first, and the one that answered last.
 #[derive(Debug)]
 pub(crate) struct Controllers {
-    known: Vec<(SocketAddr, Channel)>,
+    known: RwLock<Vec<(SocketAddr, Channel)>>,
     current: AtomicUsize,
+    credentials: Credentials,
+    site: SiteName,
+    configured: Vec<SocketAddr>,
+    remembered: Remembered,
 }
 
 impl Controllers {
-    pub(crate) fn new(addresses: &[SocketAddr], credentials: &Credentials) -> Result<Self, tonic::transport::Error> {
-        let known = addresses
-            .iter()
-            .map(|address| Ok((*address, rpc::channel(*address, Role::Controller, credentials)?)))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { known, current: AtomicUsize::new(0) })
+    /// Those that were told of last, and those of the configuration.
+    pub(crate) fn new(config: &Config, credentials: Credentials) -> Result<Self, tonic::transport::Error> {
+        let remembered = Remembered::in_folder(&config.data_dir);
+        let addresses = remembered.load().in_order(&config.site, &config.controllers);
+        let controllers = Self {
+            known: RwLock::default(),
+            current: AtomicUsize::new(0),
+            credentials,
+            site: config.site.clone(),
+            configured: config.controllers.clone(),
+            remembered,
+        };
+        controllers.set(&addresses)?;
+        Ok(controllers)
+    }
+
+    /// A controller said where all of them are: used from now on and at the next start. The one that is talked to stays.
+    pub(crate) async fn learn(&self, told: KnownControllers) {
+        let addresses = told.in_order(&self.site, &self.configured);
+        let before: Vec<SocketAddr> = self.read().iter().map(|(address, _)| *address).collect();
+        if before != addresses {
+            match self.set(&addresses) {
+                Ok(()) => tracing::info!(controllers = ?addresses, "the controllers are elsewhere now"),
+                Err(error) => tracing::error!(%error, "the controllers that were told of cannot be used"),
+            }
+        }
+        self.remembered.save(told).await;
+    }
+
+    fn set(&self, addresses: &[SocketAddr]) -> Result<(), tonic::transport::Error> {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let open = known.iter().find(|(known, _)| known == address).map(|(_, channel)| channel.clone());
+            next.push((
+                *address,
+                open.map_or_else(|| rpc::channel(*address, Role::Controller, &self.credentials), Ok)?,
+            ));
+        }
+        let current = self.current.load(Ordering::Relaxed).checked_rem(known.len()).map(|at| known[at].0);
+        // One before the first, if it is not among them: the session that goes on with it ends some day, and then comes the
+        // first.
+        let at = current.and_then(|current| addresses.iter().position(|address| *address == current));
+        let first = if known.is_empty() { 0 } else { addresses.len() - 1 };
+        self.current.store(at.unwrap_or(first), Ordering::Relaxed);
+        *known = next;
+        Ok(())
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Vec<(SocketAddr, Channel)>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The one to talk to.
@@ -94,17 +147,21 @@ impl Controllers {
     }
 
     fn at(&self, index: usize) -> (SocketAddr, Client) {
-        let (address, channel) = &self.known[index % self.known.len()];
-        let client = AgentsClient::new(channel.clone())
+        let (address, channel) = {
+            let known = self.read();
+            known[index % known.len()].clone()
+        };
+        let client = AgentsClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        (*address, client)
+        (address, client)
     }
 
     /// All of them, the current one first: a blob that one lacks, another has.
     fn all(&self) -> impl Iterator<Item = (SocketAddr, Client)> + '_ {
         let first = self.current.load(Ordering::Relaxed);
-        (0..self.known.len()).map(move |step| self.at(first.wrapping_add(step)))
+        let count = self.read().len();
+        (0..count).map(move |step| self.at(first.wrapping_add(step)))
     }
 
     /// Fetches `blob` into `file`, unchecked.

@@ -83,7 +83,7 @@ pub async fn run_with(
     config.check()?;
     let folders = Folders::make(&config.data_dir)?;
     let credentials = Credentials::new(Identity::load(&config.tls_dir)?)?;
-    let controllers = Arc::new(Controllers::new(&config.controllers, &credentials)?);
+    let controllers = Arc::new(Controllers::new(&config, credentials.clone())?);
     let failed = |source| AgentError::DataFolder { path: folders.blobs.clone(), source };
     let blobs = Arc::new(Blobs::new(folders.blobs.clone(), Arc::clone(&controllers)).map_err(failed)?);
 

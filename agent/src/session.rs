@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use pontoon_enrol::{RenewalAsked, obey};
 use pontoon_kit::{Backoff, Credentials};
 use pontoon_model::{Assignment, BuildId, ServoId, ServoReport};
-use pontoon_proto::{AgentDirective, AgentHello, AgentMessage, BuildReport, Heartbeat};
+use pontoon_proto::{AgentDirective, AgentHello, AgentMessage, BuildReport, Heartbeat, KnownControllers, known};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Streaming};
 
 use crate::board::BoardFeed;
 use crate::capacity;
@@ -87,7 +88,9 @@ impl Session {
         if sender.send(AgentMessage::Hello(hello)).await.is_err() {
             return "the stream closed at once".into();
         }
-        let opening = client.session(ReceiverStream::new(receiver));
+        let mut opening = Request::new(ReceiverStream::new(receiver));
+        opening.metadata_mut().insert(known::READS, MetadataValue::from_static(known::ALL));
+        let opening = client.session(opening);
         let directives = match tokio::time::timeout(OPEN_TIMEOUT, opening).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return status.message().to_owned(),
@@ -224,6 +227,7 @@ impl Open<'_> {
                     tracing::error!(%error, "what the cluster trusts cannot be taken in");
                 }
             }
+            AgentDirective::Controllers { known } => self.session.controllers.learn(KnownControllers { known }).await,
             AgentDirective::GoElsewhere => return Some("the controller has lost the others".into()),
         }
         None

@@ -1,9 +1,9 @@
 //! A balancer's parts, wired together.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use pontoon_enrol::Renewal;
+use pontoon_enrol::{Remembered, Renewal};
 use pontoon_kit::{CancellationToken, Credentials, Identity};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -12,7 +12,7 @@ use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::error::BalancerError;
 use crate::proxy::Proxy;
-use crate::session::Session;
+use crate::session::{Controllers, Session};
 use crate::status::Link;
 use crate::store::Store;
 use crate::table::Table;
@@ -65,15 +65,20 @@ impl Balancer {
         tasks.spawn(store.keep(table.clone(), running.clone()));
         let (renewal, asked) = watch::channel(0);
         let renewing = Renewal { credentials: credentials.clone(), folder: config.tls_dir, asked };
-        let known = config.controllers.clone();
-        tasks.spawn(renewing.keep(move || known.clone(), running.clone()));
+        let remembered = Remembered::in_folder(&config.data_dir);
+        let known = remembered.load().in_order(&config.site, &config.controllers);
+        let controllers = Arc::new(std::sync::Mutex::new(Controllers { configured: config.controllers, known, at: 0 }));
+        let all = controllers.clone();
+        let known = move || all.lock().unwrap_or_else(PoisonError::into_inner).known.clone();
+        tasks.spawn(renewing.keep(known, running.clone()));
         let session = Session {
             name: config.name,
             site: config.site,
             listen: config.listen_advertised.unwrap_or(address),
-            controllers: config.controllers,
+            controllers,
             credentials,
             renewal,
+            remembered,
             table: table.clone(),
             link,
         };

@@ -1,18 +1,21 @@
 //! The session with a controller: where route tables come from and acknowledgements go.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pontoon_enrol::{RenewalAsked, obey};
+use pontoon_enrol::{Remembered, RenewalAsked, obey};
 use pontoon_kit::{Backoff, CancellationToken, Credentials, Role, rpc};
 use pontoon_model::{BalancerName, SiteName};
 use pontoon_proto::services::balancers_client::BalancersClient;
-use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, MAX_MESSAGE_BYTES};
+use pontoon_proto::{
+    BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, KnownControllers, MAX_MESSAGE_BYTES, known,
+};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Streaming};
 
 use crate::status::Link;
 use crate::table::{ApplyError, Table};
@@ -36,12 +39,35 @@ pub(crate) struct Session {
     pub(crate) site: SiteName,
     /// Where users reach this balancer.
     pub(crate) listen: SocketAddr,
-    pub(crate) controllers: Vec<SocketAddr>,
     pub(crate) credentials: Credentials,
     /// Wishes for a new certificate.
     pub(crate) renewal: RenewalAsked,
+    pub(crate) controllers: Arc<Mutex<Controllers>>,
+    pub(crate) remembered: Remembered,
     pub(crate) table: Arc<Table>,
     pub(crate) link: Arc<Link>,
+}
+
+/// The controllers, in the order in which they are tried.
+#[derive(Debug)]
+pub(crate) struct Controllers {
+    pub(crate) configured: Vec<SocketAddr>,
+    pub(crate) known: Vec<SocketAddr>,
+    /// Which is talked to, or was last.
+    pub(crate) at: usize,
+}
+
+impl Controllers {
+    fn current(&self) -> SocketAddr {
+        self.known[self.at % self.known.len()]
+    }
+
+    /// Takes a new list; the one that is talked to stays, and if it is not in the list, the first comes after it.
+    fn set(&mut self, known: Vec<SocketAddr>) {
+        let current = self.current();
+        self.at = known.iter().position(|address| *address == current).unwrap_or(known.len() - 1);
+        self.known = known;
+    }
 }
 
 /// Why a session ended.
@@ -65,9 +91,8 @@ impl Session {
     /// Keeps a session with one of the controllers until `shutdown`. The table stays as it is between sessions.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        let mut at = 0;
         loop {
-            let controller = self.controllers[at % self.controllers.len()];
+            let controller = self.controllers().current();
             let begun = Instant::now();
             let ended = tokio::select! {
                 ended = self.with(controller) => ended,
@@ -85,13 +110,30 @@ impl Session {
             }
             // A gap is closed by the same controller; anything else is a reason to ask the next.
             if !matches!(ended, Ended::Resync(_)) {
-                at += 1;
+                self.controllers().at += 1;
             }
             tokio::select! {
                 () = time::sleep(backoff.wait()) => {}
                 () = shutdown.cancelled() => return,
             }
         }
+    }
+
+    fn controllers(&self) -> MutexGuard<'_, Controllers> {
+        self.controllers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A controller said where all of them are: used from now on and at the next start.
+    async fn learn(&self, told: KnownControllers) {
+        {
+            let mut controllers = self.controllers();
+            let known = told.in_order(&self.site, &controllers.configured);
+            if known != controllers.known {
+                tracing::info!(controllers = ?known, "the controllers are elsewhere now");
+                controllers.set(known);
+            }
+        }
+        self.remembered.save(told).await;
     }
 
     async fn with(&self, controller: SocketAddr) -> Ended {
@@ -124,7 +166,9 @@ impl Session {
             have: self.table.version(),
         };
         outgoing.send(BalancerMessage::Hello(hello)).await.map_err(|_| Ended::Closed)?;
-        let opened = time::timeout(OPEN_TIMEOUT, client.session(ReceiverStream::new(messages))).await;
+        let mut request = Request::new(ReceiverStream::new(messages));
+        request.metadata_mut().insert(known::READS, MetadataValue::from_static(known::ALL));
+        let opened = time::timeout(OPEN_TIMEOUT, client.session(request)).await;
         let incoming = opened.map_err(|_| Ended::Slow)??.into_inner();
         Ok((outgoing, incoming))
     }
@@ -140,7 +184,10 @@ impl Session {
         loop {
             let mut due = false;
             tokio::select! {
-                directive = incoming.message() => self.obey(directive?.ok_or(Ended::Closed)?)?,
+                directive = incoming.message() => match directive?.ok_or(Ended::Closed)? {
+                    BalancerDirective::Controllers { known } => self.learn(KnownControllers { known }).await,
+                    directive => self.obey(directive)?,
+                },
                 () = self.table.drained() => {}
                 _ = ticks.tick() => due = true,
             }
@@ -174,6 +221,7 @@ impl Session {
                 }
             }
             BalancerDirective::GoElsewhere => return Err(Ended::GoElsewhere),
+            BalancerDirective::Controllers { .. } => {}
         }
         Ok(())
     }

@@ -91,8 +91,8 @@ pub enum Command {
     Status,
     /// Run a whole cluster on this machine, in this process
     Dev(crate::dev::DevArgs),
-    /// Run a controller
-    Controller(crate::role::RoleArgs),
+    /// Run a controller, or change who the controllers are
+    Controller(verb::controller::ControllerArgs),
     /// Run the agent of a host, or make this machine one
     Agent(crate::role::AgentArgs),
     /// Run a balancer, or make this machine one
@@ -175,6 +175,11 @@ mod tests {
             "dev --runtime process --port 9000 --data-dir /tmp/x",
             "dev --deploy .",
             "controller --config c.toml",
+            "controller remove north",
+            "controller remove north --force",
+            "controller promote north -o json",
+            "controller transfer-leader",
+            "controller transfer-leader north",
             "agent --config a.toml",
             "balancer --config b.toml",
             "agent join 10.0.0.5:7710 --token T --name a --site home --memory 2G",
@@ -218,6 +223,8 @@ mod tests {
             "revoke king x",
             "revoke agent",
             "ca",
+            "controller remove",
+            "controller --config c.toml promote north",
             "dev --runtime podman",
             "status -o yaml",
         ] {

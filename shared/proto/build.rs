@@ -69,6 +69,8 @@ fn main() {
                 ("read_index", "ReadIndex", Unary, "ReadIndexRequest", "ReadIndexReply"),
                 ("relay", "Relay", Unary, "RelayBatch", "Relayed"),
                 ("rejoin", "Rejoin", Unary, "RejoinRequest", "RejoinReply"),
+                ("change_members", "ChangeMembers", Unary, "MembershipRequest", "MembershipReply"),
+                ("inspect", "Inspect", Unary, "InspectRequest", "Inspected"),
                 ("has_blob", "HasBlob", Unary, "BlobRequest", "BlobPresence"),
                 ("get_blob", "GetBlob", ServerStream, "BlobRequest", "BlobPart"),
                 ("put_blob", "PutBlob", ClientStream, "BlobPart", "BlobStored"),

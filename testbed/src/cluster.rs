@@ -54,9 +54,9 @@ pub struct Cluster {
     pub balancers: Vec<Process>,
     /// Where the balancers listen.
     pub listen: Vec<SocketAddr>,
-    files: ClusterFiles,
+    pub(crate) files: ClusterFiles,
     runtime: &'static str,
-    folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 /// What a `pontoon` command of a user printed, and how it ended.

@@ -12,6 +12,7 @@ pub mod disk;
 pub mod docker;
 pub mod http;
 pub mod load;
+mod newcomer;
 pub mod process;
 pub mod proxy;
 pub mod skip;

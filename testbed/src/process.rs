@@ -109,6 +109,12 @@ impl Process {
         }
     }
 
+    /// Its exit code, if it has ended by itself.
+    pub fn exit_code(&mut self) -> Result<Option<i32>> {
+        let Some(child) = &mut self.child else { return Ok(None) };
+        Ok(child.try_wait()?.map(|status| status.code().unwrap_or(-1)))
+    }
+
     /// Everything it has logged, over all its starts.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use pontoon_api::{
-    App, Balancer, Build, ChangeEnv, ChangeLabels, Changed, Controller, CreateApp, Deployment, Host, Release, Rollback,
-    Route, RunOneOff, Servo, SetScale, Source, StartBuild, Status,
+    App, Balancer, Build, ChangeEnv, ChangeLabels, Changed, Controller, CreateApp, Deployment, Host, MembershipChanged,
+    Release, Rollback, Route, RunOneOff, Servo, SetScale, Source, StartBuild, Status, TransferLeader,
 };
 use pontoon_model::labels::Labels;
-use pontoon_model::{AppName, BuildId, DeploymentId, Digest, ReleaseNumber, ServoId};
+use pontoon_model::{AppName, BuildId, ControllerName, DeploymentId, Digest, ReleaseNumber, ServoId};
 use reqwest::Method;
 
 use super::{Body, Call, Client, ClientError, EventStream, LogStream, Sent};
@@ -165,6 +165,22 @@ impl Client {
     /// All controllers.
     pub async fn controllers(&self) -> Answer<Vec<Controller>> {
         self.fetch(Call::get("controllers".into())).await
+    }
+
+    /// Removes a controller for good.
+    pub async fn remove_controller(&self, name: &ControllerName, force: bool) -> Answer<MembershipChanged> {
+        let call = Call::change(Method::DELETE, format!("controllers/{name}"));
+        self.fetch(if force { call.with("force", true) } else { call }).await
+    }
+
+    /// Lets a controller vote that follows only.
+    pub async fn promote_controller(&self, name: &ControllerName) -> Answer<MembershipChanged> {
+        self.fetch(Call::change(Method::POST, format!("controllers/{name}/promote"))).await
+    }
+
+    /// Hands leadership over.
+    pub async fn transfer_leader(&self, to: Option<&ControllerName>) -> Answer<MembershipChanged> {
+        self.fetch(Call::change(Method::POST, "leader".into()).json(&TransferLeader { to: to.cloned() })).await
     }
 
     /// All balancers.

@@ -1,4 +1,6 @@
-//! `pontoon controllers`: who agrees on what runs.
+//! `pontoon controllers`: who agrees on what runs, and how each is.
+
+use std::collections::BTreeSet;
 
 use pontoon_api::Controller;
 
@@ -15,36 +17,71 @@ fn list(controllers: &[Controller]) -> String {
         [
             one.name.clone(),
             one.site.to_string(),
-            one.role.clone(),
-            or_none(one.matched),
+            if one.reachable { one.role.clone() } else { format!("{}, unreachable", one.role) },
+            or_none(one.version.as_ref()),
+            or_none(one.term),
+            or_none(one.applied),
+            or_none(one.lag),
+            or_none(one.free_disk),
+            one.clock_offset_ms.map_or("-".to_owned(), |offset| format!("{offset} ms")),
             one.rest.clone(),
             one.grpc.clone(),
             one.id.clone(),
         ]
     };
-    table(["NAME", "SITE", "ROLE", "MATCHED", "REST", "GRPC", "ID"], controllers.iter().map(row))
+    let head = ["NAME", "SITE", "ROLE", "VERSION", "TERM", "APPLIED", "LAG", "FREE", "CLOCK", "REST", "GRPC", "ID"];
+    let mut text = table(head, controllers.iter().map(row));
+    // Controllers that are in the same place say the same.
+    let warnings: BTreeSet<&String> = controllers.iter().flat_map(|one| &one.warnings).collect();
+    for warning in warnings {
+        text.push_str(&format!("\nwarning: {warning}"));
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
+    use pontoon_model::MemoryBytes;
 
     use super::*;
 
-    #[test]
-    fn ids_are_never_cut() {
-        let controller = Controller {
+    fn controller(name: &str, role: &str) -> Controller {
+        Controller {
             id: "c9223372036854775807".into(),
-            name: "north".into(),
+            name: name.into(),
             site: "dev.north".parse().unwrap(),
-            role: "leader".into(),
+            role: role.into(),
             grpc: "127.0.0.1:7710".into(),
             rest: "127.0.0.1:7700".into(),
             matched: None,
-        };
+            reachable: true,
+            version: Some("0.1.0".into()),
+            term: Some(3),
+            applied: Some(1200),
+            lag: Some(0),
+            free_disk: Some(MemoryBytes::mib(4096)),
+            clock_offset_ms: Some(-2),
+            missing_blobs: Some(0),
+            warnings: vec!["north, east are all in site dev.north: that is bad".into()],
+        }
+    }
+
+    #[test]
+    fn ids_are_never_cut_and_each_warning_is_said_once() {
+        let mut away = controller("east", "voter");
+        (away.reachable, away.version, away.term, away.applied) = (false, None, None, None);
+        (away.lag, away.free_disk, away.clock_offset_ms) = (None, None, None);
         expect![[r#"
-            NAME    SITE        ROLE     MATCHED   REST             GRPC             ID
-            north   dev.north   leader   -         127.0.0.1:7700   127.0.0.1:7710   c9223372036854775807"#]]
-        .assert_eq(&list(&[controller]));
+            NAME    SITE        ROLE                 VERSION   TERM   APPLIED   LAG   FREE   CLOCK   REST             GRPC             ID
+            north   dev.north   leader               0.1.0     3      1200      0     4G     -2 ms   127.0.0.1:7700   127.0.0.1:7710   c9223372036854775807
+            east    dev.north   voter, unreachable   -         -      -         -     -      -       127.0.0.1:7700   127.0.0.1:7710   c9223372036854775807
+            warning: north, east are all in site dev.north: that is bad"#]].assert_eq(&list(&[controller("north", "leader"), away]));
+    }
+
+    #[test]
+    fn a_list_of_an_older_controller_is_read() {
+        let row = r#"{"id":"c1","name":"a","site":"x","role":"leader","grpc":"","rest":"","matched":null}"#;
+        assert!(!serde_json::from_str::<Controller>(row).unwrap().reachable);
     }
 }

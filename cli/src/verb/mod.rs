@@ -4,6 +4,7 @@ pub mod app;
 pub mod balancers;
 pub mod ca;
 pub mod completions;
+pub mod controller;
 pub mod controllers;
 pub mod deploy;
 pub mod env;
@@ -29,6 +30,7 @@ use std::future::Future;
 
 use anyhow::Context as _;
 
+use self::controller::ControllerArgs;
 use crate::args::{Cli, Command};
 use crate::session::Session;
 use crate::{dev, output, role};
@@ -38,7 +40,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     let format = cli.output;
     match cli.command {
         Command::Dev(args) => dev::run(args, format).map(|()| 0),
-        Command::Controller(args) => role::controller(&args.config).map(|()| 0),
+        Command::Controller(ControllerArgs { verb: None, role }) => controller::start(role).map(|()| 0),
         Command::Agent(args) => match args.verb {
             Some(role::AgentVerb::Join(join)) => join::agent(&join).map(|()| 0),
             None => role::agent(args.role.config()?).map(|()| 0),
@@ -75,6 +77,7 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Revoke(args) => machines::revoke(session, &args).await,
         Command::Ca(verb) => ca::run(session, verb).await,
         Command::Hosts => hosts::run(session).await,
+        Command::Controller(ControllerArgs { verb: Some(verb), .. }) => controller::run(session, verb).await,
         Command::Controllers => controllers::run(session).await,
         Command::Balancers => balancers::run(session).await,
         Command::Routes => routes::run(session).await,
@@ -82,7 +85,7 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         // The only one with an exit code of its own: the command's.
         Command::Run(args) => return run::run(session, args).await,
         Command::Dev(_)
-        | Command::Controller(_)
+        | Command::Controller(ControllerArgs { verb: None, .. })
         | Command::Agent(_)
         | Command::Balancer(_)
         | Command::Images(_)

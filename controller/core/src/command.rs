@@ -171,6 +171,13 @@ pub struct RegisterController {
     pub rest: SocketAddr,
 }
 
+/// A controller has left for good: its row goes. One that is not there is fine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveController {
+    /// Its Raft id: never used again, so that whoever comes back under its name is not meant.
+    pub id: ControllerId,
+}
+
 /// Cluster-wide settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeSettings {
@@ -392,15 +399,16 @@ commands! {
     115, 1 => ChangeSettings,
     116, 1 => ChangeLabels,
     117, 1 => RaiseFeatureLevel,
-    130, 1 => FoundTrust,
-    131, 1 => CreateJoinToken,
-    132, 1 => RevokeJoinToken,
-    133, 1 => AdmitMachine,
-    134, 1 => NoteCertificate,
-    135, 1 => RevokeMachine,
-    136, 1 => RotateAuthority,
-    137, 1 => RetireAuthority,
+    140, 1 => FoundTrust,
+    141, 1 => CreateJoinToken,
+    142, 1 => RevokeJoinToken,
+    143, 1 => AdmitMachine,
+    144, 1 => NoteCertificate,
+    145, 1 => RevokeMachine,
+    146, 1 => RotateAuthority,
+    147, 1 => RetireAuthority,
     120, 1 => ApplyPlan,
+    130, 1 => RemoveController,
     #[cfg(feature = "next-level")]
     290, 1 => NextLevelProbe,
 }

@@ -16,14 +16,16 @@ const NEEDS: &[(u16, u16, u32)] = &[
     (116, 1, 2),
     (1, 2, 2),
     // Trust: who belongs to the cluster.
+    (140, 1, 3),
+    (141, 1, 3),
+    (142, 1, 3),
+    (143, 1, 3),
+    (144, 1, 3),
+    (145, 1, 3),
+    (146, 1, 3),
+    (147, 1, 3),
+    // RemoveController.
     (130, 1, 3),
-    (131, 1, 3),
-    (132, 1, 3),
-    (133, 1, 3),
-    (134, 1, 3),
-    (135, 1, 3),
-    (136, 1, 3),
-    (137, 1, 3),
     // NextLevelProbe, and the App that has a note: a test's build only.
     #[cfg(feature = "next-level")]
     (290, 1, 4),

@@ -149,6 +149,7 @@ fn commands() -> Vec<Command> {
         .into(),
         RetireAuthority { fingerprint: Digest([1; 32]), force: true }.into(),
         ApplyPlan { ops: ops(app.clone(), host, size) }.into(),
+        RemoveController { id: ControllerId(6) }.into(),
         #[cfg(feature = "next-level")]
         NextLevelProbe { app, note: "n".into() }.into(),
     ]

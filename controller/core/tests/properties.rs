@@ -35,6 +35,8 @@ enum Step {
     Silence(u8),
     Hear(u8),
     Deaf(u8),
+    Enter(u8, u64),
+    Leave(u64),
     Tick(u64),
     Elect,
     Obey,
@@ -62,6 +64,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..3u8).prop_map(Step::Silence),
         2 => (0..3u8).prop_map(Step::Hear),
         1 => (0..2u8).prop_map(Step::Deaf),
+        1 => (0..2u8, 1..4u64).prop_map(|(n, id)| Step::Enter(n, id)),
+        1 => (1..4u64).prop_map(Step::Leave),
         4 => (1..40_000u64).prop_map(Step::Tick),
         1 => Just(Step::Elect),
         4 => Just(Step::Obey),
@@ -181,6 +185,17 @@ fn take(world: &mut World, step: &Step) {
         Step::Silence(h) => world.silent.push(host(h)),
         Step::Hear(h) => world.silent.retain(|silent| *silent != host(h)),
         Step::Deaf(b) => world.deaf.push(BalancerName::new(&format!("lb-{b}")).unwrap()),
+        Step::Enter(n, id) => drop(world.apply(RegisterController {
+            id: ControllerId(id),
+            name: ControllerName::new(&format!("c{n}")).unwrap(),
+            site: site(n),
+            grpc: "127.0.0.1:7710".parse().unwrap(),
+            rest: "127.0.0.1:7700".parse().unwrap(),
+        })),
+        Step::Leave(id) => {
+            world.apply(RemoveController { id: ControllerId(id) }).unwrap();
+            assert!(world.state.controller(ControllerId(id)).is_none());
+        }
         Step::Tick(ms) => world.tick(Duration::from_millis(ms)),
         Step::Elect => {
             world.leader_since = world.now;

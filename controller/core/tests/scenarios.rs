@@ -49,6 +49,11 @@ fn routes_text(world: &World) -> String {
     text
 }
 
+fn controllers_text(world: &World) -> String {
+    let names = world.state.controllers().map(|row| format!(" {}={}", row.name, row.id));
+    format!("  controllers:{}\n", names.collect::<String>())
+}
+
 fn step(world: &mut World, line: &str) -> Result<String, String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let servo = |word: &str| word.parse::<ServoId>().unwrap();
@@ -61,6 +66,17 @@ fn step(world: &mut World, line: &str) -> Result<String, String> {
     match words.as_slice() {
         ["host", name, site, memory] => world.host(name, site, memory.parse().unwrap()),
         ["balancer", name, site] => world.balancer(name, site),
+        ["controller", name, id, site] => {
+            let (id, name, site) = (ControllerId(id.parse().unwrap()), name.parse().unwrap(), site.parse().unwrap());
+            let (grpc, rest) = ("127.0.0.1:7711".parse().unwrap(), "127.0.0.1:7700".parse().unwrap());
+            say = done(world.apply(RegisterController { id, name, site, grpc, rest }))?;
+            say += &controllers_text(world);
+        }
+        ["remove-controller", id] => {
+            say = done(world.apply(RemoveController { id: ControllerId(id.parse().unwrap()) }))?;
+            say += &controllers_text(world);
+        }
+        ["level", to] => say = done(world.apply(RaiseFeatureLevel { to: to.parse().unwrap() }))?,
         ["app", name] => say = done(world.apply(CreateApp { name: name.parse().unwrap() }))?,
         ["destroy", name] => say = done(world.apply(DestroyApp { name: name.parse().unwrap() }))?,
         ["deploy", name] => say = done(world.build(&name.parse().unwrap()))?,

@@ -36,8 +36,14 @@ pub struct Config {
     pub tls_dir: PathBuf,
     /// Holds the bearer token of the REST API.
     pub token_file: PathBuf,
-    /// Every controller of a new cluster, this one included.
+    /// Every controller of a new cluster, this one included; if it joins: itself, and those through whom it does.
     pub members: Vec<MemberConfig>,
+    /// Whether it is let into a cluster that is there, instead of making one with `members`.
+    #[serde(default)]
+    pub join: bool,
+    /// Whether it shall vote once it has joined; if not, it follows only.
+    #[serde(default = "default_voter")]
+    pub voter: bool,
     /// Raft's heartbeat and election times.
     #[serde(default)]
     pub timing: TimingConfig,
@@ -137,6 +143,10 @@ impl TimingConfig {
 /// Less log than this would make a snapshot for every few entries.
 const SNAPSHOT_BYTES_MIN: u64 = 64 * 1024;
 
+fn default_voter() -> bool {
+    true
+}
+
 fn default_base_domain() -> String {
     "localhost".into()
 }
@@ -201,6 +211,12 @@ impl Config {
         }
         if own.grpc.ip().is_unspecified() || self.members.iter().any(|member| member.grpc.port() == 0) {
             return invalid("`grpc` of every member must be an address the others can reach".into());
+        }
+        if self.join && self.members.len() < 2 {
+            return invalid("`join` needs somebody to ask: add a controller of the cluster to `members`".into());
+        }
+        if !self.voter && !self.join {
+            return invalid("`voter = false` is for who joins; the first controllers of a cluster all vote".into());
         }
         if self.rest == self.grpc {
             return invalid(format!("`rest` and `grpc` are both {}; give each its own port", self.rest));
@@ -336,6 +352,11 @@ mod tests {
             (
                 format!("{GOOD}\n[founding]\nca_dir = \"ca\"\ncluster = \"home\"\ncertificate_life_s = 1"),
                 "certificate_life_s between 10",
+            ),
+            (format!("voter = false\n{GOOD}"), "for who joins"),
+            (
+                format!("join = true\n{GOOD}").replace("{ id = 2, name = \"b\", grpc = \"127.0.0.1:7712\" },", ""),
+                "somebody to ask",
             ),
             (GOOD.replace("site = \"home.attic\"", "site = \"Home!\""), "site name"),
         ];

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use pontoon_kit::PkiError;
+use pontoon_model::ControllerName;
 
 use crate::blobs::BlobError;
 use crate::config::ConfigError;
@@ -66,6 +67,25 @@ pub enum ControllerError {
         /// What was lost.
         loss: String,
         /// What the others say.
+        why: String,
+    },
+    /// The others do not let this controller in.
+    #[error("controller {name} was not let into the cluster: {why}")]
+    Join {
+        /// This controller.
+        name: ControllerName,
+        /// What the leader says.
+        why: String,
+    },
+    /// Somebody removed this controller from the cluster.
+    #[error(
+        "controller {name} was removed from its cluster and has stopped ({why}); to use this machine again, give it an \
+         empty data folder and a new id, and let it join"
+    )]
+    Removed {
+        /// This controller.
+        name: ControllerName,
+        /// Who said so.
         why: String,
     },
     /// A part that must run has ended: better start anew than go on without it.

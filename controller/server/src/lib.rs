@@ -2,14 +2,16 @@
 //! and what was applied goes out to agents, balancers and people from this controller's own copy of the state.
 //!
 //! Read [`node`] first: it wires the parts. [`raft`] agrees, [`leader`] plans while leading, [`sessions`] talks to
-//! agents and balancers, [`peers`] to the other controllers, `rejoin` brings back one whose store is lost, [`blobs`] keeps sources and bundles, [`source`] looks
-//! at what users upload, [`trust`] lets machines in, [`rest`] talks to people.
+//! agents and balancers, [`peers`] to the other controllers, `members` lets others in and out,
+//! `rejoin` brings back one whose store is lost, [`trust`] says who belongs, [`blobs`] keeps sources and bundles,
+//! [`source`] looks at what users upload, [`rest`] talks to people.
 
 mod announce;
 pub mod blobs;
 pub mod config;
 pub mod error;
 pub mod leader;
+mod members;
 pub mod node;
 pub mod peers;
 pub mod raft;

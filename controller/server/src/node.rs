@@ -21,11 +21,12 @@ use crate::blobs::{self, BlobStore, Fetcher, Replicator};
 use crate::config::Config;
 use crate::error::ControllerError;
 use crate::leader::{LeaderMemory, Planner, Waiting};
+use crate::members::{self, Members};
 use crate::peers::PeersService;
 use crate::raft::{Consensus, ConsensusConfig, Member, Peers, RaftService};
 use crate::rejoin;
 use crate::rest::{self, Api, ApiParts, Limits, Rest, TokenHash};
-use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, Logs, RouteFeed};
+use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, KnownFeed, Logs, RouteFeed};
 use crate::trust::{EnrolmentService, Founder, Keeper};
 
 /// Requests under way get this long when the controller stops; streams of logs and sessions are ended at once.
@@ -54,10 +55,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     tracing::info!(name = %config.name, id = %consensus.id(), grpc = %config.grpc, rest = %config.rest, "the controller has started");
 
     let parts = Parts::new(config, token, store, credentials.clone(), Arc::new(consensus));
+    let membership = parts.membership();
     let mut tasks = Tasks::default();
     parts.spawn_background(&mut tasks);
     let routes = parts.spawn_routes(&mut tasks);
-    let served = parts.grpc(raft_service, routes);
+    let known = parts.spawn_known(&mut tasks);
+    let served = parts.grpc(raft_service, routes, known);
     let incoming = tls::incoming(grpc, credentials);
     let (grpc_stop, rest_stop) = (CancellationToken::new(), parts.stopping.clone());
     let stopped = grpc_stop.clone().cancelled_owned();
@@ -69,6 +72,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
         () = shutdown.cancelled() => Ok(()),
         ended = tasks.first_end() => Err(ended),
         ended = grpc.first_end() => Err(ended),
+        out = membership => Err(out),
         why = parts.consensus.failed() => Err(ControllerError::TaskEnded { task: "consensus", why }),
     };
     // Requests and sessions end first, then leadership is handed over while the gRPC server still carries it.
@@ -134,6 +138,7 @@ fn consensus_config(config: &Config, credentials: &Credentials) -> ConsensusConf
         name: config.name.clone(),
         data_dir: config.data_dir.clone(),
         members: config.members.iter().map(member).collect(),
+        joins: config.join,
         credentials: credentials.clone(),
         timing: config.timing.times(),
         compaction: config.store,
@@ -233,10 +238,6 @@ impl Parts {
         let backoff = Backoff::new(ANNOUNCE_RETRY.0, ANNOUNCE_RETRY.1);
         let (config, id) = (self.config.clone(), self.consensus.id());
         let announcing = announce::announce(config, id, self.consensus.proposer(), feed, leadership, backoff);
-        if self.consensus.is_replacement() {
-            let (consensus, own, stopping) = (self.consensus.clone(), self.config.grpc_address(), stopping());
-            tasks.spawn("rejoining", async move { rejoin::become_voter(&consensus, own, stopping).await });
-        }
         let stopping = stopping();
         tasks.spawn("the announcement", async move {
             tokio::select! {
@@ -247,16 +248,43 @@ impl Parts {
         });
     }
 
+    /// Gets this controller into the cluster where it is not in it yet; returns when it is out, or stays out.
+    fn membership(&self) -> impl Future<Output = ControllerError> + use<> {
+        let (consensus, own, name) = (self.consensus.clone(), self.config.grpc_address(), self.config.name.clone());
+        let (joins, voter) = (self.config.join && !consensus.is_settled(), self.config.voter);
+        let whole = blobs::whole(self.store.clone(), self.consensus.feed(), self.consensus.reads());
+        async move {
+            let entered = if consensus.is_replacement() {
+                rejoin::become_voter(&consensus, own).await
+            } else if joins {
+                members::join(&consensus, own, voter, whole).await
+            } else {
+                Ok(())
+            };
+            match entered {
+                Ok(()) => ControllerError::Removed { name, why: members::removed(&consensus, own).await },
+                Err(why) => ControllerError::Join { name, why },
+            }
+        }
+    }
+
     fn spawn_routes(&self, tasks: &mut Tasks) -> RouteFeed {
         let (routes, publishing) = sessions::publish_routes(self.consensus.feed(), self.stopping.clone());
         tasks.spawn("route publishing", never_fails(publishing));
         routes
     }
 
-    fn grpc(&self, raft: RaftServer<RaftService>, routes: RouteFeed) -> Router {
+    fn spawn_known(&self, tasks: &mut Tasks) -> KnownFeed {
+        let (known, publishing) = sessions::publish_controllers(self.consensus.feed(), self.stopping.clone());
+        tasks.spawn("publishing where controllers are", never_fails(publishing));
+        known
+    }
+
+    fn grpc(&self, raft: RaftServer<RaftService>, routes: RouteFeed, known: KnownFeed) -> Router {
         let (feed, leadership) = (self.consensus.feed(), self.consensus.leadership());
         let agents = AgentsService {
             feed: feed.clone(),
+            known: known.clone(),
             proposer: self.consensus.proposer(),
             leadership: leadership.clone(),
             directory: self.directory.clone(),
@@ -269,6 +297,7 @@ impl Parts {
         };
         let balancers = BalancersService {
             feed: feed.clone(),
+            known,
             routes,
             proposer: self.consensus.proposer(),
             leadership: leadership.clone(),
@@ -280,6 +309,8 @@ impl Parts {
             feed,
             proposer: self.consensus.proposer(),
             membership: self.consensus.membership(),
+            consensus: self.consensus.clone(),
+            data_dir: self.config.data_dir.clone(),
             reads: self.consensus.reads(),
             leadership,
             memory: self.memory.clone(),
@@ -310,6 +341,14 @@ impl Parts {
     fn api(&self) -> Api {
         Api::new(ApiParts {
             name: self.config.name.clone(),
+            data_dir: self.config.data_dir.clone(),
+            members: Members {
+                own: self.config.name.clone(),
+                id: self.consensus.id(),
+                queue: self.consensus.membership(),
+                leadership: self.consensus.leadership(),
+                peers: self.peers.clone(),
+            },
             token: self.token,
             consensus: self.consensus.clone(),
             feed: self.consensus.feed(),

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pontoon_kit::{Backoff, CancellationToken};
+use pontoon_kit::Backoff;
 use pontoon_model::ControllerName;
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{RejoinReply, RejoinRequest};
@@ -16,7 +16,8 @@ use tonic::Request;
 
 use crate::error::ControllerError;
 use crate::raft::{
-    Connections, Consensus, ConsensusConfig, ConsensusError, MembershipQueue, Progress, RaftService, Replacement,
+    Change, Connections, Consensus, ConsensusConfig, ConsensusError, MembershipQueue, Progress, RaftService,
+    Replacement,
 };
 
 /// The leader answers from memory.
@@ -43,22 +44,13 @@ pub(crate) async fn start_anew(
     Ok(Consensus::start(config).await?)
 }
 
-/// Asks until this controller votes under its new id, then waits for `stopping`; the error is final.
-pub(crate) async fn become_voter(
-    consensus: &Consensus,
-    own: SocketAddr,
-    stopping: CancellationToken,
-) -> Result<(), String> {
+/// Asks until this controller votes under its new id; the error is final.
+pub(crate) async fn become_voter(consensus: &Consensus, own: SocketAddr) -> Result<(), String> {
     if !consensus.peers().is_voter() {
         let request = RejoinRequest::Replace { new: consensus.id(), grpc: own };
-        let connections = consensus.connections();
-        tokio::select! {
-            done = ask_until_yes(&connections, own, &request, "does not vote yet") => done?,
-            () = stopping.cancelled() => return Ok(()),
-        }
+        ask_until_yes(&consensus.connections(), own, &request, "does not vote yet").await?;
         tracing::info!(id = %consensus.id(), "this controller votes again");
     }
-    stopping.cancelled().await;
     Ok(())
 }
 
@@ -100,12 +92,14 @@ async fn ask(connections: &Connections, address: SocketAddr, request: &RejoinReq
 pub(crate) fn answer(queue: &MembershipQueue, name: &ControllerName, request: RejoinRequest) -> RejoinReply {
     let progress = match request {
         RejoinRequest::May => queue.may_be_replaced(name).err().unwrap_or(Progress::Done),
-        RejoinRequest::Replace { new, grpc } => queue.replace(&Replacement { new, name: name.clone(), grpc }),
+        RejoinRequest::Replace { new, grpc } => {
+            queue.ask(&Change::Replace(Replacement { new, name: name.clone(), grpc }))
+        }
     };
     match progress {
         Progress::NotLeader(leader) => RejoinReply::NotLeader { leader },
         Progress::Done => RejoinReply::Yes,
         Progress::Wait(why) => RejoinReply::Wait { why },
-        Progress::Refused(why) => RejoinReply::Refused { why },
+        Progress::Refused(why) | Progress::Unknown(why) => RejoinReply::Refused { why },
     }
 }

@@ -36,6 +36,9 @@
 //! | `GET /v1/ca` | | [`Ca`](trust::Ca) |
 //! | `POST /v1/ca/rotate` | | [`Changed`]; another authority signs |
 //! | `POST /v1/ca/retire` | [`RetireAuthority`](trust::RetireAuthority) | [`Changed`]; the one before it is trusted no longer |
+//! | `DELETE /v1/controllers/{controller}?force=` | | [`MembershipChanged`] |
+//! | `POST /v1/controllers/{controller}/promote` | | [`MembershipChanged`] |
+//! | `POST /v1/leader` | [`TransferLeader`] | [`MembershipChanged`] |
 //!
 //! | `GET /v1/events?from=INDEX` | | server-sent events, see below |
 //!
@@ -60,8 +63,10 @@ pub mod response;
 pub mod trust;
 
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
-pub use request::{ChangeEnv, ChangeLabels, CreateApp, LabelItem, Rollback, RunOneOff, SetScale, StartBuild};
+pub use request::{
+    ChangeEnv, ChangeLabels, CreateApp, LabelItem, Rollback, RunOneOff, SetScale, StartBuild, TransferLeader,
+};
 pub use response::{
-    App, AppScale, Balancer, Build, Changed, Controller, Deployment, Exit, Host, ItemChanged, LogLine, Release, Route,
-    RouteTarget, Servo, Source, Status,
+    App, AppScale, Balancer, Build, Changed, Controller, Deployment, Exit, Host, ItemChanged, LogLine,
+    MembershipChanged, Release, Route, RouteTarget, Servo, Source, Status,
 };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pontoon_model::labels::Labels;
-use pontoon_model::{AppName, CpuMillis, Digest, MemoryBytes, ProcessName, ReleaseNumber, SiteName};
+use pontoon_model::{AppName, ControllerName, CpuMillis, Digest, MemoryBytes, ProcessName, ReleaseNumber, SiteName};
 use serde::{Deserialize, Serialize};
 
 /// Makes an app.
@@ -96,4 +96,13 @@ pub struct LabelItem {
 pub struct RunOneOff {
     /// Run by `/bin/sh -c "exec COMMAND"`.
     pub command: String,
+}
+
+/// Hands leadership over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferLeader {
+    /// To which controller; without it to the one that has most of the log.
+    #[serde(default)]
+    pub to: Option<ControllerName>,
 }

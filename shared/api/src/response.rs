@@ -260,7 +260,7 @@ pub struct Controller {
     pub name: String,
     /// Where it stands.
     pub site: SiteName,
-    /// `leader`, `follower`, `learner`, or `unreachable`.
+    /// `leader`, `voter`, `learner`, or `removed` while its entry is being removed.
     pub role: String,
     /// Its gRPC address.
     pub grpc: String,
@@ -268,6 +268,42 @@ pub struct Controller {
     pub rest: String,
     /// Newest log index it is known to have.
     pub matched: Option<u64>,
+    /// Whether it answered the controller that was asked.
+    #[serde(default)]
+    pub reachable: bool,
+    /// Its version of Pontoon; this and all below only of one that answered.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Raft's term.
+    #[serde(default)]
+    pub term: Option<u64>,
+    /// Up to which index it has applied the log.
+    #[serde(default)]
+    pub applied: Option<u64>,
+    /// Entries that the leader has and it has not applied.
+    #[serde(default)]
+    pub lag: Option<u64>,
+    /// Bytes free where it keeps its data.
+    #[serde(default)]
+    pub free_disk: Option<MemoryBytes>,
+    /// Its clock less that of the controller that was asked, in milliseconds; good to half a round trip.
+    #[serde(default)]
+    pub clock_offset_ms: Option<i64>,
+    /// Sources and bundles it does not have yet.
+    #[serde(default)]
+    pub missing_blobs: Option<u64>,
+    /// What speaks against its place, in sentences.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// How far a change of who the controllers are is. Asked for again while it is not done, it shows how far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembershipChanged {
+    /// Whether it is done (200), or goes on (202).
+    pub done: bool,
+    /// What it waits for, if it goes on.
+    pub how_far: Option<String>,
 }
 
 /// A balancer.

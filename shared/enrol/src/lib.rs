@@ -4,10 +4,12 @@
 //! machine's own key for as long as it runs.
 
 mod join;
+mod remembered;
 mod renewal;
 
 pub use join::{JoinError, Joined, Who, join};
 pub use pontoon_proto::{Admitted, Contact};
+pub use remembered::Remembered;
 pub use renewal::{Renewal, RenewalAsked, obey};
 
 use pontoon_kit::Role;

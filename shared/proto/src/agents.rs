@@ -5,7 +5,7 @@ use pontoon_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{LogRequest, TrustNow};
+use crate::{KnownController, LogRequest, TrustNow};
 
 /// From an agent. The first message of a session is `Hello`; right after it the agent reports all its servos.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +75,12 @@ pub enum AgentDirective {
     },
     /// This controller has lost the others: go to another one.
     GoElsewhere,
-    /// Whom to trust.
+    /// Where the controllers are; sent after `Hello` and at every change, only to who says that it reads this
+    /// ([`crate::known::READS`]).
+    Controllers {
+        /// All of them.
+        known: Vec<KnownController>,
+    },
+    /// Whom to trust; only to who says that it reads this.
     Trust(TrustNow),
 }

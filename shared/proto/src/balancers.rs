@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pontoon_model::{BalancerName, Route, RouteTable, RouteVersion, SiteName};
 use serde::{Deserialize, Serialize};
 
-use crate::TrustNow;
+use crate::{KnownController, TrustNow};
 
 /// From a balancer. The first message of a session is `Hello`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +48,13 @@ pub enum BalancerDirective {
     Delta(RouteDelta),
     /// This controller has lost the others: go to another one.
     GoElsewhere,
-    /// Whom to trust.
+    /// Where the controllers are; sent after `Hello` and at every change, only to who says that it reads this
+    /// ([`crate::known::READS`]).
+    Controllers {
+        /// All of them.
+        known: Vec<KnownController>,
+    },
+    /// Whom to trust; only to who says that it reads this.
     Trust(TrustNow),
 }
 

@@ -54,8 +54,13 @@ fn agents(text: &mut String) {
     message(text, "AgentDirective::LogWanted", &AgentDirective::LogWanted { stream: 8, request: request.clone() });
     message(text, "AgentDirective::LogUnwanted", &AgentDirective::LogUnwanted { stream: 8 });
     message(text, "AgentDirective::GoElsewhere", &AgentDirective::GoElsewhere);
+    message(text, "AgentDirective::Controllers", &AgentDirective::Controllers { known: vec![known()] });
     message(text, "AgentDirective::Trust", &AgentDirective::Trust(trust()));
     message(text, "LogRequest", &request);
+}
+
+fn known() -> KnownController {
+    KnownController { site: name("east"), grpc: "127.0.0.1:7711".parse().unwrap() }
 }
 
 fn trust() -> TrustNow {
@@ -156,6 +161,7 @@ fn balancers(text: &mut String) {
     };
     message(text, "BalancerDirective::Delta", &BalancerDirective::Delta(delta));
     message(text, "BalancerDirective::GoElsewhere", &BalancerDirective::GoElsewhere);
+    message(text, "BalancerDirective::Controllers", &BalancerDirective::Controllers { known: vec![known()] });
     message(text, "BalancerDirective::Trust", &BalancerDirective::Trust(trust()));
 }
 
@@ -201,12 +207,41 @@ fn peers(text: &mut String) {
     message(text, "RaftMessage", &RaftMessage { body: Bytes::from_static(b"z") });
 }
 
+fn members(text: &mut String) {
+    let (id, grpc) = (ControllerId(9), "127.0.0.1:7711".parse().unwrap());
+    let join = MembershipRequest::Join { id, grpc, voter: true, empty: true };
+    message(text, "MembershipRequest::Join", &join);
+    message(text, "MembershipRequest::Promote", &MembershipRequest::Promote { name: name("north") });
+    message(text, "MembershipRequest::Remove", &MembershipRequest::Remove { name: name("north"), force: true });
+    message(text, "MembershipRequest::Transfer", &MembershipRequest::Transfer { to: Some(name("north")) });
+    message(text, "MembershipRequest::Standing", &MembershipRequest::Standing { id });
+    message(text, "MembershipReply::NotLeader", &MembershipReply::NotLeader { leader: Some(ControllerId(1)) });
+    message(text, "MembershipReply::Done", &MembershipReply::Done);
+    message(text, "MembershipReply::Wait", &MembershipReply::Wait { why: "why".into() });
+    message(text, "MembershipReply::Refused", &MembershipReply::Refused { why: "why".into() });
+    message(text, "MembershipReply::Unknown", &MembershipReply::Unknown { term: 3, why: "why".into() });
+    message(text, "InspectRequest", &InspectRequest { from: ControllerId(1) });
+    let inspected = Inspected {
+        version: "0.1.0".into(),
+        feature_level: 2,
+        term: 3,
+        applied: 4,
+        last: 5,
+        free_disk: 6,
+        clock: 7,
+        missing_blobs: 8,
+    };
+    message(text, "Inspected", &inspected);
+}
+
 #[test]
 fn golden_bytes_of_every_message() {
     let mut text = String::new();
     agents(&mut text);
     balancers(&mut text);
     peers(&mut text);
+    members(&mut text);
+    message(&mut text, "KnownControllers", &KnownControllers { known: vec![known()] });
     enrolment(&mut text);
     expect_file!["../tests/golden/messages.txt"].assert_eq(&text);
 }

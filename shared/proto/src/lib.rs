@@ -9,7 +9,9 @@ pub mod balancers;
 pub mod blobs;
 pub mod codec;
 pub mod enrolment;
+pub mod known;
 pub mod logs;
+pub mod members;
 pub mod peers;
 pub mod raft;
 
@@ -20,7 +22,9 @@ pub use agents::{AgentDirective, AgentHello, AgentMessage, BuildReport, Heartbea
 pub use balancers::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, RouteDelta};
 pub use blobs::{BlobPart, BlobPresence, BlobRequest, BlobStored};
 pub use enrolment::{Admitted, Contact, JoinReply, JoinRequest, RenewReply, RenewRequest, TrustNow};
+pub use known::{KnownController, KnownControllers};
 pub use logs::{LogChunk, LogLine, LogPushed, LogRequest, LogSource};
+pub use members::{InspectRequest, Inspected, MembershipReply, MembershipRequest};
 pub use peers::{
     DescribeRequest, Described, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
     RejoinRequest, RelayBatch, Relayed,
@@ -63,8 +67,13 @@ pontoon_model::wire! {
     348, 1 => RejoinRequest;
     349, 1 => RejoinReply;
     350, 1 => RaftMessage;
-    360, 1 => JoinRequest;
-    361, 1 => JoinReply;
-    362, 1 => RenewRequest;
-    363, 1 => RenewReply;
+    360, 1 => MembershipRequest;
+    361, 1 => MembershipReply;
+    362, 1 => InspectRequest;
+    363, 1 => Inspected;
+    370, 1 => KnownControllers;
+    380, 1 => JoinRequest;
+    381, 1 => JoinReply;
+    382, 1 => RenewRequest;
+    383, 1 => RenewReply;
 }

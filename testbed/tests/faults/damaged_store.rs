@@ -154,7 +154,7 @@ fn until_replaced(controllers: &Controllers, victim: usize, old: &str) -> Result
             );
             let row = rows.iter().find(|row| row["name"] == name && row["id"] != old).context("not listed")?;
             ensure!(
-                row["role"] == "follower" || row["role"] == "leader",
+                row["role"] == "voter" || row["role"] == "leader",
                 "{} calls it {}",
                 controllers.name(one),
                 row["role"]
@@ -167,7 +167,7 @@ fn until_replaced(controllers: &Controllers, victim: usize, old: &str) -> Result
 
 fn id_of(controllers: &Controllers, one: usize, name: &str) -> Result<String> {
     let list = controllers.get(one, "/v1/controllers")?;
-    let votes = |row: &&Json| row["name"] == name && (row["role"] == "follower" || row["role"] == "leader");
+    let votes = |row: &&Json| row["name"] == name && (row["role"] == "voter" || row["role"] == "leader");
     let row = list.as_array().into_iter().flatten().find(votes).with_context(|| format!("{name} is not in {list}"))?;
     Ok(row["id"].as_str().context("id")?.to_owned())
 }

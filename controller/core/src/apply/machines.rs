@@ -2,7 +2,7 @@
 
 use pontoon_model::{Balancer, Controller, Desired, Host, HostState, Servo, ServoReport, ServoStatus};
 
-use crate::command::{RegisterBalancer, RegisterController, RegisterHost, ReportServos};
+use crate::command::{RegisterBalancer, RegisterController, RegisterHost, RemoveController, ReportServos};
 use crate::{Outcome, Rejected, Reply, State};
 
 impl State {
@@ -105,6 +105,13 @@ impl State {
             version: 0,
         };
         self.put_controller(controller);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn forget_controller(&mut self, command: &RemoveController) -> Outcome {
+        if self.controllers.contains_key(&command.id) {
+            self.remove_controller(command.id);
+        }
         Ok(Reply::Done)
     }
 }

@@ -64,6 +64,7 @@ impl State {
             Command::ReportBuild(command) => self.report_build(command),
             Command::RegisterBalancer(command) => self.register_balancer(command),
             Command::RegisterController(command) => self.register_controller(command),
+            Command::RemoveController(command) => self.forget_controller(command),
             Command::ChangeSettings(command) => self.change_settings(command),
             Command::ChangeLabels(command) => self.change_labels(command),
             Command::FoundTrust(command) => self.found_trust(command),

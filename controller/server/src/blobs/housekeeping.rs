@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
+use pontoon_core::State;
 use pontoon_kit::{Backoff, CancellationToken};
 use pontoon_model::Digest;
 use tokio::sync::watch;
 
 use super::{BlobError, BlobStore, Fetcher};
-use crate::raft::{Leadership, StateFeed};
+use crate::raft::{Leadership, Reads, StateFeed};
 
 /// Changes come in bursts; one look per second at what they refer to is enough, since a majority has it already.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -18,6 +19,34 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const COLLECT_EVERY: Duration = Duration::from_secs(10 * 60);
 /// Garbage is kept this long: an upload may not be referred to yet, and a build's push may take this long.
 const KEEP_GARBAGE: Duration = Duration::from_secs(60 * 60);
+
+/// What `state` refers to and `store` lacks.
+pub async fn missing(store: &BlobStore, state: &State) -> Vec<Digest> {
+    let wanted: BTreeSet<Digest> = state.blobs().map(|blob| blob.digest).collect();
+    let mut missing = Vec::new();
+    for digest in wanted {
+        if store.size(&digest).await.is_none() {
+            missing.push(digest);
+        }
+    }
+    missing
+}
+
+/// Returns when `store` has everything that the cluster's state refers to, as of a moment after the call: who is to count
+/// as one of a majority that has each bundle must have them.
+pub async fn whole(store: BlobStore, mut feed: StateFeed, reads: Reads) {
+    loop {
+        if let Ok(index) = reads.index().await {
+            while feed.snapshot().index() < index {
+                feed.changed().await;
+            }
+            if missing(&store, &feed.snapshot()).await.is_empty() {
+                return;
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
 
 /// Keeps fetching what the state refers to and this controller lacks. Ends at shutdown.
 pub async fn fetch_missing(fetcher: Fetcher, store: BlobStore, mut feed: StateFeed, shutdown: CancellationToken) {

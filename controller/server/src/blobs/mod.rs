@@ -7,7 +7,7 @@ mod store;
 mod transfer;
 
 pub use fetch::{FetchError, Fetcher};
-pub use housekeeping::{collect_garbage, fetch_missing};
+pub use housekeeping::{collect_garbage, fetch_missing, missing, whole};
 pub use replicate::{ReplicateError, Replicator};
 pub use store::{BlobError, BlobStore, Incoming};
 pub use transfer::{MAX_BLOB, ReceiveError, parts, receive};

@@ -1,5 +1,7 @@
 //! What controllers offer each other, Raft apart. Who they are and how they are reached: [`crate::raft::Peers`].
 
+mod inspect;
 mod service;
 
+pub(crate) use inspect::{Answer, inspect, inspect_all};
 pub use service::PeersService;

@@ -1,23 +1,27 @@
 //! What controllers offer each other, Raft apart.
 
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt};
 use pontoon_kit::{CancellationToken, Role, clock, rpc};
-use pontoon_model::Timestamp;
+use pontoon_model::{ControllerName, Timestamp};
 use pontoon_proto::services::peers_server::Peers as PeersRpc;
 use pontoon_proto::{
-    BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described, LogChunk, LogRequest, ProposeReply,
-    ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
+    BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described, InspectRequest, Inspected, LogChunk,
+    LogRequest, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest,
+    RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::inspect::inspect;
 use crate::blobs::{BlobStore, parts, receive};
 use crate::leader::LeaderMemory;
-use crate::raft::{Leadership, MembershipQueue, Proposer, Reads, StateFeed};
-use crate::rejoin;
+use crate::raft::{Consensus, Leadership, MembershipQueue, Proposer, Reads, StateFeed};
 use crate::sessions::Logs;
+use crate::{members, rejoin};
 
 /// What controllers offer each other.
 #[derive(Clone)]
@@ -32,6 +36,10 @@ pub struct PeersService {
     pub leadership: watch::Receiver<Leadership>,
     /// Takes changes of the membership.
     pub membership: MembershipQueue,
+    /// Says how it is.
+    pub consensus: Arc<Consensus>,
+    /// Where it keeps its data.
+    pub data_dir: PathBuf,
     /// Takes what the others heard.
     pub memory: LeaderMemory,
     /// Sources and bundles.
@@ -63,6 +71,16 @@ impl PeersRpc for PeersService {
         Ok(Response::new(Described { feature_level: pontoon_core::level::NEWEST, version }))
     }
 
+    async fn change_members(&self, request: Request<MembershipRequest>) -> Answer<MembershipReply> {
+        let name = controller_of(&request)?;
+        Ok(Response::new(members::answer(&self.membership, &name, request.into_inner())))
+    }
+
+    async fn inspect(&self, request: Request<InspectRequest>) -> Answer<Inspected> {
+        rpc::caller(&request, Role::Controller)?;
+        Ok(Response::new(inspect(&self.consensus, &self.store, &self.data_dir).await))
+    }
+
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Answer<ReadIndexReply> {
         rpc::caller(&request, Role::Controller)?;
         let reply = self.reads.here().await;
@@ -79,9 +97,7 @@ impl PeersRpc for PeersService {
     }
 
     async fn rejoin(&self, request: Request<RejoinRequest>) -> Answer<RejoinReply> {
-        let caller = rpc::caller(&request, Role::Controller)?;
-        let name =
-            caller.id.parse().map_err(|_| Status::permission_denied(format!("{caller} is no controller's name")))?;
+        let name = controller_of(&request)?;
         Ok(Response::new(rejoin::answer(&self.membership, &name, request.into_inner())))
     }
 
@@ -112,4 +128,10 @@ impl PeersRpc for PeersService {
         let shutdown = self.shutdown.clone();
         Ok(Response::new(Box::pin(log.map(Ok).take_until(shutdown.cancelled_owned()))))
     }
+}
+
+/// The name in the caller's certificate.
+fn controller_of<T>(request: &Request<T>) -> Result<ControllerName, Status> {
+    let caller = rpc::caller(request, Role::Controller)?;
+    caller.id.parse().map_err(|_| Status::permission_denied(format!("{caller} is no controller's name")))
 }

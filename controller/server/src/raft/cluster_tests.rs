@@ -20,8 +20,9 @@ use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_client::RaftClient;
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
-    BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described, LogChunk, LogRequest, ProposeReply,
-    ProposeRequest, RaftMessage, ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
+    BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described, InspectRequest, Inspected, LogChunk,
+    LogRequest, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, RaftMessage, ReadIndexReply,
+    ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -29,10 +30,12 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+mod membership;
+
 use super::network::Network;
 use super::types::Vote;
 use super::*;
-use crate::rejoin;
+use crate::{members, rejoin};
 
 /// An election and a commit take a second; a busy machine takes longer.
 const BOUND: Duration = Duration::from_secs(30);
@@ -63,6 +66,13 @@ impl peers_server::Peers for Forwarded {
     async fn read_index(&self, _: Request<ReadIndexRequest>) -> Result<Response<ReadIndexReply>, Status> {
         let reply = self.2.here().await;
         reply.map(Response::new).map_err(|error| Status::unavailable(error.to_string()))
+    }
+    async fn change_members(&self, request: Request<MembershipRequest>) -> Result<Response<MembershipReply>, Status> {
+        let name = rpc::caller(&request, Role::Controller)?.id.parse().unwrap();
+        Ok(Response::new(members::answer(&self.1, &name, request.into_inner())))
+    }
+    async fn inspect(&self, _: Request<InspectRequest>) -> Result<Response<Inspected>, Status> {
+        not_here()
     }
     async fn relay(&self, _: Request<RelayBatch>) -> Result<Response<Relayed>, Status> {
         not_here()
@@ -144,6 +154,8 @@ struct Cluster {
     folder: tempfile::TempDir,
     authority: Authority,
     members: Vec<Member>,
+    /// So many of them made the cluster; the others join.
+    first: usize,
     nodes: Vec<Option<Node>>,
     /// The feature level that each says it can read.
     readable: Arc<AtomicU32>,
@@ -156,9 +168,13 @@ impl Cluster {
 
     /// Controllers that say they can read no higher feature level.
     async fn start_reading(level: u32) -> Self {
+        Self::start_with(3, level).await
+    }
+
+    async fn start_with(count: u64, level: u32) -> Self {
         let mut listeners = Vec::new();
         let mut members = Vec::new();
-        for id in 1..=3 {
+        for id in 1..=count {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let name = format!("controller-{id}").parse().unwrap();
             members.push(Member { id: ControllerId(id * 1_000), name, grpc: listener.local_addr().unwrap() });
@@ -167,7 +183,8 @@ impl Cluster {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::create().unwrap();
         let readable = Arc::new(AtomicU32::new(level));
-        let mut cluster = Self { folder, authority, members, nodes: Vec::new(), readable };
+        let first = members.len();
+        let mut cluster = Self { folder, authority, members, first, nodes: Vec::new(), readable };
         for (at, listener) in listeners.into_iter().enumerate() {
             let node = Node::start(cluster.config(at), listener, cluster.readable.clone()).await;
             cluster.nodes.push(Some(node));
@@ -189,9 +206,13 @@ impl Cluster {
             id: self.members[at].id,
             name: self.members[at].name.clone(),
             data_dir: self.data_dir(at),
-            members: self.members.clone(),
+            members: match at < self.first {
+                true => self.members[..self.first].to_vec(),
+                false => self.running().into_iter().chain([at]).map(|at| self.members[at].clone()).collect(),
+            },
             credentials: self.credentials(at),
             timing: Timing::lan(),
+            joins: at >= self.first,
             compaction: Compaction::default(),
         }
     }
@@ -516,9 +537,9 @@ async fn a_controller_whose_store_is_lost_votes_again_under_a_new_id() {
         cluster.nodes[lost] =
             Some(Node::serve(config.credentials.clone(), started, listener, cluster.readable.clone()));
         assert!(cluster.consensus(lost).is_replacement());
-        let voting = rejoin::become_voter(cluster.consensus(lost), config.members[lost].grpc, CancellationToken::new());
-        let votes = wait_until_voters(&cluster, lost, &before);
-        tokio::select! { done = voting => panic!("{done:?} before it votes"), () = votes => {} }
+        let voting = rejoin::become_voter(cluster.consensus(lost), config.members[lost].grpc);
+        timeout(BOUND, voting).await.expect("in time").unwrap();
+        wait_until_voters(&cluster, lost, &before).await;
 
         let new = cluster.consensus(lost).id();
         assert!(before.iter().all(|(_, id)| *id != new), "an id is never used again");

@@ -78,8 +78,10 @@ pub struct ConsensusConfig {
     pub name: ControllerName,
     /// Folder of this controller's data; the log and snapshots go to `raft/` in it.
     pub data_dir: PathBuf,
-    /// The first voters, this controller among them.
+    /// The first voters, this controller among them; if it joins, those through whom it does.
     pub members: Vec<Member>,
+    /// Whether it is let into a cluster that others have made.
+    pub joins: bool,
     /// This controller's certificate, for the connections to the others.
     pub credentials: Credentials,
     /// Timeouts.

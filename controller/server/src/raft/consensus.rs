@@ -97,6 +97,17 @@ pub struct MemberStatus {
     pub matched: Option<u64>,
 }
 
+/// How far a controller's consensus is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Raft's term.
+    pub term: u64,
+    /// Up to where it has applied the log.
+    pub applied: u64,
+    /// The end of its log.
+    pub last: u64,
+}
+
 /// The running consensus of this controller.
 pub struct Consensus {
     id: ControllerId,
@@ -163,7 +174,8 @@ impl Consensus {
             held_back,
         };
         let proposer = Proposer::new(id, batcher, leadership.clone(), peers.clone());
-        let membership = MembershipQueue::start(raft.clone(), leadership.clone(), config.timing);
+        let membership =
+            MembershipQueue::start(raft.clone(), leadership.clone(), feed.clone(), proposer.clone(), config.timing);
         let handover = config.timing.election_max * HANDOVER_ELECTIONS;
         let yielding = leadership::yield_when_full(raft.clone(), log.disk_health(), leadership.clone(), handover);
         let compacting = compact(raft.clone(), log.clone(), snapshots.clone(), config.compaction);
@@ -173,6 +185,7 @@ impl Consensus {
         runtime::spawn(background.clone().run_until_cancelled_owned(following));
         runtime::spawn(background.clone().run_until_cancelled_owned(yielding));
         runtime::spawn(background.clone().run_until_cancelled_owned(compacting));
+        runtime::spawn(background.clone().run_until_cancelled_owned(peers.clone().forget_removed()));
         runtime::spawn(background.clone().run_until_cancelled_owned(keep_warm(network, raft.clone())));
 
         let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard))
@@ -207,6 +220,28 @@ impl Consensus {
     /// Whether this controller's store was set aside and its id is a new one, which may not vote yet.
     pub fn is_replacement(&self) -> bool {
         self.log.identity().replaces().is_some()
+    }
+
+    /// Whether this controller was let into a cluster, or was of its first members. It is never let in a second time: who
+    /// was removed stays out.
+    pub fn is_settled(&self) -> bool {
+        self.log.is_initialized()
+    }
+
+    /// Remembers that this controller was let in.
+    pub async fn settle(&self) -> Result<(), ConsensusError> {
+        mark_initialized(&self.log, self.id).await
+    }
+
+    /// How this controller's consensus is.
+    pub fn position(&self) -> Position {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Position {
+            term: metrics.current_term,
+            applied: metrics.last_applied.as_ref().map_or(0, |log| log.index()),
+            last: metrics.last_log_index.unwrap_or(0),
+        }
     }
 
     /// Sets this controller's store aside for good and makes an identity with a new id; returns where the old store
@@ -367,7 +402,8 @@ async fn committed_before(log: &LogStore, id: ControllerId) -> Result<u64, Conse
 /// Makes the cluster, once in the life of this store. Every first member does it with the same members, which
 /// gives the same first entry; whoever was part of a cluster never does it again.
 async fn initialize(raft: &Raft, log: &LogStore, config: &ConsensusConfig) -> Result<(), ConsensusError> {
-    if log.is_initialized() {
+    // Who joins is given the members by the cluster's log.
+    if log.is_initialized() || config.joins {
         return Ok(());
     }
     let start = |why: String| ConsensusError::Start { id: config.id, why };
@@ -378,7 +414,11 @@ async fn initialize(raft: &Raft, log: &LogStore, config: &ConsensusConfig) -> Re
         Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
         Err(error) => return Err(start(error.to_string())),
     }
+    mark_initialized(log, config.id).await
+}
+
+async fn mark_initialized(log: &LogStore, id: ControllerId) -> Result<(), ConsensusError> {
     let log = log.clone();
     let marked = runtime::blocking(move || log.mark_initialized()).await;
-    Ok(marked.map_err(|error| start(error.to_string()))??)
+    Ok(marked.map_err(|error| ConsensusError::Start { id, why: error.to_string() })??)
 }

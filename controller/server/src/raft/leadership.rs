@@ -101,10 +101,12 @@ fn judge(
     let term = server.vote.leader_id().term;
     let mut leadership = Leadership { term, ..Leadership::unknown() };
     let leads = server.state == ServerState::Leader && server.current_leader == Some(server.id);
-    // Nobody acknowledges anything to the only voter, and nothing is noted for as long as nothing is written.
-    let alone = server.membership_config.voter_ids().eq([server.id]);
-    let alive = if leads {
-        alone || data.last_quorum_acked.is_none_or(|acked| acked.elapsed() < recent)
+    // Nobody acknowledges anything to a leader that is the last voter: what it knows is from before the others left.
+    let alone = server.membership_config.voter_ids().all(|id| id == server.id);
+    let alive = if leads && alone {
+        true
+    } else if leads {
+        data.last_quorum_acked.is_none_or(|acked| acked.elapsed() < recent)
     } else {
         heard.last().is_some_and(|last| last.elapsed() < recent)
     };

@@ -37,13 +37,14 @@ mod simulation;
 
 pub use self::batcher::{MAX_BYTES, MAX_COMMANDS};
 pub use self::config::{Compaction, ConsensusConfig, Member, Timing};
-pub use self::consensus::{Consensus, ConsensusError, MemberStatus};
+pub use self::consensus::{Consensus, ConsensusError, MemberStatus, Position};
 pub use self::events::{EventLog, EventRead, HeldEvent};
 pub use self::health::Health;
 pub use self::leadership::Leadership;
 pub use self::log_store::{DiskHealth, LogError};
-pub use self::membership::{MembershipQueue, Progress, Replacement};
+pub use self::membership::{Change, Joining, MembershipQueue, Progress, Replacement};
 pub use self::network::RaftService;
+pub(crate) use self::network::link::Link;
 pub(crate) use self::peers::Connections;
 pub use self::peers::{Peer, Peers};
 pub use self::proposer::{ProposeError, ProposeHereError, Proposer};

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use pontoon_kit::Credentials;
@@ -13,6 +14,9 @@ use super::config::Member;
 use super::membership::votes;
 use super::network::link::{self, Link};
 use super::types::Raft;
+
+/// Between looks at connections to controllers that were removed: an idle one costs a probe every two seconds.
+const FORGET: Duration = Duration::from_secs(10);
 
 /// Another controller.
 #[derive(Debug, Clone)]
@@ -111,6 +115,15 @@ impl Peers {
         }
     }
 
+    /// Lets go of connections to controllers that are members no more, again and again, as long as it is polled.
+    pub(super) async fn forget_removed(self) {
+        loop {
+            tokio::time::sleep(FORGET).await;
+            let addresses: Vec<SocketAddr> = self.known().into_iter().map(|known| known.address).collect();
+            self.shared.connections.keep_only(&addresses);
+        }
+    }
+
     fn known(&self) -> Vec<Known> {
         let metrics = self.shared.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -179,6 +192,13 @@ impl Connections {
         Ok(PeersClient::new(channel)
             .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES))
+    }
+
+    /// Forgets the connections to all but those at `addresses` and in the configuration.
+    fn keep_only(&self, addresses: &[SocketAddr]) {
+        let configured = |address: &SocketAddr| self.configured().iter().any(|member| member.grpc == *address);
+        let mut channels = self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.retain(|address, _| addresses.contains(address) || configured(address));
     }
 
     fn forget(&self, address: SocketAddr) {

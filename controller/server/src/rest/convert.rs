@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use pontoon_api as api;
 use pontoon_core::{State, view};
 use pontoon_model::{
-    App, AppName, Balancer, Build, BuildOutcome, BuildState, Controller, Deployment, Exit, Host, Phase, ProcessName,
-    Release, Route, Scale, Servo, ServoStatus,
+    App, AppName, Balancer, Build, BuildOutcome, BuildState, Deployment, Exit, Host, Phase, ProcessName, Release,
+    Route, Scale, Servo, ServoStatus,
 };
 use pontoon_proto::{BalancerAck, LogLine};
-
-use crate::raft::MemberStatus;
 
 type Waiting = BTreeMap<AppName, Vec<String>>;
 
@@ -143,24 +141,6 @@ pub(super) fn host(state: &State, host: &Host) -> api::Host {
         memory_used: state.reserved_memory(&host.name),
         cpu: host.capacity.cpu,
         servos: u32::try_from(state.servos_on(&host.name).count()).unwrap_or(u32::MAX),
-    }
-}
-
-pub(super) fn controller(controller: &Controller, members: &[MemberStatus]) -> api::Controller {
-    let member = members.iter().find(|member| member.id == controller.id);
-    api::Controller {
-        id: controller.id.to_string(),
-        name: controller.name.to_string(),
-        site: controller.site.clone(),
-        role: match member.map(|member| member.role) {
-            Some("voter") => "follower",
-            Some(role) => role,
-            None => "removed",
-        }
-        .to_owned(),
-        grpc: controller.grpc.to_string(),
-        rest: controller.rest.to_string(),
-        matched: member.and_then(|member| member.matched),
     }
 }
 

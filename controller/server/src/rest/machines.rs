@@ -1,7 +1,7 @@
-//! Hosts, controllers, balancers, and the routes between them.
+//! Hosts, balancers, and the routes between them.
 
 use axum::extract::State as Context;
-use pontoon_api::{Balancer, Controller, Host, Route};
+use pontoon_api::{Balancer, Host, Route};
 use pontoon_core::view;
 
 use super::Api;
@@ -10,11 +10,6 @@ use super::extract::{Json, Snapshot};
 
 pub(super) async fn hosts(Snapshot(state): Snapshot) -> Json<Vec<Host>> {
     Json(state.hosts().map(|host| convert::host(&state, host)).collect())
-}
-
-pub(super) async fn controllers(Context(api): Context<Api>, Snapshot(state): Snapshot) -> Json<Vec<Controller>> {
-    let members = api.consensus.members();
-    Json(state.controllers().map(|controller| convert::controller(controller, &members)).collect())
 }
 
 pub(super) async fn balancers(Context(api): Context<Api>, Snapshot(state): Snapshot) -> Json<Vec<Balancer>> {

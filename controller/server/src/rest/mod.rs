@@ -4,6 +4,7 @@ mod apps;
 mod auth;
 mod builds;
 mod change;
+mod controllers;
 mod convert;
 mod env;
 mod error;
@@ -29,6 +30,7 @@ mod trust;
 mod tests;
 
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -39,6 +41,7 @@ use tokio::sync::watch;
 
 use crate::blobs::{BlobStore, Fetcher, Replicator};
 use crate::leader::Waiting;
+use crate::members::Members;
 use crate::raft::{Consensus, Leadership, Proposer, StateFeed};
 use crate::sessions::{Heard, Logs};
 
@@ -77,6 +80,10 @@ pub struct ApiParts {
     pub token: TokenHash,
     /// For the list of members.
     pub consensus: Arc<Consensus>,
+    /// Where changes of who the members are go.
+    pub(crate) members: Members,
+    /// Where this controller keeps its data.
+    pub data_dir: PathBuf,
     /// What is read.
     pub feed: StateFeed,
     /// Where changes go.
@@ -127,7 +134,10 @@ fn routes(api: Api) -> Router {
         .route("/v1/events", get(events::follow))
         .route("/v1/labels", patch(labels::change_many))
         .route("/v1/hosts", get(machines::hosts))
-        .route("/v1/controllers", get(machines::controllers))
+        .route("/v1/controllers", get(controllers::list))
+        .route("/v1/controllers/{controller}", delete(controllers::remove))
+        .route("/v1/controllers/{controller}/promote", post(controllers::promote))
+        .route("/v1/leader", post(controllers::transfer))
         .route("/v1/balancers", get(machines::balancers))
         .route("/v1/routes", get(machines::routes))
         .route("/v1/join-tokens", get(trust::tokens).post(trust::create_token))

@@ -44,12 +44,13 @@ impl Fixture {
             members: vec![member],
             credentials: Credentials::new(identity).unwrap(),
             timing: Timing::lan(),
+            joins: false,
             compaction: Compaction::default(),
         });
         let (consensus, _service) = started.await.unwrap();
         let mut leadership = consensus.leadership();
         tokio::time::timeout(ELECTED, leadership.wait_for(|now| now.leading)).await.expect("elected").unwrap();
-        let peers = consensus.peers();
+        let (peers, config_name) = (consensus.peers(), name.clone());
         let store = BlobStore::open(folder.path()).unwrap();
         let api = Api::new(ApiParts {
             name,
@@ -57,6 +58,14 @@ impl Fixture {
             feed: consensus.feed(),
             proposer: consensus.proposer(),
             leadership: consensus.leadership(),
+            members: Members {
+                own: config_name,
+                id,
+                queue: consensus.membership(),
+                leadership: consensus.leadership(),
+                peers: peers.clone(),
+            },
+            data_dir: folder.path().to_owned(),
             consensus: Arc::new(consensus),
             fetcher: Fetcher::new(store.clone(), peers.clone()),
             replicator: Replicator::new(store.clone(), peers.clone()),

@@ -14,8 +14,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::directory::Outbox;
+use super::known::{self, Reads};
 use super::reports::Reports;
-use super::{AgentDirectory, HELLO, Heard, LEAVE, Logs, OUTBOX, agent_blobs, key_of, leaderless, push_trust};
+use super::{
+    AgentDirectory, HELLO, Heard, KnownFeed, LEAVE, Logs, OUTBOX, agent_blobs, key_of, leaderless, push_trust,
+};
 use crate::blobs::{BlobStore, Fetcher, Replicator};
 use crate::raft::{Leadership, Proposer, StateFeed};
 use crate::trust::Notices;
@@ -25,6 +28,8 @@ use crate::trust::Notices;
 pub struct AgentsService {
     /// Where assignments come from.
     pub feed: StateFeed,
+    /// Where the controllers are.
+    pub known: KnownFeed,
     /// Where reports go.
     pub proposer: Proposer,
     /// Whether there is a leader.
@@ -56,11 +61,12 @@ impl Agents for AgentsService {
     async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Answer<Self::SessionStream> {
         let peer = rpc::caller(&request, Role::Agent)?;
         let notices = Notices::new(MachineRole::Agent, &peer.id, key_of(&request));
+        let reads = Reads::of(&request);
         let (outbox, receiver) = mpsc::channel(OUTBOX);
         let service = self.clone();
         tokio::spawn(async move {
             let ended = tokio::select! {
-                ended = service.serve(&peer, notices, request.into_inner(), &outbox) => ended,
+                ended = service.serve(&peer, (reads, notices), request.into_inner(), &outbox) => ended,
                 () = service.shutdown.cancelled() => Err(Status::unavailable("this controller is stopping")),
             };
             if let Err(status) = ended {
@@ -97,7 +103,7 @@ impl AgentsService {
     async fn serve(
         &self,
         peer: &Peer,
-        notices: Notices,
+        (reads, notices): (Reads, Notices),
         mut inbound: Streaming<AgentMessage>,
         outbox: &Outbox,
     ) -> Result<(), Status> {
@@ -109,7 +115,8 @@ impl AgentsService {
         tokio::select! {
             ended = self.listen(&hello, &mut inbound, &reports) => ended,
             ended = self.push_assignments(&hello.host, hello.incarnation, index, outbox) => ended,
-            ended = push_trust(self.feed.clone(), notices, outbox, AgentDirective::Trust) => ended,
+            ended = push_trust(self.feed.clone(), notices, outbox, AgentDirective::Trust), if reads.trust => ended,
+            ended = self.push_known(outbox), if reads.controllers => ended,
             why = reports.propose(&hello.host, hello.incarnation, &self.proposer) => {
                 Err(Status::unavailable(format!("reports cannot be committed: {why}")))
             }
@@ -156,6 +163,19 @@ impl AgentsService {
         }
         tracing::info!(host = %hello.host, "the agent has gone");
         Ok(())
+    }
+
+    /// Says where the controllers are, at once and at every change.
+    async fn push_known(&self, outbox: &Outbox) -> Result<(), Status> {
+        let mut feed = self.known.clone();
+        loop {
+            let known = known::next(&mut feed).await;
+            let pushed = outbox.send_timeout(Ok(AgentDirective::Controllers { known }), HELLO).await;
+            pushed.map_err(|_| Status::deadline_exceeded("the agent does not read where the controllers are"))?;
+            if feed.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// Sends the assignment at once and whenever it changes; nothing older than `index`, which the agent may know.

@@ -12,7 +12,8 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{HELLO, Heard, LEAVE, OUTBOX, RouteFeed, key_of, leaderless, push_trust};
+use super::known::{self, Reads};
+use super::{HELLO, Heard, KnownFeed, LEAVE, OUTBOX, RouteFeed, key_of, leaderless, push_trust};
 use crate::raft::{Leadership, Proposer, StateFeed};
 use crate::trust::Notices;
 
@@ -23,6 +24,8 @@ type Outbox = mpsc::Sender<Result<BalancerDirective, Status>>;
 pub struct BalancersService {
     /// Tells when a balancer is registered.
     pub feed: StateFeed,
+    /// Where the controllers are.
+    pub known: KnownFeed,
     /// The routes.
     pub routes: RouteFeed,
     /// Where registrations go.
@@ -45,11 +48,12 @@ impl Balancers for BalancersService {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = rpc::caller(&request, Role::Balancer)?;
         let notices = Notices::new(MachineRole::Balancer, &peer.id, key_of(&request));
+        let reads = Reads::of(&request);
         let (outbox, receiver) = mpsc::channel(OUTBOX);
         let service = self.clone();
         tokio::spawn(async move {
             let ended = tokio::select! {
-                ended = service.serve(&peer, notices, request.into_inner(), &outbox) => ended,
+                ended = service.serve(&peer, (reads, notices), request.into_inner(), &outbox) => ended,
                 () = service.shutdown.cancelled() => Err(Status::unavailable("this controller is stopping")),
             };
             if let Err(status) = ended {
@@ -66,7 +70,7 @@ impl BalancersService {
     async fn serve(
         &self,
         peer: &Peer,
-        notices: Notices,
+        (reads, notices): (Reads, Notices),
         mut inbound: Streaming<BalancerMessage>,
         outbox: &Outbox,
     ) -> Result<(), Status> {
@@ -76,7 +80,8 @@ impl BalancersService {
         let ended = tokio::select! {
             ended = self.listen(&hello.name, &mut inbound) => ended,
             ended = self.push_routes(&hello, index, outbox) => ended,
-            ended = push_trust(self.feed.clone(), notices, outbox, BalancerDirective::Trust) => ended,
+            ended = push_trust(self.feed.clone(), notices, outbox, BalancerDirective::Trust), if reads.trust => ended,
+            ended = self.push_known(outbox), if reads.controllers => ended,
             () = leaderless(self.leadership.clone()) => {
                 // A full outbox is as good as a closed one: the session ends either way.
                 let _ = outbox.try_send(Ok(BalancerDirective::GoElsewhere));
@@ -107,6 +112,17 @@ impl BalancersService {
         }
         tracing::info!(balancer = %name, "the balancer has gone");
         Ok(())
+    }
+
+    /// Says where the controllers are, at once and at every change.
+    async fn push_known(&self, outbox: &Outbox) -> Result<(), Status> {
+        let mut feed = self.known.clone();
+        loop {
+            send(outbox, BalancerDirective::Controllers { known: known::next(&mut feed).await }).await?;
+            if feed.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// Sends the table, unless the balancer has it, and then what changes.

@@ -108,6 +108,7 @@ async fn session(
             }
             Some(AgentDirective::LogWanted { stream, .. }) => push_log(channel.clone(), stream).await?,
             Some(AgentDirective::LogUnwanted { .. } | AgentDirective::Trust(_)) => {}
+            Some(AgentDirective::Controllers { .. }) => {}
             Some(AgentDirective::GoElsewhere) | None => return Ok(()),
         }
     }

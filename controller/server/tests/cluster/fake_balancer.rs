@@ -92,6 +92,7 @@ async fn session(
             directive = inbound.message() => match directive? {
                 Some(directive @ (BalancerDirective::Table(_) | BalancerDirective::Delta(_))) => take(table, directive),
                 Some(BalancerDirective::Trust(_)) => {}
+                Some(BalancerDirective::Controllers { .. }) => {}
                 Some(BalancerDirective::GoElsewhere) | None => return Ok(()),
             },
         }
@@ -115,6 +116,6 @@ fn take(table: &Mutex<Table>, directive: BalancerDirective) {
             });
             table.routes.extend(delta.changed.into_iter().map(|route| (route.host.clone(), route)));
         }
-        BalancerDirective::GoElsewhere | BalancerDirective::Trust(_) => {}
+        BalancerDirective::GoElsewhere | BalancerDirective::Trust(_) | BalancerDirective::Controllers { .. } => {}
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pontoon_enrol::{Renewal, obey};
 use pontoon_kit::{CancellationToken, Credentials, Identity, Role, rpc};
 use pontoon_proto::services::agents_client::AgentsClient;
-use pontoon_proto::{AgentDirective, AgentMessage};
+use pontoon_proto::{AgentDirective, AgentMessage, known};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
@@ -88,7 +88,9 @@ async fn session(
     let (outbox, outbound) = mpsc::channel(64);
     outbox.send(AgentMessage::Hello(fake_agent::hello(host))).await.unwrap();
     let mut client = AgentsClient::new(channel);
-    let mut inbound = client.session(Request::new(ReceiverStream::new(outbound))).await?.into_inner();
+    let mut opening = Request::new(ReceiverStream::new(outbound));
+    opening.metadata_mut().insert(known::READS, known::ALL.parse().unwrap());
+    let mut inbound = client.session(opening).await?.into_inner();
     let mut first = true;
     while let Some(directive) = inbound.message().await? {
         if std::mem::take(&mut first) {

@@ -92,6 +92,8 @@ impl Cluster {
     pub fn launch(&mut self, node: usize) {
         let folder = self.data(node);
         let config = Config {
+            join: false,
+            voter: true,
             name: self.members[node].name.clone(),
             id: self.members[node].id,
             site: format!("test.{node}").parse().unwrap(),

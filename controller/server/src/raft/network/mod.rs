@@ -72,6 +72,12 @@ impl Network {
             .max_encoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES))
     }
 
+    /// Forgets the connections to all but `members`: who was removed is not called any more.
+    fn keep_only(&self, members: &[u64]) {
+        let mut channels = self.shared.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.retain(|(id, _, _), _| members.contains(id));
+    }
+
     /// Connects anew next time: after a silence the old connection may be dead without knowing it.
     fn forget(&self, key: (u64, SocketAddr, Purpose)) {
         self.shared.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);

@@ -27,6 +27,7 @@ pub(in super::super) async fn keep_warm(network: Network, raft: Raft) {
             let members = metrics.membership_config.nodes();
             members.filter(|(id, _)| *id != raft.node_id()).map(|(id, peer)| (*id, peer.clone())).collect()
         };
+        network.keep_only(&others.iter().map(|(id, _)| *id).collect::<Vec<_>>());
         join_all(others.iter().map(|(id, peer)| network.warm(*id, peer))).await;
         tokio::time::sleep(LOOK).await;
     }

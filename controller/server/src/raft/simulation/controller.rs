@@ -14,8 +14,9 @@ use pontoon_kit::{Authority, Credentials, Role};
 use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
-    BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described, LogChunk, LogRequest, ProposeReply,
-    ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
+    BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described, InspectRequest, Inspected, LogChunk,
+    LogRequest, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest,
+    RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
@@ -139,6 +140,7 @@ fn config(world: &World, node: usize) -> ConsensusConfig {
         data_dir: world.folder_of(node),
         members: (0..world.plan.nodes).map(member).collect(),
         credentials: CREDENTIALS.clone(),
+        joins: false,
         timing: world.plan.timing,
         compaction: Compaction::default(),
     }
@@ -267,6 +269,12 @@ impl peers_server::Peers for Forwarded {
         Ok(Response::new(reply.unwrap_or_else(|error| ReadIndexReply::Unavailable { reason: error.to_string() })))
     }
     async fn rejoin(&self, _: Request<RejoinRequest>) -> Result<Response<RejoinReply>, Status> {
+        not_here()
+    }
+    async fn change_members(&self, _: Request<MembershipRequest>) -> Result<Response<MembershipReply>, Status> {
+        not_here()
+    }
+    async fn inspect(&self, _: Request<InspectRequest>) -> Result<Response<Inspected>, Status> {
         not_here()
     }
     async fn relay(&self, _: Request<RelayBatch>) -> Result<Response<Relayed>, Status> {

@@ -1,0 +1,85 @@
+//! How controllers are: what each says of itself, asked of all at once.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use pontoon_kit::clock;
+use pontoon_model::ControllerId;
+use pontoon_proto::{DescribeRequest, InspectRequest, Inspected};
+use tokio::time::timeout;
+use tonic::{Code, Request};
+
+use crate::blobs::{self, BlobStore};
+use crate::raft::{Consensus, Peer};
+
+/// A controller that says nothing within this time is shown as not reachable: people wait for the list.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// What a controller says of itself.
+pub(crate) async fn inspect(consensus: &Consensus, store: &BlobStore, data_dir: &Path) -> Inspected {
+    let position = consensus.position();
+    let missing = blobs::missing(store, &consensus.feed().snapshot()).await;
+    Inspected {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        feature_level: pontoon_core::level::NEWEST,
+        term: position.term,
+        applied: position.applied,
+        last: position.last,
+        free_disk: free_disk(data_dir),
+        clock: clock::unix_millis(),
+        missing_blobs: missing.len() as u64,
+    }
+}
+
+fn free_disk(folder: &Path) -> u64 {
+    // What cannot be looked at is not worth a failure: nothing depends on it.
+    rustix::fs::statvfs(folder).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// What another controller said.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) id: ControllerId,
+    /// Nothing if it did not answer in time.
+    pub(crate) answer: Option<Answer>,
+}
+
+/// What a controller answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) version: String,
+    /// Nothing if its version of Pontoon is older than the question.
+    pub(crate) said: Option<Inspected>,
+    /// Its clock less ours, in milliseconds: as of the middle of the round trip.
+    pub(crate) clock_offset: Option<i64>,
+}
+
+/// Asks all of `others` at the same time.
+pub(crate) async fn inspect_all(from: ControllerId, others: &[Peer]) -> Vec<Seen> {
+    join_all(others.iter().map(|peer| async move {
+        let answer = timeout(ANSWER, ask(from, peer)).await.ok().flatten();
+        Seen { id: peer.id(), answer }
+    }))
+    .await
+}
+
+async fn ask(from: ControllerId, peer: &Peer) -> Option<Answer> {
+    let (begun, asked_at) = (Instant::now(), clock::unix_millis());
+    let mut request = Request::new(InspectRequest { from });
+    request.set_timeout(ANSWER);
+    match peer.client().inspect(request).await {
+        Ok(said) => {
+            let said = said.into_inner();
+            let middle = asked_at as i64 + (begun.elapsed() / 2).as_millis() as i64;
+            let clock_offset = Some(said.clock as i64 - middle);
+            Some(Answer { version: said.version.clone(), said: Some(said), clock_offset })
+        }
+        // During an upgrade: it can say at least its version.
+        Err(status) if status.code() == Code::Unimplemented => {
+            let described = peer.client().describe(DescribeRequest { from }).await.ok()?.into_inner();
+            Some(Answer { version: described.version, said: None, clock_offset: None })
+        }
+        Err(_) => None,
+    }
+}

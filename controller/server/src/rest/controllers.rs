@@ -1,0 +1,227 @@
+//! Who the controllers are and how each is, and changes of that.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::extract::State as Context;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use pontoon_api::{Controller, ErrorCode, MembershipChanged, TransferLeader};
+use pontoon_model::{ControllerId, ControllerName, MemoryBytes, SiteName};
+use pontoon_proto::MembershipRequest;
+use serde::Deserialize;
+use tokio::time::{Instant, sleep};
+
+use super::Api;
+use super::error::{ApiError, ApiResult};
+use super::extract::{Json, Path, Query, Snapshot};
+use crate::members::MembersError;
+use crate::peers::{Answer, inspect, inspect_all};
+use crate::raft::MemberStatus;
+
+/// Then the answer says how far it is: before a client or what is between gives the request up.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between looks at whether all have the bundles.
+const LOOK: Duration = Duration::from_millis(500);
+
+pub(super) async fn list(Context(api): Context<Api>, Snapshot(state): Snapshot) -> Json<Vec<Controller>> {
+    let members = api.consensus.members();
+    let mut answers = ask_all(&api).await;
+    let own = inspect(&api.consensus, &api.store, &api.data_dir).await;
+    let own = Answer { version: own.version.clone(), said: Some(own), clock_offset: Some(0) };
+    answers.insert(api.consensus.id(), own);
+    let leader = members.iter().find(|member| member.role == "leader").map(|member| member.id);
+    let end = leader.and_then(|leader| answers.get(&leader)?.said.as_ref().map(|said| said.last));
+    let mut rows: Vec<Controller> = state
+        .controllers()
+        .map(|row| {
+            let member = members.iter().find(|member| member.id == row.id);
+            let answer = answers.get(&row.id);
+            let said = answer.and_then(|answer| answer.said.as_ref());
+            Controller {
+                id: row.id.to_string(),
+                name: row.name.to_string(),
+                site: row.site.clone(),
+                role: member.map_or("removed", |member| member.role).to_owned(),
+                grpc: row.grpc.to_string(),
+                rest: row.rest.to_string(),
+                matched: member.and_then(|member| member.matched),
+                reachable: answer.is_some(),
+                version: answer.map(|answer| answer.version.clone()),
+                term: said.map(|said| said.term),
+                applied: said.map(|said| said.applied),
+                lag: said.and_then(|said| Some(end?.saturating_sub(said.applied))),
+                free_disk: said.map(|said| MemoryBytes(said.free_disk)),
+                clock_offset_ms: answer.and_then(|answer| answer.clock_offset),
+                missing_blobs: said.map(|said| said.missing_blobs),
+                warnings: Vec::new(),
+            }
+        })
+        .collect();
+    warn_of_shared_sites(&mut rows);
+    Json(rows)
+}
+
+async fn ask_all(api: &Api) -> BTreeMap<ControllerId, Answer> {
+    let asked = inspect_all(api.consensus.id(), &api.members.peers.others()).await;
+    asked.into_iter().filter_map(|seen| Some((seen.id, seen.answer?))).collect()
+}
+
+/// Voters in one site are lost together with it.
+fn warn_of_shared_sites(rows: &mut [Controller]) {
+    let votes = |row: &Controller| row.role == "leader" || row.role == "voter";
+    let voters = rows.iter().filter(|row| votes(row)).count();
+    let mut sites: BTreeMap<SiteName, Vec<String>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| votes(row)) {
+        sites.entry(row.site.clone()).or_default().push(row.name.clone());
+    }
+    for row in rows.iter_mut().filter(|row| votes(row)) {
+        let Some(together) = sites.get(&row.site).filter(|together| together.len() > 1) else { continue };
+        let left = voters - together.len();
+        let then = match left > voters / 2 {
+            true => "the others go on",
+            false => "nothing can be changed until it is back",
+        };
+        row.warnings.push(format!(
+            "{} are all in site {}: when it fails, {left} of {voters} voters are left, and {then}",
+            together.join(", "),
+            row.site
+        ));
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HowToRemove {
+    #[serde(default)]
+    force: bool,
+}
+
+pub(super) async fn remove(
+    Context(api): Context<Api>,
+    Path(name): Path<ControllerName>,
+    Query(HowToRemove { force }): Query<HowToRemove>,
+) -> ApiResult<Response> {
+    let members = api.consensus.members();
+    if !force && members.iter().any(|member| member.name == name && votes(member)) {
+        let stay: Vec<ControllerId> =
+            members.iter().filter(|member| member.name != name && votes(member)).map(|member| member.id).collect();
+        if let Some(how_far) = until_whole(&api, &stay).await {
+            return Ok(goes_on(format!(
+                "before {name} goes, a majority of the others must have its bundles: {how_far}"
+            )));
+        }
+    }
+    carry_out(&api, MembershipRequest::Remove { name, force }).await
+}
+
+pub(super) async fn promote(Context(api): Context<Api>, Path(name): Path<ControllerName>) -> ApiResult<Response> {
+    let members = api.consensus.members();
+    let learner = members.iter().find(|member| member.name == name && !votes(member)).map(|member| member.id);
+    if let Some(how_far) = until_whole(&api, learner.as_slice()).await {
+        return Ok(goes_on(format!("before {name} votes, it must have all bundles: {how_far}")));
+    }
+    carry_out(&api, MembershipRequest::Promote { name }).await
+}
+
+pub(super) async fn transfer(
+    Context(api): Context<Api>,
+    Json(TransferLeader { to }): Json<TransferLeader>,
+) -> ApiResult<Response> {
+    carry_out(&api, MembershipRequest::Transfer { to }).await
+}
+
+fn votes(member: &MemberStatus) -> bool {
+    member.role != "learner"
+}
+
+/// Waits until a majority of `these` have every source and bundle that the state refers to; if that takes longer, says who
+/// lacks what. If too few answer there is nothing to wait for: whether enough live is for the leader to judge.
+async fn until_whole(api: &Api, these: &[ControllerId]) -> Option<String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answers = ask_all(api).await;
+        let (mut lacking, mut answered) = (Vec::new(), 0);
+        for member in api.consensus.members().iter().filter(|member| these.contains(&member.id)) {
+            let missing = match answers.get(&member.id) {
+                Some(answer) => answer.said.as_ref().map_or(0, |said| said.missing_blobs),
+                None if member.id == api.consensus.id() => {
+                    inspect(&api.consensus, &api.store, &api.data_dir).await.missing_blobs
+                }
+                None => continue,
+            };
+            answered += 1;
+            if missing > 0 {
+                lacking.push(format!("{} still fetches {missing}", member.name));
+            }
+        }
+        let majority = these.len() / 2 + 1;
+        if answered < majority || answered - lacking.len() >= majority {
+            return None;
+        }
+        if Instant::now() >= deadline {
+            return Some(lacking.join(", "));
+        }
+        sleep(LOOK).await;
+    }
+}
+
+async fn carry_out(api: &Api, request: MembershipRequest) -> ApiResult<Response> {
+    match api.members.carry_out(&request, PATIENCE).await {
+        Ok(()) => Ok(Json(MembershipChanged { done: true, how_far: None }).into_response()),
+        Err(MembersError::Refused(why)) => Err(ApiError::new(ErrorCode::Conflict, why)),
+        Err(MembersError::Unknown(why)) => Err(ApiError::not_found(why)),
+        Err(MembersError::NoLeader(why)) => Err(ApiError::unavailable(why)),
+        Err(MembersError::NotDone(how_far)) => Ok(goes_on(how_far)),
+    }
+}
+
+fn goes_on(how_far: String) -> Response {
+    (StatusCode::ACCEPTED, Json(MembershipChanged { done: false, how_far: Some(how_far) })).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str, site: &str, role: &str) -> Controller {
+        Controller {
+            id: name.into(),
+            name: name.into(),
+            site: site.parse().unwrap(),
+            role: role.into(),
+            grpc: String::new(),
+            rest: String::new(),
+            matched: None,
+            reachable: true,
+            version: None,
+            term: None,
+            applied: None,
+            lag: None,
+            free_disk: None,
+            clock_offset_ms: None,
+            missing_blobs: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn warnings(rows: &[(&str, &str, &str)]) -> Vec<String> {
+        let mut rows: Vec<_> = rows.iter().map(|(name, site, role)| row(name, site, role)).collect();
+        warn_of_shared_sites(&mut rows);
+        rows.into_iter().flat_map(|row| row.warnings).collect()
+    }
+
+    #[test]
+    fn voters_that_fail_together_are_named_with_what_is_left() {
+        assert!(warnings(&[("a", "x", "leader"), ("b", "y", "voter"), ("c", "y", "learner")]).is_empty());
+        let two = warnings(&[("a", "x", "leader"), ("b", "y", "voter"), ("c", "y", "voter")]);
+        assert_eq!(two.len(), 2, "one for each");
+        assert_eq!(
+            two[0],
+            "b, c are all in site y: when it fails, 1 of 3 voters are left, and nothing can be changed until it is back"
+        );
+        let five =
+            [("a", "x", "leader"), ("b", "y", "voter"), ("c", "y", "voter"), ("d", "z", "voter"), ("e", "w", "voter")];
+        assert!(warnings(&five)[0].ends_with("3 of 5 voters are left, and the others go on"));
+    }
+}
