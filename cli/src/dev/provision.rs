@@ -7,11 +7,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use pontoon_kit::{Authority, PkiError, Role, file};
-use pontoon_model::{BalancerName, ControllerId, ControllerName, HostName, MemoryBytes, SiteName};
+use pontoon_model::{BalancerName, ControllerName, HostName, MemoryBytes, SiteName};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::role::files::{AgentFile, BalancerFile, ControllerFile, FoundingFile, Member, toml_of};
+use crate::verb::init::new_id;
 
 /// What is made once: names and ids that must never change.
 const KEPT: &str = "cluster.toml";
@@ -190,10 +191,13 @@ impl Maker<'_> {
                 site: &one.site,
                 data_dir,
                 rest: one.rest,
+                rest_advertised: None,
                 grpc: one.grpc,
                 tls_dir,
                 token_file: Some(token_file),
-                base_domain: &self.layout.base_domain,
+                base_domain: Some(&self.layout.base_domain),
+                join: false,
+                voter: true,
                 founding: Some(FoundingFile { ca_dir: self.layout.data_dir.join("ca"), cluster: &self.kept.cluster }),
                 members: &self.kept.controllers,
             })
@@ -275,11 +279,6 @@ fn keep(layout: &Layout) -> Result<Kept, ProvisionError> {
     }
     write(&layout.data_dir.join(KEPT), toml_of(&kept).as_bytes(), 0o600)?;
     Ok(kept)
-}
-
-/// Random, so that no id is ever used for two lives of a store; TOML's integers have 63 bits.
-fn new_id() -> ControllerId {
-    ControllerId(rand::random_range(1..=i64::MAX as u64))
 }
 
 fn load_kept(data_dir: &Path) -> Result<Option<Kept>, ProvisionError> {

@@ -21,10 +21,18 @@ pub(crate) struct ControllerFile<'a> {
     pub(crate) site: &'a SiteName,
     pub(crate) data_dir: &'a Path,
     pub(crate) rest: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rest_advertised: Option<SocketAddr>,
     pub(crate) grpc: SocketAddr,
     pub(crate) tls_dir: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token_file: Option<&'a Path>,
-    pub(crate) base_domain: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) base_domain: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) join: bool,
+    #[serde(skip_serializing_if = "is_true")]
+    pub(crate) voter: bool,
     pub(crate) members: &'a [Member],
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) founding: Option<FoundingFile<'a>>,
@@ -62,6 +70,10 @@ pub(crate) struct BalancerFile<'a> {
     pub(crate) listen: SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) listen_advertised: Option<SocketAddr>,
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 pub(crate) fn toml_of<T: Serialize>(value: &T) -> String {

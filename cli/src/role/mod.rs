@@ -34,27 +34,12 @@ pub struct RoleArgs {
     pub config: PathBuf,
 }
 
-/// Arguments of a role that can also join.
-#[derive(Debug, Args)]
-pub struct JoinableArgs {
-    /// Its configuration file (TOML)
-    #[arg(long, value_name = "FILE", required = true)]
-    config: Option<PathBuf>,
-}
-
-impl JoinableArgs {
-    /// The file; clap sees to it that there is one where no subcommand is.
-    pub(crate) fn config(&self) -> anyhow::Result<&Path> {
-        self.config.as_deref().ok_or_else(|| crate::Usage("give --config FILE".into()).into())
-    }
-}
-
 /// `pontoon agent`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct AgentArgs {
     #[command(flatten)]
-    pub(crate) role: JoinableArgs,
+    pub(crate) role: Option<RoleArgs>,
     #[command(subcommand)]
     pub(crate) verb: Option<AgentVerb>,
 }
@@ -71,7 +56,7 @@ pub enum AgentVerb {
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BalancerArgs {
     #[command(flatten)]
-    pub(crate) role: JoinableArgs,
+    pub(crate) role: Option<RoleArgs>,
     #[command(subcommand)]
     pub(crate) verb: Option<BalancerVerb>,
 }

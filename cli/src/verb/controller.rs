@@ -7,11 +7,11 @@ use clap::{Args, Subcommand};
 use pontoon_api::MembershipChanged;
 use pontoon_model::ControllerName;
 
-use crate::Usage;
+use super::init::{ControllerJoin, InitArgs};
 use crate::args::Format;
 use crate::client::ClientError;
 use crate::output;
-use crate::role::{self, RoleArgs};
+use crate::role::RoleArgs;
 use crate::session::Session;
 
 /// A new member may have to fetch the whole state and all bundles over a slow link.
@@ -32,6 +32,10 @@ pub struct ControllerArgs {
 /// The verbs of `controller`.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Begin a new cluster with this machine as its first controller
+    Init(InitArgs),
+    /// Make this machine one more controller of a cluster
+    Join(ControllerJoin),
     /// Remove a controller for good
     Remove {
         /// Which
@@ -52,20 +56,11 @@ pub enum Verb {
     },
 }
 
-/// Runs a controller.
-pub fn start(role: Option<RoleArgs>) -> anyhow::Result<()> {
-    match role {
-        Some(role) => role::controller(&role.config),
-        None => {
-            Err(Usage("say --config FILE to run a controller, or `remove`, `promote`, `transfer-leader`".into()).into())
-        }
-    }
-}
-
 /// Does what `verb` says.
 pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
     let client = &session.client;
     match verb {
+        Verb::Init(_) | Verb::Join(_) => unreachable!("done before a client is made"),
         Verb::Remove { name, force } => {
             // A name that is mistyped is told from one that is gone by the time the answer was lost.
             let known = client.controllers().await?.iter().any(|one| one.name == name.as_str());

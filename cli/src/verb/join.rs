@@ -79,8 +79,8 @@ pub fn agent(args: &AgentJoin) -> anyhow::Result<()> {
         name: &name,
         site: &args.join.site,
         cluster: &admitted.cluster,
-        data_dir: Path::new("data"),
-        tls_dir: "tls".into(),
+        data_dir: &place.folder.join("data"),
+        tls_dir: place.folder.join("tls"),
         controllers: place.controllers(&admitted),
         runtime: &args.runtime,
         listen_ip: args.listen_ip.unwrap_or(place.own_ip),
@@ -102,8 +102,8 @@ pub fn balancer(args: &BalancerJoin) -> anyhow::Result<()> {
     let file = BalancerFile {
         name: &name,
         site: &args.join.site,
-        data_dir: Path::new("data"),
-        tls_dir: "tls".into(),
+        data_dir: &place.folder.join("data"),
+        tls_dir: place.folder.join("tls"),
         controllers: place.controllers(&admitted),
         listen: args.listen,
         listen_advertised: everywhere.then(|| SocketAddr::new(place.own_ip, args.listen.port())),
@@ -170,6 +170,7 @@ impl Place {
 
     /// Asks to be let in; key and certificate are kept.
     pub(super) fn join(&self, name: &str, site: &SiteName) -> anyhow::Result<Admitted> {
+        make_folder(&self.folder)?;
         let who = Who { role: self.role, name, site: Some(site) };
         let tls = self.folder.join("tls");
         let joined = block_on(async { Ok(join(self.address, &self.token, &who, &tls).await?) })?;
@@ -180,11 +181,6 @@ impl Place {
     pub(super) fn controllers(&self, admitted: &Admitted) -> Vec<SocketAddr> {
         let others = admitted.controllers.iter().map(|contact| contact.grpc).filter(|grpc| *grpc != self.address);
         std::iter::once(self.address).chain(others).collect()
-    }
-
-    /// The folder in which all is kept.
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// Writes the configuration and says how to go on.

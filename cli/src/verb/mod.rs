@@ -12,6 +12,7 @@ pub mod events;
 mod follow;
 pub mod hosts;
 pub mod images;
+pub mod init;
 pub mod join;
 pub mod label;
 pub mod logs;
@@ -27,27 +28,35 @@ pub mod status;
 mod wait;
 
 use std::future::Future;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 
 use self::controller::ControllerArgs;
 use crate::args::{Cli, Command};
+use crate::role::RoleArgs;
 use crate::session::Session;
-use crate::{dev, output, role};
+use crate::{Usage, dev, output, role};
 
 /// Does what the command line says; the process's exit code.
 pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     let format = cli.output;
     match cli.command {
         Command::Dev(args) => dev::run(args, format).map(|()| 0),
-        Command::Controller(ControllerArgs { verb: None, role }) => controller::start(role).map(|()| 0),
+        Command::Controller(ControllerArgs { verb: None, role }) => role::controller(&config_of(role)?).map(|()| 0),
+        Command::Controller(ControllerArgs { verb: Some(controller::Verb::Init(args)), .. }) => {
+            init::init(&args).map(|()| 0)
+        }
+        Command::Controller(ControllerArgs { verb: Some(controller::Verb::Join(args)), .. }) => {
+            init::join(&args).map(|()| 0)
+        }
         Command::Agent(args) => match args.verb {
             Some(role::AgentVerb::Join(join)) => join::agent(&join).map(|()| 0),
-            None => role::agent(args.role.config()?).map(|()| 0),
+            None => role::agent(&config_of(args.role)?).map(|()| 0),
         },
         Command::Balancer(args) => match args.verb {
             Some(role::BalancerVerb::Join(join)) => join::balancer(&join).map(|()| 0),
-            None => role::balancer(args.role.config()?).map(|()| 0),
+            None => role::balancer(&config_of(args.role)?).map(|()| 0),
         },
         Command::Images(verb) => images::run(&verb).map(|()| 0),
         Command::Completions(args) => completions::run(&args).map(|()| 0),
@@ -58,6 +67,12 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         }
         command => block_on(async { client_verb(command, &Session::open(format)?).await }),
     }
+}
+
+/// The configuration file of a role that is to be run.
+fn config_of(role: Option<RoleArgs>) -> anyhow::Result<PathBuf> {
+    let given = role.map(|role| role.config);
+    given.ok_or_else(|| Usage("give --config FILE to run it; --help lists what else there is".into()).into())
 }
 
 async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> {

@@ -24,8 +24,8 @@ pub(crate) async fn announce(
         grpc: config.grpc_address(),
         rest: config.rest_address(),
     };
-    let settings = command::ChangeSettings { base_domain: config.base_domain.clone() };
-    for command in [Command::from(controller), settings.into()] {
+    let settings = config.base_domain.clone().map(|base_domain| command::ChangeSettings { base_domain });
+    for command in [Command::from(controller)].into_iter().chain(settings.map(Command::from)) {
         loop {
             if leadership.wait_for(|now| now.leader.is_some()).await.is_err() {
                 // Consensus has ended, and with it the node.

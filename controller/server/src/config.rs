@@ -34,8 +34,9 @@ pub struct Config {
     pub grpc: SocketAddr,
     /// Holds `ca.pem`, `cert.pem` and `key.pem`.
     pub tls_dir: PathBuf,
-    /// Holds the bearer token of the REST API.
-    pub token_file: PathBuf,
+    /// Holds the bearer token of the REST API, or its hash as `sha256:HEX`.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
     /// Every controller of a new cluster, this one included; if it joins: itself, and those through whom it does.
     pub members: Vec<MemberConfig>,
     /// Whether it is let into a cluster that is there, instead of making one with `members`.
@@ -53,9 +54,9 @@ pub struct Config {
     /// The authority that a new cluster begins with; without it, certificates are made elsewhere and nobody can join.
     #[serde(default)]
     pub founding: Option<FoundingConfig>,
-    /// Default host names are `APP.BASE_DOMAIN`.
-    #[serde(default = "default_base_domain")]
-    pub base_domain: String,
+    /// Default host names are `APP.BASE_DOMAIN`; without it, whatever the cluster has stays.
+    #[serde(default)]
+    pub base_domain: Option<String>,
 }
 
 /// What a new cluster begins with. Once the controllers keep it, no file of it is read any more.
@@ -147,10 +148,6 @@ fn default_voter() -> bool {
     true
 }
 
-fn default_base_domain() -> String {
-    "localhost".into()
-}
-
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -187,8 +184,11 @@ impl Config {
         let mut config: Self = toml::from_str(&text)
             .map_err(|error| ConfigError::Parse { path: path.to_owned(), why: error.to_string() })?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        for given in [&mut config.data_dir, &mut config.tls_dir, &mut config.token_file] {
+        for given in [&mut config.data_dir, &mut config.tls_dir] {
             *given = folder.join(&*given);
+        }
+        if let Some(file) = &mut config.token_file {
+            *file = folder.join(&*file);
         }
         if let Some(founding) = &mut config.founding {
             founding.ca_dir = folder.join(&founding.ca_dir);
@@ -245,10 +245,9 @@ impl Config {
             let (least, most) = (CERTIFICATE_LIFE.start(), CERTIFICATE_LIFE.end());
             return invalid(format!("`founding` needs certificate_life_s between {least} and {most}"));
         }
-        if !is_domain(&self.base_domain) {
+        if let Some(domain) = self.base_domain.as_ref().filter(|domain| !is_domain(domain)) {
             return invalid(format!(
-                "`base_domain` {:?} is not a domain name; write for example apps.example.org",
-                self.base_domain
+                "`base_domain` {domain:?} is not a domain name; write for example apps.example.org"
             ));
         }
         Ok(())
@@ -313,9 +312,9 @@ mod tests {
     #[test]
     fn a_small_file_is_enough() {
         let config = load(GOOD).unwrap();
-        assert_eq!(config.token_file, Path::new("/etc/pontoon/token"));
+        assert_eq!(config.token_file.as_deref(), Some(Path::new("/etc/pontoon/token")));
         assert_eq!(config.timing.times().heartbeat, Duration::from_millis(100));
-        assert_eq!(config.base_domain, "localhost");
+        assert_eq!(config.base_domain, None);
         assert_eq!(config.grpc_address(), config.grpc);
     }
 

@@ -44,7 +44,7 @@ const ANNOUNCE_RETRY: (Duration, Duration) = (Duration::from_millis(200), Durati
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ControllerError> {
     config.validate()?;
     let credentials = Credentials::new(Identity::load(&config.tls_dir)?)?;
-    let token = TokenHash::load(&config.token_file)?;
+    let token = config.token_file.as_deref().map(TokenHash::load).transpose()?;
     let store = BlobStore::open(&config.data_dir)?;
     let starting = start(&config, consensus_config(&config, &credentials));
     let (listeners, consensus, raft_service) = tokio::select! {
@@ -148,7 +148,7 @@ fn consensus_config(config: &Config, credentials: &Credentials) -> ConsensusConf
 /// The parts that know each other.
 struct Parts {
     config: Config,
-    token: TokenHash,
+    token: Option<TokenHash>,
     store: BlobStore,
     credentials: Credentials,
     peers: Peers,
@@ -167,7 +167,7 @@ struct Parts {
 impl Parts {
     fn new(
         config: Config,
-        token: TokenHash,
+        token: Option<TokenHash>,
         store: BlobStore,
         credentials: Credentials,
         consensus: Arc<Consensus>,

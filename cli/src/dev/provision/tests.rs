@@ -39,7 +39,7 @@ fn the_roles_read_what_is_written() {
     let controller = pontoon_controller::Config::load(&files.controllers[1].config).unwrap();
     assert_eq!((controller.name.as_str(), controller.members.len()), ("east", 3));
     assert_eq!(controller.rest.port(), 7701);
-    let token = fs::read_to_string(&controller.token_file).unwrap();
+    let token = fs::read_to_string(controller.token_file.unwrap()).unwrap();
     assert_eq!(token.trim(), files.context.token);
 
     let agent = pontoon_agent::Config::load(&files.agents[0].config).unwrap();

@@ -26,7 +26,7 @@ impl Rest {
 
     /// Answers a request, if only with a refusal.
     pub async fn answer(&self, mut request: Request<Body>) -> Response {
-        if let Some(refusal) = auth::refuse(request.headers(), &self.api.token) {
+        if let Some(refusal) = auth::refuse(request.headers(), self.api.token.as_ref()) {
             return refusal;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {

@@ -76,8 +76,8 @@ impl Deref for Api {
 pub struct ApiParts {
     /// This controller.
     pub name: ControllerName,
-    /// sha256 of the bearer token.
-    pub token: TokenHash,
+    /// sha256 of the bearer token of the configuration, if it has one.
+    pub token: Option<TokenHash>,
     /// For the list of members.
     pub consensus: Arc<Consensus>,
     /// Where changes of who the members are go.

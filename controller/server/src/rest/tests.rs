@@ -54,7 +54,7 @@ impl Fixture {
         let store = BlobStore::open(folder.path()).unwrap();
         let api = Api::new(ApiParts {
             name,
-            token: TokenHash::of(TOKEN),
+            token: Some(TokenHash::of(TOKEN)),
             feed: consensus.feed(),
             proposer: consensus.proposer(),
             leadership: consensus.leadership(),

@@ -102,7 +102,7 @@ impl Cluster {
             rest_advertised: None,
             grpc: self.members[node].grpc,
             tls_dir: folder.join("tls"),
-            token_file: folder.join("token"),
+            token_file: Some(folder.join("token")),
             members: self.members.clone(),
             timing: Default::default(),
             store: Default::default(),
@@ -111,7 +111,7 @@ impl Cluster {
                 cluster: "test".into(),
                 certificate_life_s: 3600,
             }),
-            base_domain: "localhost".into(),
+            base_domain: Some("localhost".into()),
         };
         let shutdown = CancellationToken::new();
         let running = pontoon_controller::run(config, shutdown.clone());

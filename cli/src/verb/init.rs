@@ -1,0 +1,179 @@
+//! `pontoon controller init` and `pontoon controller join`: the first controller of a new cluster, and each one after it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use pontoon_kit::{Authority, Identity, Role, file};
+use pontoon_model::{ControllerId, ControllerName, Digest, SiteName};
+
+use super::join::{JoinArgs, Place, folder_of, make_folder, name_or_host};
+use crate::output;
+use crate::role::files::{ControllerFile, FoundingFile, Member, toml_of};
+
+/// Where machines reach a controller, unless said otherwise.
+const GRPC_PORT: u16 = 7710;
+/// Where people do.
+const REST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7700);
+/// Nobody answers there (RFC 5737): asked only which of its addresses this machine would send from, and nothing is sent.
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+
+/// Where a controller listens.
+#[derive(Debug, Args)]
+pub struct ListenArgs {
+    /// The address under which other machines reach this one; without it, the one it sends from
+    #[arg(long, value_name = "IP")]
+    advertise: Option<IpAddr>,
+    /// Port for controllers, agents and balancers
+    #[arg(long, default_value_t = GRPC_PORT)]
+    grpc_port: u16,
+    /// Where it listens for people and programs
+    #[arg(long, value_name = "ADDR", default_value_t = REST)]
+    rest: SocketAddr,
+}
+
+/// Arguments of `controller init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The controller's name; without it, this machine's host name
+    #[arg(long)]
+    name: Option<String>,
+    /// Where it stands: machines of one site fail together
+    #[arg(long, default_value = "main")]
+    site: SiteName,
+    /// The cluster's name; without it, one is made up
+    #[arg(long)]
+    cluster: Option<String>,
+    /// Apps are reached as APP.DOMAIN
+    #[arg(long, value_name = "DOMAIN", default_value = "localhost")]
+    base_domain: String,
+    /// Where keys, configuration and data are kept
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    listen: ListenArgs,
+}
+
+/// Arguments of `controller join`.
+#[derive(Debug, Args)]
+pub struct ControllerJoin {
+    #[command(flatten)]
+    join: JoinArgs,
+    /// Let it follow only, without a vote, until `pontoon controller promote`
+    #[arg(long)]
+    learner: bool,
+    #[command(flatten)]
+    listen: ListenArgs,
+}
+
+/// Makes a cluster of one controller.
+pub fn init(args: &InitArgs) -> anyhow::Result<()> {
+    let name: ControllerName = name_or_host(args.name.as_deref())?;
+    let folder = folder_of(args.data_dir.as_deref(), Role::Controller)?;
+    let path = folder.join("config.toml");
+    if path.exists() {
+        anyhow::bail!(
+            "{} is there already: start that controller with `pontoon controller --config {}`, or remove the folder to begin a \
+             new cluster",
+            path.display(),
+            path.display()
+        );
+    }
+    let ip = args.listen.advertise.unwrap_or_else(own_address);
+    let cluster = args.cluster.clone().unwrap_or_else(|| format!("pontoon-{:08x}", rand::random::<u32>()));
+    make_folder(&folder)?;
+    make_folder(&folder.join("data"))?;
+    let authority = Authority::load_or_create(&folder.join("ca"))?;
+    let tls = folder.join("tls");
+    if Identity::load(&tls).is_err() {
+        authority.issue(Role::Controller, name.as_str())?.save(&tls)?;
+    }
+    let token = format!("pontoon_{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+    // Only its hash is kept: whoever can read the disk must not be able to use it.
+    let kept = format!("sha256:{}\n", Digest::of(token.as_bytes()));
+    write(&folder.join("token"), &kept)?;
+    let own = Member { id: new_id(), name: name.clone(), grpc: SocketAddr::new(ip, args.listen.grpc_port) };
+    let file = ControllerFile {
+        founding: Some(FoundingFile { ca_dir: "ca".into(), cluster: &cluster }),
+        token_file: Some(Path::new("token")),
+        base_domain: Some(&args.base_domain),
+        ..controller_file(&own, &args.site, &args.listen, ip, std::slice::from_ref(&own))
+    };
+    write(&path, &toml_of(&file))?;
+    pontoon_controller::Config::load(&path)?;
+    output::line(&format!(
+        "cluster {cluster} begins with controller {name} at {}\n\n    admin token (shown only now): {token}\n\nstart it with\n\n    \
+         pontoon controller --config {}\n\nand use it with\n\n    export PONTOON_URL=http://{} PONTOON_TOKEN={token}\n    pontoon \
+         status\n    pontoon token create --role controller|agent|balancer",
+        own.grpc,
+        path.display(),
+        args.listen.rest,
+    ))?;
+    Ok(())
+}
+
+/// Joins as a controller.
+pub fn join(args: &ControllerJoin) -> anyhow::Result<()> {
+    let place = Place::of(&args.join, Role::Controller)?;
+    let name: ControllerName = args.join.name_or_host()?;
+    let admitted = place.join(name.as_str(), &args.join.site)?;
+    let ip = args.listen.advertise.unwrap_or(place.own_ip);
+    let own = Member { id: new_id(), name: name.clone(), grpc: SocketAddr::new(ip, args.listen.grpc_port) };
+    let known = admitted.controllers.iter().filter(|contact| contact.name != name);
+    let known = known.map(|contact| Member { id: contact.id, name: contact.name.clone(), grpc: contact.grpc });
+    let members: Vec<Member> = std::iter::once(own.clone()).chain(known).collect();
+    let file = ControllerFile {
+        join: true,
+        voter: !args.learner,
+        ..controller_file(&own, &args.join.site, &args.listen, ip, &members)
+    };
+    place.finish(name.as_str(), &toml_of(&file), &admitted, |path| {
+        pontoon_controller::Config::load(path).map(drop).map_err(Into::into)
+    })
+}
+
+fn controller_file<'a>(
+    own: &'a Member,
+    site: &'a SiteName,
+    listen: &ListenArgs,
+    ip: IpAddr,
+    members: &'a [Member],
+) -> ControllerFile<'a> {
+    // On all addresses, unless it is this machine alone that shall reach it.
+    let anywhere = if ip.is_loopback() { ip } else { Ipv4Addr::UNSPECIFIED.into() };
+    ControllerFile {
+        name: &own.name,
+        id: own.id,
+        site,
+        data_dir: Path::new("data"),
+        rest: listen.rest,
+        rest_advertised: listen.rest.ip().is_unspecified().then(|| SocketAddr::new(ip, listen.rest.port())),
+        grpc: SocketAddr::new(anywhere, listen.grpc_port),
+        tls_dir: "tls".into(),
+        token_file: None,
+        base_domain: None,
+        join: false,
+        voter: true,
+        members,
+        founding: None,
+    }
+}
+
+/// Random, so that no id is ever used for two lives of a store; TOML's integers have 63 bits.
+pub(crate) fn new_id() -> ControllerId {
+    ControllerId(rand::random_range(1..=i64::MAX as u64))
+}
+
+/// The address this machine sends from; loopback if it has no other.
+fn own_address() -> IpAddr {
+    let asked = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect(ANYWHERE)?;
+        socket.local_addr()
+    });
+    asked.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip())
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    file::replace(path, text.as_bytes(), 0o600).with_context(|| format!("cannot write {}", path.display()))
+}
