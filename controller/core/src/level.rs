@@ -8,18 +8,24 @@
 pub const FIRST: u32 = 1;
 
 /// The newest level that this Pontoon can read and write.
-pub const NEWEST: u32 = if cfg!(feature = "next-level") { 3 } else { 2 };
+pub const NEWEST: u32 = if cfg!(feature = "next-level") { 4 } else { 3 };
 
 /// Kind, version, and the level from which they may be written; what is not here may always be.
 const NEEDS: &[(u16, u16, u32)] = &[
     // ChangeLabels, and the App that has labels.
     (116, 1, 2),
     (1, 2, 2),
+    // API tokens: their commands and their row.
+    (130, 1, 3),
+    (131, 1, 3),
+    (132, 1, 3),
+    (133, 1, 3),
+    (20, 1, 3),
     // NextLevelProbe, and the App that has a note: a test's build only.
     #[cfg(feature = "next-level")]
-    (290, 1, 3),
+    (290, 1, 4),
     #[cfg(feature = "next-level")]
-    (1, 3, 3),
+    (1, 3, 4),
 ];
 
 /// The level from which `version` of `kind` may be written.
@@ -34,8 +40,8 @@ pub fn version_at(kind: u16, newest: u16, level: u32) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use pontoon_model::App;
     use pontoon_model::wire::Wire;
+    use pontoon_model::{ApiToken, App};
 
     use super::*;
     use crate::Command;
@@ -47,7 +53,9 @@ mod tests {
         }
         for (kind, version, level) in NEEDS {
             let command = Command::KINDS.iter().any(|known| (known.0, known.1) == (*kind, *version));
-            assert!(command || (*kind == App::KIND && *version <= App::VERSION), "{kind} v{version} does not exist");
+            let rows = [(App::KIND, App::VERSION), (ApiToken::KIND, ApiToken::VERSION)];
+            let row = rows.iter().any(|row| row.0 == *kind && *version <= row.1);
+            assert!(command || row, "{kind} v{version} does not exist");
             assert!((FIRST + 1..=NEWEST).contains(level), "{kind} v{version} needs level {level}");
         }
     }

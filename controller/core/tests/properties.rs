@@ -23,6 +23,8 @@ enum Step {
     ScaleSite(u8, u8, u32),
     Env(u8, u8),
     Label(u8, u8),
+    Token(u8, u8),
+    Revoke(u64),
     Rollback(u8, Option<u32>),
     Restart(u8),
     Run(u8),
@@ -49,6 +51,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (app.clone(), 0..2u8, 0..3u32).prop_map(|(a, s, n)| Step::ScaleSite(a, s, n)),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Env(a, v)),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Label(a, v)),
+        1 => (app.clone(), any::<u8>()).prop_map(|(a, n)| Step::Token(a, n)),
+        1 => (1..60u64).prop_map(Step::Revoke),
         1 => (app.clone(), proptest::option::of(0..5u32)).prop_map(|(a, to)| Step::Rollback(a, to)),
         1 => app.clone().prop_map(Step::Restart),
         1 => app.clone().prop_map(Step::Run),
@@ -82,6 +86,7 @@ fn site(n: u8) -> SiteName {
 fn world() -> World {
     let mut world = World::new();
     world.apply(RaiseFeatureLevel { to: 2 }).unwrap();
+    world.apply(RaiseFeatureLevel { to: 3 }).unwrap();
     world.host("a", "east", MemoryBytes::mib(2048));
     world.host("b", "west", MemoryBytes::mib(1536));
     world.host("c", "west", MemoryBytes::mib(1200));
@@ -124,6 +129,17 @@ fn take(world: &mut World, step: &Step) {
             set: Labels::from_iter([(format!("l{v}").into(), "x".into())]),
             unset: vec![format!("l{}", (v + 1) % 4)],
         })),
+        Step::Token(a, n) => {
+            let scope = [Scope::Admin, Scope::Read, Scope::Deploy(app(a))][n as usize % 3].clone();
+            let hash = Digest([n; 32]);
+            let ttl = (n % 5 > 0).then(|| Duration::from_secs(u64::from(n) * 40_000));
+            drop(world.apply(AdoptApiToken { hash: Digest([0; 32]) }));
+            drop(world.apply(CreateApiToken { hash, name: "n".into(), scopes: [scope].into(), ttl }));
+            if let Some(token) = world.state.api_token_of(&hash) {
+                drop(world.apply(NoteTokenUse { uses: vec![(token.id, world.now)] }));
+            }
+        }
+        Step::Revoke(id) => drop(world.apply(RevokeApiToken { id: TokenId(id) })),
         Step::Rollback(a, to) => drop(world.apply(Rollback { app: app(a), to: to.map(ReleaseNumber) })),
         Step::Restart(a) => drop(world.apply(Restart { app: app(a) })),
         Step::Run(a) => drop(world.apply(RunOneOff { app: app(a), command: "true".into() })),
@@ -299,6 +315,10 @@ fn what_needs_a_higher_level_is_refused_until_it_is_raised_and_rows_are_written_
     assert_eq!(kind(&world.apply(RaiseFeatureLevel { to: 2 })), Some(RejectedKind::Conflict));
     world.apply(label()).unwrap();
     assert_eq!(version(&world), [2]);
+    let adopt = || AdoptApiToken { hash: Digest([1; 32]) };
+    assert_eq!(kind(&world.apply(adopt())), Some(RejectedKind::NeedsLevel));
+    world.apply(RaiseFeatureLevel { to: 3 }).unwrap();
+    world.apply(adopt()).unwrap();
 }
 
 #[test]

@@ -249,6 +249,7 @@ wire! {
     8, 1 => crate::Deployment;
     9, 1 => crate::Assignment;
     10, 1 => crate::RouteTable;
+    20, 1 => crate::ApiToken;
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod labels;
 mod machines;
 pub(crate) mod ops;
 mod runs;
+pub(crate) mod tokens;
 
 use pontoon_model::{App, AppName};
 
@@ -65,6 +66,10 @@ impl State {
             Command::RegisterController(command) => self.register_controller(command),
             Command::ChangeSettings(command) => self.change_settings(command),
             Command::ChangeLabels(command) => self.change_labels(command),
+            Command::CreateApiToken(command) => self.create_api_token(command),
+            Command::AdoptApiToken(command) => self.adopt_api_token(command),
+            Command::RevokeApiToken(command) => self.revoke_api_token(command),
+            Command::NoteTokenUse(command) => self.note_token_use(command),
             Command::RaiseFeatureLevel(command) => self.raise_feature_level(command.to),
             #[cfg(feature = "next-level")]
             Command::NextLevelProbe(command) => self.probe_next_level(command),
@@ -116,5 +121,6 @@ fn needs_memory(command: &Command) -> bool {
             | Command::RegisterBalancer(_)
             | Command::RegisterController(_)
             | Command::RaiseFeatureLevel(_)
+            | Command::NoteTokenUse(_)
     )
 }

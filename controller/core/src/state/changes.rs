@@ -1,5 +1,6 @@
 //! Which rows an entry changed: what the stream of events is made of.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pontoon_model::{
@@ -48,12 +49,31 @@ pub struct Change {
     pub key: RowKey,
     /// What it is now; none if it is gone.
     pub row: Option<Row>,
+    /// Whose it was, if it is gone and its key does not say.
+    pub was_of: Option<AppName>,
+}
+
+impl Change {
+    /// The app whose row it is; none for what is the cluster's.
+    pub fn app(&self) -> Option<&AppName> {
+        match (&self.key, &self.row) {
+            (RowKey::App(app) | RowKey::Release(app, _), _) => Some(app),
+            (_, Some(Row::Build(row))) => Some(&row.app),
+            (_, Some(Row::Deployment(row))) => Some(&row.app),
+            (_, Some(Row::Servo(row))) => Some(&row.app),
+            _ => self.was_of.as_ref(),
+        }
+    }
 }
 
 /// Rows that the newest entry has written. No part of the state: two states are equal whatever led to them, and a copy
 /// begins without.
 #[derive(Debug, Default)]
-pub(crate) struct Touched(Vec<RowKey>);
+pub(crate) struct Touched {
+    keys: Vec<RowKey>,
+    /// Whose the rows were that are gone.
+    gone: BTreeMap<RowKey, AppName>,
+}
 
 impl Clone for Touched {
     fn clone(&self) -> Self {
@@ -69,21 +89,32 @@ impl PartialEq for Touched {
 
 impl Touched {
     pub(crate) fn add(&mut self, key: RowKey) {
-        self.0.push(key);
+        self.keys.push(key);
+    }
+
+    /// A row of `app` is gone, and its key does not say whose it was.
+    pub(crate) fn add_gone(&mut self, key: RowKey, app: AppName) {
+        self.gone.insert(key.clone(), app);
+        self.keys.push(key);
     }
 
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.keys.clear();
+        self.gone.clear();
     }
 }
 
 impl State {
     /// The rows that the newest entry changed, each once, by table and key. Ask before the next is applied.
     pub fn take_changes(&mut self) -> Vec<Change> {
-        let mut keys = std::mem::take(&mut self.touched).0;
+        let Touched { mut keys, mut gone } = std::mem::take(&mut self.touched);
         keys.sort_unstable();
         keys.dedup();
-        keys.into_iter().map(|key| Change { row: self.row(&key), key }).collect()
+        let change = |key: RowKey| {
+            let row = self.row(&key);
+            Change { was_of: row.is_none().then(|| gone.remove(&key)).flatten(), row, key }
+        };
+        keys.into_iter().map(change).collect()
     }
 
     fn row(&self, key: &RowKey) -> Option<Row> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pontoon_model::wire::{self, Envelope, Wire, WireError};
-use pontoon_model::{App, Balancer, Build, Controller, Deployment, Host, Release, Servo};
+use pontoon_model::{ApiToken, App, Balancer, Build, Controller, Deployment, Host, Release, Servo};
 
 use super::answers::AnsweredRow;
 use super::names::Names;
@@ -38,6 +38,7 @@ impl State {
             .chain(rows(self.hosts.values().cloned(), level))
             .chain(rows(self.balancers.values().cloned(), level))
             .chain(rows(self.controllers.values().cloned(), level))
+            .chain(rows(self.api_tokens.values().cloned(), level))
             .chain(self.answers.rows().map(|row| wire::encode(&row)))
     }
 
@@ -97,6 +98,10 @@ impl State {
             Controller::KIND => {
                 let row = Controller::open(&envelope)?;
                 self.controllers.insert(row.id, Arc::new(row));
+            }
+            ApiToken::KIND => {
+                let row = ApiToken::open(&envelope)?;
+                self.api_tokens.insert(row.id, Arc::new(row));
             }
             AnsweredRow::KIND => self.answers.put_row(AnsweredRow::open(&envelope)?)?,
             kind => return Err(WireError::TooNew { kind, version: envelope.version }),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use imbl::OrdSet;
 use pontoon_model::{
-    App, AppName, Balancer, BalancerName, Build, BuildId, BuildState, Controller, ControllerId, Deployment,
-    DeploymentId, Host, HostName, HostState, Phase, Release, ReleaseNumber, RouteVersion, Servo, ServoId,
+    ApiToken, App, AppName, Balancer, BalancerName, Build, BuildId, BuildState, Controller, ControllerId, Deployment,
+    DeploymentId, Host, HostName, HostState, Phase, Release, ReleaseNumber, RouteVersion, Servo, ServoId, TokenId,
 };
 
 use super::{RowKey, Settings, State};
@@ -88,8 +88,8 @@ impl State {
     }
 
     pub(crate) fn remove_build(&mut self, id: BuildId) {
-        self.touched.add(RowKey::Build(id));
         let Some(build) = self.builds.remove(&id) else { return };
+        self.touched.add_gone(RowKey::Build(id), build.app.clone());
         self.index_build(&build.app, id, None);
         if let Some(host) = &build.host {
             self.touch_assignment(host);
@@ -108,8 +108,8 @@ impl State {
     }
 
     pub(crate) fn remove_deployment(&mut self, id: DeploymentId) {
-        self.touched.add(RowKey::Deployment(id));
         if let Some(row) = self.deployments.remove(&id) {
+            self.touched.add_gone(RowKey::Deployment(id), row.app.clone());
             self.index_deployment(&row.app, id, None);
         }
     }
@@ -139,7 +139,7 @@ impl State {
         self.touch_assignment(&servo.host);
         self.servos_by_app.remove(&(servo.app.clone(), id));
         self.servos_by_host.remove(&(servo.host.clone(), id));
-        self.touched.add(RowKey::Servo(id));
+        self.touched.add_gone(RowKey::Servo(id), servo.app.clone());
         self.servos.remove(&id);
         self.index_servo(Some(&servo), None);
     }
@@ -184,6 +184,20 @@ impl State {
         self.controllers.remove(&id);
     }
 
+    // Tokens are told to nobody who follows the changes: they are no rows of theirs.
+    pub(crate) fn put_api_token(&mut self, mut token: ApiToken) {
+        token.version = self.header.index;
+        let token = Arc::new(token);
+        self.tokens_by_hash.insert(token.hash, token.clone());
+        self.api_tokens.insert(token.id, token);
+    }
+
+    pub(crate) fn remove_api_token(&mut self, id: TokenId) {
+        if let Some(token) = self.api_tokens.remove(&id) {
+            self.tokens_by_hash.remove(&token.hash);
+        }
+    }
+
     pub(crate) fn put_settings(&mut self, settings: Settings) {
         self.touched.add(RowKey::Cluster);
         self.header.settings = settings;
@@ -198,6 +212,7 @@ impl State {
     pub(crate) fn rebuild_indexes(&mut self) {
         self.servos_by_app = by_name(self.servos.values().map(|servo| (&servo.app, servo.id)));
         self.servos_by_host = by_name(self.servos.values().map(|servo| (&servo.host, servo.id)));
+        self.tokens_by_hash = self.api_tokens.values().map(|token| (token.hash, token.clone())).collect();
         self.rebuild_unsettled();
     }
 }
