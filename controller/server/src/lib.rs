@@ -3,9 +3,10 @@
 //!
 //! Read [`node`] first: it wires the parts. [`raft`] agrees, [`leader`] plans while leading, [`sessions`] talks to
 //! agents and balancers, [`peers`] to the other controllers, `rejoin` brings back one whose store is lost, [`blobs`] keeps sources and bundles, [`source`] looks
-//! at what users upload, [`rest`] talks to people.
+//! at what users upload, [`rest`] talks to people, [`tokens`] keeps the first API token, [`audit`] what was asked.
 
 mod announce;
+pub mod audit;
 pub mod blobs;
 pub mod config;
 pub mod error;
@@ -17,6 +18,7 @@ mod rejoin;
 pub mod rest;
 pub mod sessions;
 pub mod source;
+pub mod tokens;
 
 pub use config::{Config, ConfigError};
 pub use error::ControllerError;

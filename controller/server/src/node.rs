@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tonic::transport::server::{Router, TcpIncoming};
 
 use crate::announce;
+use crate::audit::AuditLog;
 use crate::blobs::{self, BlobStore, Fetcher, Replicator};
 use crate::config::Config;
 use crate::error::ControllerError;
@@ -23,8 +24,9 @@ use crate::leader::{LeaderMemory, Planner, Waiting};
 use crate::peers::PeersService;
 use crate::raft::{Consensus, ConsensusConfig, Member, Peers, RaftService};
 use crate::rejoin;
-use crate::rest::{self, Api, ApiParts, Limits, Rest, TokenHash};
+use crate::rest::{self, Api, ApiParts, Failures, Limits, Rest, Tls, TokenHash};
 use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, Logs, RouteFeed};
+use crate::tokens::{self, TokenUses};
 
 /// Requests under way get this long when the controller stops; streams of logs and sessions are ended at once.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -42,7 +44,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     config.validate()?;
     let identity = Identity::load(&config.tls_dir)?;
     let token = TokenHash::load(&config.token_file)?;
+    let tls = config.rest_tls_files().map(Tls::load).transpose()?.map(Arc::new);
     let store = BlobStore::open(&config.data_dir)?;
+    let audit = AuditLog::open(&config.data_dir, config.name.clone()).map_err(ControllerError::Audit)?;
     let starting = start(&config, consensus_config(&config, &identity));
     let (listeners, consensus, raft_service) = tokio::select! {
         started = starting => started?,
@@ -51,7 +55,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     let Listeners { grpc, rest } = listeners;
     tracing::info!(name = %config.name, id = %consensus.id(), grpc = %config.grpc, rest = %config.rest, "the controller has started");
 
-    let parts = Parts::new(config, token, store, Arc::new(consensus));
+    let parts = Parts::new(config, token, store, audit, Arc::new(consensus));
     let mut tasks = Tasks::default();
     parts.spawn_background(&mut tasks);
     let routes = parts.spawn_routes(&mut tasks);
@@ -61,7 +65,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     let stopped = grpc_stop.clone().cancelled_owned();
     let mut grpc = Tasks::default();
     grpc.spawn("the gRPC server", async move { served.serve_with_incoming_shutdown(incoming, stopped).await });
-    tasks.spawn("the REST server", rest::serve(rest, Rest::new(parts.api()), rest_stop));
+    tasks.spawn("the REST server", rest::serve(rest, Rest::new(parts.api()), tls.clone(), rest_stop));
+
+    if let Some(tls) = tls {
+        tasks.spawn("the certificate of the REST port", until(parts.stopping.clone(), tls.watch()));
+    }
 
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
@@ -78,6 +86,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     }
     grpc_stop.cancel();
     grpc.end(GRPC_DRAIN).await;
+    parts.audit.flush().await;
     ended
 }
 
@@ -142,6 +151,8 @@ fn consensus_config(config: &Config, identity: &Identity) -> ConsensusConfig {
 struct Parts {
     config: Config,
     token: TokenHash,
+    audit: AuditLog,
+    uses: TokenUses,
     store: BlobStore,
     peers: Peers,
     consensus: Arc<Consensus>,
@@ -157,7 +168,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(config: Config, token: TokenHash, store: BlobStore, consensus: Arc<Consensus>) -> Self {
+    fn new(config: Config, token: TokenHash, store: BlobStore, audit: AuditLog, consensus: Arc<Consensus>) -> Self {
         let peers = consensus.peers();
         let directory = AgentDirectory::default();
         Self {
@@ -170,6 +181,8 @@ impl Parts {
             stopping: CancellationToken::new(),
             config,
             token,
+            audit,
+            uses: TokenUses::default(),
             store,
             peers,
             consensus,
@@ -201,6 +214,14 @@ impl Parts {
         tasks.spawn("blob fetching", never_fails(fetching));
         let collecting = blobs::collect_garbage(self.store.clone(), feed.clone(), leadership.clone(), stopping());
         tasks.spawn("blob collection", never_fails(collecting));
+        let noting = self.uses.clone().run(self.consensus.proposer());
+        tasks.spawn("noting the use of tokens", until(stopping(), noting));
+        let adopting = tokens::adopt(self.token.digest(), self.consensus.proposer(), feed.clone(), leadership.clone());
+        let adopting = async move {
+            adopting.await;
+            std::future::pending::<()>().await;
+        };
+        tasks.spawn("the first token", until(stopping(), adopting));
         let backoff = Backoff::new(ANNOUNCE_RETRY.0, ANNOUNCE_RETRY.1);
         let (config, id) = (self.config.clone(), self.consensus.id());
         let announcing = announce::announce(config, id, self.consensus.proposer(), feed, leadership, backoff);
@@ -260,6 +281,7 @@ impl Parts {
             memory: self.memory.clone(),
             store: self.store.clone(),
             logs: self.logs.clone(),
+            audit: self.audit.clone(),
             shutdown: self.stopping.clone(),
         };
         Ok(pontoon_kit::rpc::server(identity)?
@@ -285,6 +307,9 @@ impl Parts {
         Api::new(ApiParts {
             name: self.config.name.clone(),
             token: self.token,
+            uses: self.uses.clone(),
+            failures: Failures::default(),
+            audit: self.audit.clone(),
             consensus: self.consensus.clone(),
             feed: self.consensus.feed(),
             proposer: self.consensus.proposer(),
@@ -331,6 +356,15 @@ impl Tasks {
         let _ = timeout(patience, async { while self.0.join_next().await.is_some() {} }).await;
         self.0.shutdown().await;
     }
+}
+
+/// Runs `task` until `stop`.
+async fn until(stop: CancellationToken, task: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {
+    tokio::select! {
+        () = task => {}
+        () = stop.cancelled() => {}
+    }
+    Ok(())
 }
 
 async fn never_fails(task: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {

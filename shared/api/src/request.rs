@@ -1,9 +1,9 @@
 //! What clients send.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon_model::labels::Labels;
-use pontoon_model::{AppName, CpuMillis, Digest, MemoryBytes, ProcessName, ReleaseNumber, SiteName};
+use pontoon_model::{AppName, CpuMillis, Digest, MemoryBytes, ProcessName, ReleaseNumber, Scope, SiteName};
 use serde::{Deserialize, Serialize};
 
 /// Makes an app.
@@ -96,4 +96,18 @@ pub struct LabelItem {
 pub struct RunOneOff {
     /// Run by `/bin/sh -c "exec COMMAND"`.
     pub command: String,
+}
+
+/// Makes a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// What it is for; without it, its scopes.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What it allows: `admin`, `read`, `deploy:APP`.
+    pub scopes: BTreeSet<Scope>,
+    /// How long; without it, until it is revoked.
+    #[serde(default)]
+    pub ttl_seconds: Option<u64>,
 }

@@ -20,8 +20,8 @@ pub use balancers::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessa
 pub use blobs::{BlobPart, BlobPresence, BlobRequest, BlobStored};
 pub use logs::{LogChunk, LogLine, LogPushed, LogRequest, LogSource};
 pub use peers::{
-    DescribeRequest, Described, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
-    RejoinRequest, RelayBatch, Relayed,
+    AuditReply, AuditRequest, DescribeRequest, Described, ProposeReply, ProposeRequest, ReadIndexReply,
+    ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 pub use raft::RaftMessage;
 
@@ -60,4 +60,6 @@ pontoon_model::wire! {
     348, 1 => RejoinRequest;
     349, 1 => RejoinReply;
     350, 1 => RaftMessage;
+    380, 1 => AuditRequest;
+    381, 1 => AuditReply;
 }

@@ -14,8 +14,9 @@ use pontoon_kit::Identity;
 use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
-    BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described, LogChunk, LogRequest, ProposeReply,
-    ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
+    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described, LogChunk,
+    LogRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch,
+    Relayed,
 };
 use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
@@ -276,6 +277,9 @@ impl peers_server::Peers for Forwarded {
         not_here()
     }
     async fn open_log(&self, _: Request<LogRequest>) -> Result<Response<Self::OpenLogStream>, Status> {
+        not_here()
+    }
+    async fn audit(&self, _: Request<AuditRequest>) -> Result<Response<AuditReply>, Status> {
         not_here()
     }
 }
