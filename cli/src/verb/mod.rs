@@ -1,8 +1,10 @@
 //! The verbs, one file each.
 
 pub mod app;
+pub mod audit;
 pub mod balancers;
 pub mod completions;
+pub mod context;
 pub mod controllers;
 pub mod deploy;
 pub mod env;
@@ -11,6 +13,7 @@ mod follow;
 pub mod hosts;
 pub mod images;
 pub mod label;
+pub mod login;
 pub mod logs;
 pub mod ps;
 pub mod releases;
@@ -20,6 +23,7 @@ pub mod routes;
 pub mod run;
 pub mod scale;
 pub mod status;
+pub mod token;
 mod wait;
 
 use std::future::Future;
@@ -32,7 +36,7 @@ use crate::{dev, output, role};
 
 /// Does what the command line says; the process's exit code.
 pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
-    let format = cli.output;
+    let (format, context) = (cli.output, cli.context.as_deref());
     match cli.command {
         Command::Dev(args) => dev::run(args, format).map(|()| 0),
         Command::Controller(args) => role::controller(&args.config).map(|()| 0),
@@ -45,7 +49,10 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             output::print(format, &version, |_| concat!("pontoon ", env!("CARGO_PKG_VERSION")).to_owned())?;
             Ok(0)
         }
-        command => block_on(async { client_verb(command, &Session::open(format)?).await }),
+        Command::Login(args) => block_on(login::run(args, format)).map(|()| 0),
+        Command::Logout(args) => login::logout(args, context, format).map(|()| 0),
+        Command::Context(verb) => context::run(verb, format).map(|()| 0),
+        command => block_on(async { client_verb(command, &Session::open(format, context)?).await }),
     }
 }
 
@@ -62,6 +69,8 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Events(args) => events::run(session, args).await,
         Command::Label(args) => label::run(session, args).await,
         Command::Restart(args) => restart::run(session, args).await,
+        Command::Token(verb) => token::run(session, verb).await,
+        Command::Audit(args) => audit::run(session, args).await,
         Command::Hosts => hosts::run(session).await,
         Command::Controllers => controllers::run(session).await,
         Command::Balancers => balancers::run(session).await,
@@ -74,6 +83,9 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         | Command::Agent(_)
         | Command::Balancer(_)
         | Command::Images(_)
+        | Command::Login(_)
+        | Command::Logout(_)
+        | Command::Context(_)
         | Command::Completions(_)
         | Command::Version => unreachable!("done before a client is made"),
     }
