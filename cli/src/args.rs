@@ -1,5 +1,7 @@
 //! What can be typed.
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pontoon_model::{AppName, CpuMillis};
 
@@ -13,6 +15,9 @@ pub struct Cli {
     /// How results are printed: table or json
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, hide_possible_values = true)]
     pub output: Format,
+    /// Which of the clusters of `pontoon context list` is meant; without it, the current one
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -72,6 +77,18 @@ pub enum Command {
     Restart(verb::restart::RestartArgs),
     /// Follow what changes
     Events(verb::events::EventsArgs),
+    /// Make, list or revoke API tokens
+    #[command(subcommand)]
+    Token(verb::token::Verb),
+    /// Show what was asked of the controllers, and by whom
+    Audit(verb::audit::AuditArgs),
+    /// Check a token against a cluster and keep it
+    Login(verb::login::LoginArgs),
+    /// Forget a cluster's token
+    Logout(verb::login::LogoutArgs),
+    /// List, choose or forget the clusters that are known here
+    #[command(subcommand)]
+    Context(verb::context::Verb),
     /// List the hosts
     Hosts,
     /// List the controllers
@@ -122,6 +139,23 @@ pub fn parse_cpu(text: &str) -> Result<CpuMillis, String> {
     whole.checked_mul(1000).and_then(|millis| millis.checked_add(part)).map(CpuMillis).ok_or_else(wrong)
 }
 
+/// Reads a time: `90s`, `45m`, `12h`, `30d`, `2w`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time; write for example 12h or 30d");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        _ => return Err(wrong()),
+    };
+    let digits = !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit());
+    let number: u64 = digits.then(|| number.parse().ok()).flatten().ok_or_else(wrong)?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -167,6 +201,22 @@ mod tests {
             "restart",
             "events",
             "events --from 12 -o json",
+            "token create --scope read",
+            "token create --scope deploy:shop --scope read --ttl 30d --name CI",
+            "token list",
+            "token list --join",
+            "token create --role agent --site home.attic --uses 3 --ttl 2h",
+            "token revoke 0a1b2c3d4e5f",
+            "token revoke t7",
+            "audit --since 1h -n 20 -o json",
+            "login http://127.0.0.1:7700 --token-stdin --name home",
+            "login https://10.0.0.5:7700 --ca ca.pem",
+            "logout",
+            "logout home",
+            "context list",
+            "context use home",
+            "context remove home",
+            "status --context home",
             "hosts",
             "controllers",
             "balancers",
@@ -220,6 +270,10 @@ mod tests {
             "controller",
             "agent --config a.toml join 10.0.0.5:7710 --token T",
             "agent join 10.0.0.5:7710",
+            "token create",
+            "token create --role agent --scope read",
+            "token create --scope read --uses 2",
+            "token create --role king",
             "revoke king x",
             "revoke agent",
             "ca",
@@ -227,6 +281,14 @@ mod tests {
             "controller --config c.toml promote north",
             "dev --runtime podman",
             "status -o yaml",
+            "token create",
+            "token create --scope write",
+            "token create --scope read --ttl long",
+            "token revoke seven",
+            "audit --since yesterday",
+            "login",
+            "login https://a --ca x --fingerprint y",
+            "context use",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
@@ -241,6 +303,16 @@ mod tests {
         }
         for bad in ["", "-1", "half", ".5", "1.", "1.2345", "1e3", "9999999"] {
             assert!(parse_cpu(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_a_number_and_a_unit() {
+        for (text, seconds) in [("90s", 90), ("45m", 2_700), ("12h", 43_200), ("30d", 2_592_000), ("2w", 1_209_600)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "s", "30", "1.5h", "-1d", "1y", "1é", "99999999999999999w"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }
 }

@@ -1,5 +1,7 @@
-//! Where the controllers are and how to prove who we are: environment variables, else the context file.
+//! Where the controllers are and how to prove who we are: environment variables, else the context file, which holds a
+//! context for each cluster.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io;
@@ -13,6 +15,13 @@ use serde::{Deserialize, Serialize};
 pub const URL_VARIABLE: &str = "PONTOON_URL";
 /// Holds the REST token.
 pub const TOKEN_VARIABLE: &str = "PONTOON_TOKEN";
+/// Names a file with the certificate of who signed the controllers' (PEM), for URLs with https.
+pub const CA_VARIABLE: &str = "PONTOON_CA";
+
+/// What the one context of an older file is called.
+const OLD_NAME: &str = "default";
+/// Longest name of a context: a column of a list.
+const MAX_NAME: usize = 60;
 
 /// Addresses and token of a cluster.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +31,9 @@ pub struct Context {
     pub url: Vec<String>,
     /// The REST bearer token.
     pub token: String,
+    /// Certificate of who signed the controllers' (PEM), for URLs with https.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
 }
 
 impl std::fmt::Debug for Context {
@@ -30,23 +42,59 @@ impl std::fmt::Debug for Context {
     }
 }
 
+/// All contexts, and which is used if none is named.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contexts {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    current: Option<String>,
+    #[serde(default)]
+    contexts: BTreeMap<String, Context>,
+}
+
 /// Why there is no usable context.
 #[derive(Debug, thiserror::Error)]
 pub enum ContextError {
     /// Nothing says where the controllers are.
     #[error(
-        "no cluster is known here: start one with `pontoon dev`, or set {URL_VARIABLE} and {TOKEN_VARIABLE} \
-         (neither they nor {} exist)", path.display()
+        "no cluster is known here: start one with `pontoon dev`, or take one with `pontoon login URL`, or set \
+         {URL_VARIABLE} and {TOKEN_VARIABLE} (neither they nor a context in {} exist)", path.display()
     )]
     Missing {
         /// Where the context file would be.
         path: PathBuf,
     },
+    /// There are contexts, and none is chosen.
+    #[error("no context is chosen: choose one of {known} with `pontoon context use NAME`, or name it with --context")]
+    NoneChosen {
+        /// Their names.
+        known: String,
+    },
+    /// A context that is not there.
+    #[error("there is no context {name:?}: `pontoon context list` shows those there are ({known})")]
+    Unknown {
+        /// Which.
+        name: String,
+        /// Those there are.
+        known: String,
+    },
+    /// A name that cannot be one.
+    #[error("{name:?} is no name of a context: use 1 to {MAX_NAME} of a-z, A-Z, 0-9, -, _ and .")]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// Two answers to the question which cluster is meant.
+    #[error("--context {name} and {URL_VARIABLE} name two clusters: leave out one of them")]
+    Both {
+        /// The context.
+        name: String,
+    },
     /// Addresses without a token.
     #[error("{URL_VARIABLE} is set, but there is no token: set {TOKEN_VARIABLE} too")]
     NoToken,
     /// The file cannot be read or written.
-    #[error("cannot use the context file {}", path.display())]
+    #[error("cannot use the file {}", path.display())]
     File {
         /// Which.
         path: PathBuf,
@@ -69,24 +117,39 @@ pub enum ContextError {
     NoHome,
 }
 
+/// What the environment's variables say.
+#[derive(Debug, Default)]
+struct Variables {
+    urls: Option<String>,
+    token: Option<String>,
+    ca: Option<String>,
+}
+
 impl Context {
-    /// From the environment's variables where set, else from the context file.
-    pub fn from_environment() -> Result<Self, ContextError> {
+    /// From the environment's variables where set, else from the context file: the one of this name, or the current one.
+    pub fn choose(name: Option<&str>) -> Result<Self, ContextError> {
         let variable = |name| env::var(name).ok().filter(|value| !value.trim().is_empty());
-        Self::choose(variable(URL_VARIABLE), variable(TOKEN_VARIABLE), Self::default_path)
+        let variables =
+            Variables { urls: variable(URL_VARIABLE), token: variable(TOKEN_VARIABLE), ca: variable(CA_VARIABLE) };
+        Self::choose_from(variables, name, Contexts::default_path)
     }
 
-    fn choose(
-        urls: Option<String>,
-        token: Option<String>,
+    fn choose_from(
+        variables: Variables,
+        name: Option<&str>,
         path: impl Fn() -> Result<PathBuf, ContextError>,
     ) -> Result<Self, ContextError> {
-        match (urls, token) {
-            (Some(urls), Some(token)) => Ok(Self { url: split_urls(&urls), token: token.trim().to_owned() }),
+        match (variables.urls, variables.token, name) {
+            (Some(_), _, Some(name)) => Err(ContextError::Both { name: name.to_owned() }),
+            (Some(urls), Some(token), None) => {
+                let ca = variables.ca.map(|path| read_ca(Path::new(&path))).transpose()?;
+                Ok(Self { url: split_urls(&urls), token: token.trim().to_owned(), ca })
+            }
             // The token belongs to the cluster of the file: sending it elsewhere would give it away.
-            (Some(_), None) => Err(ContextError::NoToken),
-            (None, token) => {
-                let mut context = Self::load(&path()?)?;
+            (Some(_), None, None) => Err(ContextError::NoToken),
+            (None, token, name) => {
+                let path = path()?;
+                let mut context = Contexts::load(&path)?.get(name, &path)?.clone();
                 if let Some(token) = token {
                     context.token = token.trim().to_owned();
                 }
@@ -94,19 +157,27 @@ impl Context {
             }
         }
     }
+}
 
+impl Contexts {
     /// `$XDG_CONFIG_HOME/pontoon/config.toml`, usually `~/.config/pontoon/config.toml`.
     pub fn default_path() -> Result<PathBuf, ContextError> {
         home("XDG_CONFIG_HOME", ".config").map(|base| base.join("pontoon/config.toml"))
     }
 
-    /// Reads the file at `path`.
+    /// Reads the file at `path`; none are there if it is not. An older file holds one context.
     pub fn load(path: &Path) -> Result<Self, ContextError> {
         let wrap = |source| ContextError::File { path: path.to_owned(), source };
-        let bytes =
-            file::read_if_there(path).map_err(wrap)?.ok_or_else(|| ContextError::Missing { path: path.to_owned() })?;
-        toml::from_str(&String::from_utf8_lossy(&bytes))
-            .map_err(|source| ContextError::Parse { path: path.to_owned(), source: Box::new(source) })
+        let Some(bytes) = file::read_if_there(path).map_err(wrap)? else { return Ok(Self::default()) };
+        let parse = |source| ContextError::Parse { path: path.to_owned(), source: Box::new(source) };
+        let text = String::from_utf8_lossy(&bytes);
+        let table: toml::Table = toml::from_str(&text).map_err(parse)?;
+        if !table.contains_key("url") {
+            return toml::from_str(&text).map_err(parse);
+        }
+        let mut contexts = Self::default();
+        contexts.put(OLD_NAME, toml::from_str(&text).map_err(parse)?);
+        Ok(contexts)
     }
 
     /// Writes the file at `path`, for its owner only.
@@ -118,6 +189,97 @@ impl Context {
         let text = toml::to_string(self).map_err(|error| wrap(io::Error::other(error)))?;
         file::replace(path, text.as_bytes(), 0o600).map_err(wrap)
     }
+
+    /// The one of this name, else the current one.
+    fn get(&self, name: Option<&str>, path: &Path) -> Result<&Context, ContextError> {
+        match name.or(self.current.as_deref()) {
+            Some(name) => self.contexts.get(name).ok_or_else(|| self.unknown(name)),
+            None if self.contexts.is_empty() => Err(ContextError::Missing { path: path.to_owned() }),
+            None => Err(ContextError::NoneChosen { known: self.known() }),
+        }
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Context)> {
+        self.contexts.iter().map(|(name, context)| (name.as_str(), context))
+    }
+
+    /// One of them.
+    pub fn find(&self, name: &str) -> Option<&Context> {
+        self.contexts.get(name)
+    }
+
+    /// Which is used if none is named.
+    pub fn current(&self) -> Option<&str> {
+        self.current.as_deref()
+    }
+
+    /// Keeps a context and makes it the current one.
+    pub fn put(&mut self, name: &str, context: Context) {
+        self.contexts.insert(name.to_owned(), context);
+        self.current = Some(name.to_owned());
+    }
+
+    /// Makes one the current one.
+    pub fn choose(&mut self, name: &str) -> Result<(), ContextError> {
+        if !self.contexts.contains_key(name) {
+            return Err(self.unknown(name));
+        }
+        self.current = Some(name.to_owned());
+        Ok(())
+    }
+
+    /// Forgets one; if it was the current one, none is.
+    pub fn remove(&mut self, name: &str) -> Result<Context, ContextError> {
+        let removed = self.contexts.remove(name).ok_or_else(|| self.unknown(name))?;
+        self.current = self.current.take().filter(|current| current != name);
+        Ok(removed)
+    }
+
+    /// Keeps `context` under `name`, or the name that it has already. What is there under this name is kept under another:
+    /// a token is nowhere else. Returns that other name.
+    pub fn put_aside_and_put(&mut self, name: &str, context: Context) -> Option<String> {
+        if let Some(known) = self.contexts.iter().find(|(_, known)| **known == context).map(|(known, _)| known.clone())
+        {
+            self.current = Some(known);
+            return None;
+        }
+        let aside = self.contexts.remove(name).map(|old| {
+            let names = (1..).map(|n| if n == 1 { format!("{name}-before") } else { format!("{name}-before-{n}") });
+            let mut names = names.filter(|aside| !self.contexts.contains_key(aside));
+            let aside = names.next().expect("some number is not taken");
+            self.contexts.insert(aside.clone(), old);
+            aside
+        });
+        self.put(name, context);
+        aside
+    }
+
+    fn known(&self) -> String {
+        if self.contexts.is_empty() {
+            "none".to_owned()
+        } else {
+            self.contexts.keys().cloned().collect::<Vec<_>>().join(", ")
+        }
+    }
+
+    fn unknown(&self, name: &str) -> ContextError {
+        ContextError::Unknown { name: name.to_owned(), known: self.known() }
+    }
+}
+
+/// Checks what shall be a context's name.
+pub fn check_name(name: &str) -> Result<(), ContextError> {
+    let fits = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
+    if (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(fits) {
+        return Ok(());
+    }
+    Err(ContextError::Name { name: name.to_owned() })
+}
+
+/// Reads a certificate (PEM).
+pub fn read_ca(path: &Path) -> Result<String, ContextError> {
+    fs::read_to_string(path).map_err(|source| ContextError::File { path: path.to_owned(), source })
 }
 
 /// `$VARIABLE`, else `$HOME/FALLBACK`.
@@ -135,7 +297,8 @@ pub(crate) fn make_private_folder(folder: &Path) -> io::Result<()> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
 }
 
-fn split_urls(text: &str) -> Vec<String> {
+/// URLs between commas.
+pub(crate) fn split_urls(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect()
 }
 
@@ -143,36 +306,89 @@ fn split_urls(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn some(text: &str) -> Option<String> {
-        Some(text.to_owned())
+    fn context(token: &str) -> Context {
+        Context { url: vec!["http://127.0.0.1:7700".into()], token: token.into(), ca: None }
+    }
+
+    fn variables(urls: &str, token: &str) -> Variables {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Variables { urls: some(urls), token: some(token), ca: None }
     }
 
     #[test]
     fn the_file_reads_back_and_is_private() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pontoon/config.toml");
-        let context = Context { url: vec!["http://127.0.0.1:7700".into()], token: "secret".into() };
-        context.save(&path).unwrap();
-        assert_eq!(Context::load(&path).unwrap(), context);
+        let mut contexts = Contexts::default();
+        contexts.put("home", context("secret"));
+        contexts.put("work", Context { ca: Some("-----BEGIN…\nx\n".into()), ..context("other") });
+        contexts.choose("home").unwrap();
+        contexts.save(&path).unwrap();
+        assert_eq!(Contexts::load(&path).unwrap(), contexts);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(!format!("{context:?}").contains("secret"));
+        assert!(!format!("{contexts:?}").contains("secret"));
+        let choose = |name| Context::choose_from(Variables::default(), name, || Ok(path.clone()));
+        assert_eq!(choose(None).unwrap().token, "secret");
+        assert_eq!(choose(Some("work")).unwrap().token, "other");
+        let error = choose(Some("nope")).unwrap_err().to_string();
+        assert!(error.contains("home, work"), "{error}");
+        contexts.remove("home").unwrap();
+        contexts.save(&path).unwrap();
+        assert!(matches!(choose(None), Err(ContextError::NoneChosen { .. })));
+    }
+
+    #[test]
+    fn a_file_of_before_is_one_context() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        fs::write(&path, "url = [\"http://127.0.0.1:7700\"]\ntoken = \"old\"\n").unwrap();
+        let contexts = Contexts::load(&path).unwrap();
+        assert_eq!((contexts.current(), contexts.find("default")), (Some("default"), Some(&context("old"))));
+        fs::write(&path, "url = 7\n").unwrap();
+        assert!(matches!(Contexts::load(&path), Err(ContextError::Parse { .. })));
+    }
+
+    #[test]
+    fn no_context_that_was_kept_is_lost() {
+        let mut contexts = Contexts::default();
+        let mut aside = Vec::new();
+        for token in ["a", "b", "a", "b", "c"] {
+            aside.extend(contexts.put_aside_and_put("dev", context(token)));
+        }
+        assert_eq!(aside, ["dev-before", "dev-before-2"]);
+        let tokens: Vec<_> = contexts.iter().map(|(name, context)| (name, context.token.as_str())).collect();
+        assert_eq!(tokens, [("dev", "c"), ("dev-before", "a"), ("dev-before-2", "b")]);
     }
 
     #[test]
     fn variables_go_before_the_file() {
-        let context = Context::choose(some("http://a, http://b"), some("t"), || panic!("not read")).unwrap();
+        let not_read = || -> Result<PathBuf, _> { panic!("not read") };
+        let context = Context::choose_from(variables("http://a, http://b", "t"), None, not_read).unwrap();
         assert_eq!(context.url, ["http://a", "http://b"]);
+        let both = Context::choose_from(variables("http://a", "t"), Some("home"), not_read);
+        assert!(matches!(both, Err(ContextError::Both { .. })));
     }
 
     #[test]
     fn the_files_token_is_never_sent_to_an_address_from_elsewhere() {
-        let refused = Context::choose(some("http://a"), None, || panic!("not read"));
+        let refused = Context::choose_from(variables("http://a", ""), None, || panic!("not read"));
         assert!(matches!(refused, Err(ContextError::NoToken)));
     }
 
     #[test]
     fn without_any_context_the_error_says_what_to_do() {
-        let error = Context::choose(None, None, || Ok("/nonexistent/config.toml".into())).unwrap_err().to_string();
-        assert!(error.contains("pontoon dev") && error.contains("PONTOON_URL"), "{error}");
+        let none = Context::choose_from(Variables::default(), None, || Ok("/nonexistent/config.toml".into()));
+        let error = none.unwrap_err().to_string();
+        assert!(error.contains("pontoon dev") && error.contains("PONTOON_URL") && error.contains("login"), "{error}");
+    }
+
+    #[test]
+    fn names_are_words() {
+        for good in ["home", "prod.eu-1", "A_b"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "ä", "a/b", &"x".repeat(61)] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -64,7 +64,8 @@ pub fn age(at: u64) -> String {
     short(Duration::from_millis(clock::unix_millis().saturating_sub(at)))
 }
 
-fn short(duration: Duration) -> String {
+/// A duration as people say it.
+pub fn short(duration: Duration) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
     const DAY: u64 = 24 * HOUR;

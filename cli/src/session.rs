@@ -7,7 +7,7 @@ use pontoon_model::AppName;
 use crate::Usage;
 use crate::args::{AppArg, Format};
 use crate::client::Client;
-use crate::context::Context;
+use crate::context::{Context, ContextError};
 use crate::manifest::Manifest;
 
 /// One run of a client verb.
@@ -20,9 +20,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Takes addresses and token from the environment or the context file.
-    pub fn open(format: Format) -> anyhow::Result<Self> {
-        let context = Context::from_environment()?;
+    /// Takes addresses and token from the environment, or the context of this name, or the current one.
+    pub fn open(format: Format, context: Option<&str>) -> anyhow::Result<Self> {
+        let context = Context::choose(context).map_err(|error| match error {
+            ContextError::Both { .. } => anyhow::Error::from(Usage(error.to_string())),
+            error => error.into(),
+        })?;
         Ok(Self { client: Client::new(&context)?, format })
     }
 }

@@ -75,6 +75,7 @@ fn main() {
                 ("get_blob", "GetBlob", ServerStream, "BlobRequest", "BlobPart"),
                 ("put_blob", "PutBlob", ClientStream, "BlobPart", "BlobStored"),
                 ("open_log", "OpenLog", ServerStream, "LogRequest", "LogChunk"),
+                ("audit", "Audit", Unary, "AuditRequest", "AuditReply"),
             ],
         ),
         service(

@@ -52,7 +52,7 @@ fn a_newer_controller_works_with_older_ones_and_what_is_new_is_used_once_all_hav
     let newer = binary::next_level()?;
     let mut cluster = Cluster::start(Options::process())?;
     ensure!(call(&cluster, 0, "POST", "apps", Some(json!({ "name": "site" })))?.0 == 200);
-    until_level(&cluster, 2)?;
+    until_level(&cluster, 3)?;
 
     cluster.controllers[0].stop()?;
     cluster.controllers[0].run_from_now_on(newer.clone());
@@ -77,7 +77,7 @@ fn a_newer_controller_works_with_older_ones_and_what_is_new_is_used_once_all_hav
             "who holds it back is named: {refused:?}"
         );
     }
-    until_level(&cluster, 2)?;
+    until_level(&cluster, 3)?;
 
     for at in 1..3 {
         cluster.controllers[at].stop()?;
@@ -85,7 +85,7 @@ fn a_newer_controller_works_with_older_ones_and_what_is_new_is_used_once_all_hav
         cluster.controllers[at].restart()?;
         cluster.until_whole()?;
     }
-    until_level(&cluster, 3)?;
+    until_level(&cluster, 4)?;
     for at in 0..3 {
         let text = format!("via-{at}");
         let written = call(&cluster, at, "PUT", "apps/site/note", note(&text))?;

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use pontoon_api::{
-    App, Balancer, Build, ChangeEnv, ChangeLabels, Changed, Controller, CreateApp, Deployment, Host, MembershipChanged,
-    Release, Rollback, Route, RunOneOff, Servo, SetScale, Source, StartBuild, Status, TransferLeader,
+    App, Audit, Balancer, Build, ChangeEnv, ChangeLabels, Changed, Controller, CreateApp, CreateToken, CreatedToken,
+    Deployment, Host, MembershipChanged, Release, Rollback, Route, RunOneOff, Servo, SetScale, Source, StartBuild,
+    Status, Token, TransferLeader,
 };
 use pontoon_model::labels::Labels;
-use pontoon_model::{AppName, BuildId, ControllerName, DeploymentId, Digest, ReleaseNumber, ServoId};
+use pontoon_model::{AppName, BuildId, ControllerName, DeploymentId, Digest, ReleaseNumber, ServoId, TokenId};
 use reqwest::Method;
 
 use super::{Body, Call, Client, ClientError, EventStream, LogStream, Sent};
@@ -152,6 +153,36 @@ impl Client {
         let call = Call::get("events".into());
         self.open_events(match from {
             Some(from) => call.with("from", from),
+            None => call,
+        })
+        .await
+    }
+
+    /// The token that this client sends.
+    pub async fn own_token(&self) -> Answer<Token> {
+        self.fetch(Call::get("token".into())).await
+    }
+
+    /// All tokens.
+    pub async fn tokens(&self) -> Answer<Vec<Token>> {
+        self.fetch(Call::get("tokens".into())).await
+    }
+
+    /// Makes a token.
+    pub async fn create_token(&self, token: &CreateToken) -> Answer<CreatedToken> {
+        self.fetch(Call::change(Method::POST, "tokens".into()).json(token)).await
+    }
+
+    /// Ends a token.
+    pub async fn revoke_token(&self, id: TokenId) -> Answer<Changed> {
+        self.change(Call::change(Method::DELETE, format!("tokens/{id}"))).await
+    }
+
+    /// What was asked of the controllers, not before `since` (Unix milliseconds): the newest `limit` records.
+    pub async fn audit(&self, since: Option<u64>, limit: u32) -> Answer<Audit> {
+        let call = Call::get("audit".into()).with("limit", limit);
+        self.fetch(match since {
+            Some(since) => call.with("since", since),
             None => call,
         })
         .await

@@ -15,6 +15,18 @@ pub enum ClientError {
         /// What was given.
         url: String,
     },
+    /// An address with https, and nobody whose signature counts.
+    #[error(
+        "the address has https, but no certificate is known that its controllers' are signed with: `pontoon login` takes it \
+         with --ca FILE or --fingerprint SHA256, PONTOON_CA names a file"
+    )]
+    NoAuthority,
+    /// A certificate that cannot be used.
+    #[error("the certificate that the controllers' shall be signed with cannot be used: {why}")]
+    Authority {
+        /// What is wrong.
+        why: String,
+    },
     /// The HTTP client could not be made.
     #[error("cannot set up HTTP")]
     Setup {
@@ -114,7 +126,7 @@ impl ClientError {
 }
 
 /// The innermost cause: what the system said, without the layers that carried it.
-pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -4,6 +4,7 @@ mod calls;
 mod error;
 mod event_stream;
 mod log_stream;
+pub(crate) mod tls;
 mod trust;
 
 use std::path::Path;
@@ -102,16 +103,23 @@ impl Call {
 impl Client {
     /// For the cluster of `context`.
     pub fn new(context: &Context) -> Result<Self, ClientError> {
-        let mut urls = Vec::new();
+        let (mut urls, mut secure) = (Vec::new(), false);
         for url in &context.url {
-            let parsed = reqwest::Url::parse(url).ok().filter(|url| url.scheme() == "http" && url.has_host());
-            parsed.ok_or_else(|| ClientError::Address { url: url.clone() })?;
+            let fits = |url: &reqwest::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+            let parsed = reqwest::Url::parse(url).ok().filter(fits);
+            let parsed = parsed.ok_or_else(|| ClientError::Address { url: url.clone() })?;
+            secure |= parsed.scheme() == "https";
             urls.push(url.trim_end_matches('/').to_owned());
         }
         if urls.is_empty() {
             return Err(ClientError::Address { url: String::new() });
         }
-        let http = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder();
+        if secure {
+            let ca = context.ca.as_deref().ok_or(ClientError::NoAuthority)?;
+            builder = builder.use_preconfigured_tls(tls::config(ca)?);
+        }
+        let http = builder
             .user_agent(concat!("pontoon/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_keepalive(TCP_KEEPALIVE)

@@ -68,7 +68,7 @@ async fn nobody() -> SocketAddr {
 
 fn client(addresses: &[SocketAddr]) -> Client {
     let url = addresses.iter().map(|address| format!("http://{address}")).collect();
-    Client::new(&Context { url, token: "secret".into() }).unwrap()
+    Client::new(&Context { url, token: "secret".into(), ca: None }).unwrap()
 }
 
 fn error_body(code: &str, message: &str) -> String {
@@ -195,8 +195,69 @@ async fn a_log_is_read_line_by_line() {
 
 #[test]
 fn what_is_no_address_is_refused() {
-    for url in ["", "127.0.0.1:7700", "https://cluster.example", "ftp://x"] {
-        let context = Context { url: vec![url.into()], token: String::new() };
+    for url in ["", "127.0.0.1:7700", "ftp://x"] {
+        let context = Context { url: vec![url.into()], token: String::new(), ca: None };
         assert!(matches!(Client::new(&context), Err(ClientError::Address { .. })), "{url}");
     }
+}
+
+/// A controller with a certificate of its cluster's authority, which says who connected to whom; the authority's PEM.
+async fn serve_tls() -> (SocketAddr, String) {
+    use pontoon_kit::{Authority, Role};
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let identity = Authority::create().unwrap().issue(Role::Controller, "a").unwrap();
+    let certificate = |text: &str| CertificateDer::from_pem_slice(text.as_bytes()).unwrap();
+    let chain = vec![certificate(&identity.certificate), certificate(&identity.ca)];
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = [0; 4096];
+            if stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n[]").await;
+            }
+        }
+    });
+    (address, identity.ca)
+}
+
+#[tokio::test]
+async fn over_https_only_who_has_a_certificate_of_the_cluster_gets_the_token() {
+    let (address, ca) = serve_tls().await;
+    let (_, other_ca) = serve_tls().await;
+    let context = |ca: Option<&str>| Context {
+        url: vec![format!("https://{address}")],
+        token: "secret".into(),
+        ca: ca.map(str::to_owned),
+    };
+    // The certificate names no address: that it is a controller's is enough.
+    Client::new(&context(Some(&ca))).unwrap().apps().await.unwrap();
+    assert!(matches!(Client::new(&context(None)), Err(ClientError::NoAuthority)));
+    let refused = Client::new(&context(Some(&other_ca))).unwrap().without_retries().apps().await.unwrap_err();
+    assert!(matches!(refused, ClientError::Unreachable { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn an_authority_is_taken_by_its_fingerprint_and_no_other() {
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject;
+    let (address, ca) = serve_tls().await;
+    let der = CertificateDer::from_pem_slice(ca.as_bytes()).unwrap();
+    let fingerprint = pontoon_model::Digest::of(&der).to_string();
+    let url = reqwest::Url::parse(&format!("https://{address}")).unwrap();
+    let taken = tls::fetch_authority(&url, &format!("sha256:{}", fingerprint.to_uppercase())).await.unwrap();
+    assert_eq!(CertificateDer::from_pem_slice(taken.as_bytes()).unwrap(), der);
+    let context = Context { url: vec![url.to_string()], token: "secret".into(), ca: Some(taken) };
+    Client::new(&context).unwrap().apps().await.unwrap();
+    let error = tls::fetch_authority(&url, &"0".repeat(64)).await.unwrap_err().to_string();
+    assert!(error.contains("none of the certificates"), "{error}");
+    assert!(matches!(tls::fetch_authority(&url, "abc").await, Err(ClientError::Authority { .. })));
 }

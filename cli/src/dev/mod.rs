@@ -19,7 +19,7 @@ use pontoon_model::MemoryBytes;
 
 use crate::args::{AppArg, Format};
 use crate::client::Client;
-use crate::context::{self, Context};
+use crate::context::{self, Context, Contexts};
 use crate::manifest::Manifest;
 use crate::progress::Progress;
 use crate::session::Session;
@@ -216,46 +216,29 @@ fn memory_share(hosts: u64) -> Option<MemoryBytes> {
     Some(MemoryBytes::mib(offered / hosts / MemoryBytes::mib(1).0))
 }
 
-/// Writes the context file; one that leads to another cluster is kept beside it, and so is each that was kept before:
-/// a token is nowhere else.
+/// Makes this cluster the current context; what was called `dev` before is kept under another name.
 fn save_context(context: &Context) -> anyhow::Result<PathBuf> {
-    let path = Context::default_path()?;
-    if let Ok(old) = Context::load(&path)
-        && old != *context
-    {
-        let kept = place_to_keep(&old, &path);
-        old.save(&kept)?;
-        output::note(&format!("{} led to {}; it is kept as {}", path.display(), old.url.join(", "), kept.display()));
+    let path = Contexts::default_path()?;
+    // A file that cannot be read is said to be wrong by whoever needs what is in it; it is kept beside the new one.
+    let mut contexts = match Contexts::load(&path) {
+        Ok(contexts) => contexts,
+        Err(error) => {
+            let kept = path.with_extension("toml.unreadable");
+            fs::rename(&path, &kept).with_context(|| format!("cannot keep {}", path.display()))?;
+            output::note(&format!("{error}; it is kept as {}", kept.display()));
+            Contexts::default()
+        }
+    };
+    if let Some(aside) = contexts.put_aside_and_put("dev", context.clone()) {
+        output::note(&format!("the context dev led to another cluster; it is called {aside} now"));
     }
-    context.save(&path)?;
+    contexts.save(&path)?;
     Ok(path)
-}
-
-/// The first of `config.toml.before-dev`, `config.toml.before-dev-2` … that is not there, or holds just this.
-fn place_to_keep(old: &Context, path: &Path) -> PathBuf {
-    let extensions = (1..).map(|n| if n == 1 { "toml.before-dev".to_owned() } else { format!("toml.before-dev-{n}") });
-    let mut places = extensions.map(|extension| path.with_extension(extension));
-    places
-        .find(|place| !place.exists() || Context::load(place).is_ok_and(|kept| kept == *old))
-        .expect("some number is not taken")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_context_that_was_kept_is_lost() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.toml");
-        let context = |token: &str| Context { url: vec!["http://127.0.0.1:7700".into()], token: token.into() };
-        for token in ["a", "b", "a", "b"] {
-            context(token).save(&place_to_keep(&context(token), &path)).unwrap();
-        }
-        let kept = |name: &str| Context::load(&folder.path().join(name)).unwrap().token;
-        assert_eq!([kept("config.toml.before-dev"), kept("config.toml.before-dev-2")], ["a", "b"]);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
-    }
 
     #[test]
     fn hosts_of_one_machine_share_its_memory() {

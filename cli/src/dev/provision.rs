@@ -168,7 +168,11 @@ pub fn provision(layout: &Layout) -> Result<ClusterFiles, ProvisionError> {
         agents,
         balancers,
         listen: layout.balancers.iter().map(|one| one.listen).collect(),
-        context: Context { url: layout.controllers.iter().map(|one| format!("http://{}", one.rest)).collect(), token },
+        context: Context {
+            url: layout.controllers.iter().map(|one| format!("http://{}", one.rest)).collect(),
+            token,
+            ca: None,
+        },
         cluster: kept.cluster,
     })
 }

@@ -1,9 +1,11 @@
 //! The verbs, one file each.
 
 pub mod app;
+pub mod audit;
 pub mod balancers;
 pub mod ca;
 pub mod completions;
+pub mod context;
 pub mod controller;
 pub mod controllers;
 pub mod deploy;
@@ -15,6 +17,7 @@ pub mod images;
 pub mod init;
 pub mod join;
 pub mod label;
+pub mod login;
 pub mod logs;
 pub mod machines;
 pub mod ps;
@@ -25,6 +28,7 @@ pub mod routes;
 pub mod run;
 pub mod scale;
 pub mod status;
+pub mod token;
 mod wait;
 
 use std::future::Future;
@@ -40,7 +44,7 @@ use crate::{Usage, dev, output, role};
 
 /// Does what the command line says; the process's exit code.
 pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
-    let format = cli.output;
+    let (format, context) = (cli.output, cli.context.as_deref());
     match cli.command {
         Command::Dev(args) => dev::run(args, format).map(|()| 0),
         Command::Controller(ControllerArgs { verb: None, role }) => role::controller(&config_of(role)?).map(|()| 0),
@@ -65,7 +69,10 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             output::print(format, &version, |_| concat!("pontoon ", env!("CARGO_PKG_VERSION")).to_owned())?;
             Ok(0)
         }
-        command => block_on(async { client_verb(command, &Session::open(format)?).await }),
+        Command::Login(args) => block_on(login::run(args, format)).map(|()| 0),
+        Command::Logout(args) => login::logout(args, context, format).map(|()| 0),
+        Command::Context(verb) => context::run(verb, format).map(|()| 0),
+        command => block_on(async { client_verb(command, &Session::open(format, context)?).await }),
     }
 }
 
@@ -91,6 +98,8 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Machines => machines::list(session).await,
         Command::Revoke(args) => machines::revoke(session, &args).await,
         Command::Ca(verb) => ca::run(session, verb).await,
+        Command::Token(verb) => token::run(session, verb).await,
+        Command::Audit(args) => audit::run(session, args).await,
         Command::Hosts => hosts::run(session).await,
         Command::Controller(ControllerArgs { verb: Some(verb), .. }) => controller::run(session, verb).await,
         Command::Controllers => controllers::run(session).await,
@@ -104,6 +113,9 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         | Command::Agent(_)
         | Command::Balancer(_)
         | Command::Images(_)
+        | Command::Login(_)
+        | Command::Logout(_)
+        | Command::Context(_)
         | Command::Completions(_)
         | Command::Version => unreachable!("done before a client is made"),
     }

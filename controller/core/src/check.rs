@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use pontoon_model::{BuildState, ServoStatus};
+use pontoon_model::{BuildState, Scope, ServoStatus};
 
 use crate::State;
+use crate::apply::tokens::is_lasting_admin;
 
 /// Every broken invariant, one sentence each; empty for a state that `apply` made.
 pub fn violations(state: &State) -> Vec<String> {
@@ -23,6 +24,7 @@ pub fn violations(state: &State) -> Vec<String> {
     servos(state, &mut found);
     deployments(state, &mut found);
     builds(state, &mut found);
+    tokens(state, &mut found);
     found
 }
 
@@ -105,6 +107,24 @@ fn builds(state: &State, found: &mut Vec<String>) {
         };
         if !fits || state.app(&build.app).is_none() {
             found.push(format!("{}: its state, host or app do not fit together", build.id));
+        }
+    }
+}
+
+fn tokens(state: &State, found: &mut Vec<String>) {
+    if state.api_tokens.len() != state.tokens_by_hash.len() {
+        found.push("two API tokens have the same hash".to_owned());
+    }
+    if state.api_tokens().next().is_some() && !state.api_tokens().any(|token| is_lasting_admin(token)) {
+        found.push("there are API tokens, but none for everything that does not expire".to_owned());
+    }
+    for token in state.api_tokens() {
+        let gone = |scope: &&Scope| matches!(scope, Scope::Deploy(app) if state.app(app).is_none());
+        if let Some(scope) = token.scopes.iter().find(gone) {
+            found.push(format!("{}: there is no app for {scope}", token.id));
+        }
+        if token.scopes.is_empty() || token.id.0 > state.header.last_id {
+            found.push(format!("{}: it allows nothing, or is newer than the last id", token.id));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Commands: the changes that may enter the Raft log. Each has an explicit kind, and its payload is one
 //! frozen layout per version (`pontoon_model::wire`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use pontoon_model::wire::{self, Envelope, WireError};
 use pontoon_model::{
     AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, ControllerId, ControllerName, CpuMillis, Digest,
     HealthCheck, HostName, Incarnation, Language, MachineRole, MemoryBytes, Process, ProcessName, ReleaseNumber,
-    RuntimeKind, Secret, ServoId, ServoReport, SiteName, Timestamp,
+    RuntimeKind, Scope, Secret, ServoId, ServoReport, SiteName, Timestamp, TokenId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -307,6 +307,40 @@ pub struct RaiseFeatureLevel {
     pub to: u32,
 }
 
+/// Makes an API token; the row is found by its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateApiToken {
+    /// sha256 of the token.
+    pub hash: Digest,
+    /// What it is for.
+    pub name: String,
+    /// What it allows.
+    pub scopes: BTreeSet<Scope>,
+    /// How long, from the time of its entry on; absent: until it is revoked.
+    pub ttl: Option<Duration>,
+}
+
+/// Makes the token of a controller's `token_file` the first one, for everything; nothing once there is any.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptApiToken {
+    /// sha256 of the token.
+    pub hash: Digest,
+}
+
+/// Ends an API token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeApiToken {
+    /// Which.
+    pub id: TokenId,
+}
+
+/// API tokens were used, after a while without a note of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteTokenUse {
+    /// Which, and when.
+    pub uses: Vec<(TokenId, Timestamp)>,
+}
+
 /// Stands for what a later version of Pontoon adds: only a test's build has it.
 #[cfg(feature = "next-level")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -409,6 +443,10 @@ commands! {
     147, 1 => RetireAuthority,
     120, 1 => ApplyPlan,
     130, 1 => RemoveController,
+    150, 1 => CreateApiToken,
+    151, 1 => AdoptApiToken,
+    152, 1 => RevokeApiToken,
+    153, 1 => NoteTokenUse,
     #[cfg(feature = "next-level")]
     290, 1 => NextLevelProbe,
 }

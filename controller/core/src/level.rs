@@ -26,6 +26,12 @@ const NEEDS: &[(u16, u16, u32)] = &[
     (147, 1, 3),
     // RemoveController.
     (130, 1, 3),
+    // API tokens: their commands and their row.
+    (150, 1, 3),
+    (151, 1, 3),
+    (152, 1, 3),
+    (153, 1, 3),
+    (30, 1, 3),
     // NextLevelProbe, and the App that has a note: a test's build only.
     #[cfg(feature = "next-level")]
     (290, 1, 4),
@@ -45,8 +51,8 @@ pub fn version_at(kind: u16, newest: u16, level: u32) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use pontoon_model::App;
     use pontoon_model::wire::Wire;
+    use pontoon_model::{ApiToken, App};
 
     use super::*;
     use crate::Command;
@@ -58,7 +64,9 @@ mod tests {
         }
         for (kind, version, level) in NEEDS {
             let command = Command::KINDS.iter().any(|known| (known.0, known.1) == (*kind, *version));
-            assert!(command || (*kind == App::KIND && *version <= App::VERSION), "{kind} v{version} does not exist");
+            let rows = [(App::KIND, App::VERSION), (ApiToken::KIND, ApiToken::VERSION)];
+            let row = rows.iter().any(|row| row.0 == *kind && *version <= row.1);
+            assert!(command || row, "{kind} v{version} does not exist");
             assert!((FIRST + 1..=NEWEST).contains(level), "{kind} v{version} needs level {level}");
         }
     }

@@ -150,6 +150,16 @@ fn commands() -> Vec<Command> {
         RetireAuthority { fingerprint: Digest([1; 32]), force: true }.into(),
         ApplyPlan { ops: ops(app.clone(), host, size) }.into(),
         RemoveController { id: ControllerId(6) }.into(),
+        CreateApiToken {
+            hash: Digest([0xCD; 32]),
+            name: "CI".into(),
+            scopes: [Scope::Admin, Scope::Read, Scope::Deploy(app.clone())].into(),
+            ttl: Some(Duration::from_secs(86_400)),
+        }
+        .into(),
+        AdoptApiToken { hash: Digest([0xCD; 32]) }.into(),
+        RevokeApiToken { id: TokenId(9) }.into(),
+        NoteTokenUse { uses: vec![(TokenId(9), Timestamp(8))] }.into(),
         #[cfg(feature = "next-level")]
         NextLevelProbe { app, note: "n".into() }.into(),
     ]
@@ -339,9 +349,26 @@ fn golden_bytes_of_every_row() {
     };
     row(&mut text, "Build", &build);
     let phase = Phase::Failed { at, reason: "why".into(), last_lines: vec![] };
-    let deployment =
-        Deployment { id: DeploymentId(6), app, release: ReleaseNumber(1), started_at: at, version: 2, phase };
+    let deployment = Deployment {
+        id: DeploymentId(6),
+        app: app.clone(),
+        release: ReleaseNumber(1),
+        started_at: at,
+        version: 2,
+        phase,
+    };
     row(&mut text, "Deployment", &deployment);
+    let token = ApiToken {
+        id: TokenId(9),
+        name: "CI".into(),
+        hash: Digest([0xCD; 32]),
+        scopes: [Scope::Deploy(app), Scope::Read].into(),
+        created_at: at,
+        expires_at: Some(Timestamp(10)),
+        last_used_at: Some(at),
+        version: 2,
+    };
+    row(&mut text, "ApiToken", &token);
     expect_file!["golden/rows.txt"].assert_eq(&text);
 }
 
@@ -379,17 +406,20 @@ fn golden_bytes_of_a_state_at_each_level() {
     let again = stamped(IdempotencyKey::of_client(2), CreateApp { name: name("web") }.into());
     let mut state = State::default();
     state.apply(1, &Entry { time: Timestamp(5), commands: vec![create, again] });
-    let raise = stamped(IdempotencyKey::born(1, 1), RaiseFeatureLevel { to: 2 }.into());
+    let raise = |to| stamped(IdempotencyKey::born(1, 1), RaiseFeatureLevel { to }.into());
     let set = [("team".into(), "blue".into())].into_iter().collect();
     let label = ChangeLabels { app: name("web"), set, unset: Vec::new() };
     let label = stamped(IdempotencyKey::born(1, 2), label.into());
+    let adopt = stamped(IdempotencyKey::born(1, 3), AdoptApiToken { hash: Digest([0xCD; 32]) }.into());
+    let next = [vec![raise(2), label], vec![raise(3), adopt], Vec::new()];
     let mut text = String::new();
-    for level in [1, 2] {
+    for (level, commands) in (1..).zip(next) {
         assert_eq!(state.feature_level(), level);
         let records: Vec<Vec<u8>> = state.to_records().map(Result::unwrap).collect();
         assert_eq!(State::from_records(&records).unwrap(), state);
         records.iter().for_each(|record| writeln!(text, "level {level} {}", hex(record)).unwrap());
-        state.apply(2, &Entry { time: Timestamp(6), commands: vec![raise.clone(), label.clone()] });
+        let outcomes = state.apply(1 + u64::from(level), &Entry { time: Timestamp(6), commands });
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     }
     expect_file!["golden/state.txt"].assert_eq(&text);
 }

@@ -25,6 +25,8 @@ enum Step {
     /// A machine joins with a token, or renews, or is revoked; or the authority is changed.
     Trust(u8, u8),
     Label(u8, u8),
+    Token(u8, u8),
+    Revoke(u64),
     Rollback(u8, Option<u32>),
     Restart(u8),
     Run(u8),
@@ -54,6 +56,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Env(a, v)),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Label(a, v)),
         4 => (0..8u8, 0..4u8).prop_map(|(what, n)| Step::Trust(what, n)),
+        1 => (app.clone(), any::<u8>()).prop_map(|(a, n)| Step::Token(a, n)),
+        1 => (1..60u64).prop_map(Step::Revoke),
         1 => (app.clone(), proptest::option::of(0..5u32)).prop_map(|(a, to)| Step::Rollback(a, to)),
         1 => app.clone().prop_map(Step::Restart),
         1 => app.clone().prop_map(Step::Run),
@@ -167,6 +171,17 @@ fn take(world: &mut World, step: &Step) {
             unset: vec![format!("l{}", (v + 1) % 4)],
         })),
         Step::Trust(what, n) => trust(world, what, n),
+        Step::Token(a, n) => {
+            let scope = [Scope::Admin, Scope::Read, Scope::Deploy(app(a))][n as usize % 3].clone();
+            let hash = Digest([n; 32]);
+            let ttl = (n % 5 > 0).then(|| Duration::from_secs(u64::from(n) * 40_000));
+            drop(world.apply(AdoptApiToken { hash: Digest([0; 32]) }));
+            drop(world.apply(CreateApiToken { hash, name: "n".into(), scopes: [scope].into(), ttl }));
+            if let Some(token) = world.state.api_token_of(&hash) {
+                drop(world.apply(NoteTokenUse { uses: vec![(token.id, world.now)] }));
+            }
+        }
+        Step::Revoke(id) => drop(world.apply(RevokeApiToken { id: TokenId(id) })),
         Step::Rollback(a, to) => drop(world.apply(Rollback { app: app(a), to: to.map(ReleaseNumber) })),
         Step::Restart(a) => drop(world.apply(Restart { app: app(a) })),
         Step::Run(a) => drop(world.apply(RunOneOff { app: app(a), command: "true".into() })),
@@ -353,6 +368,10 @@ fn what_needs_a_higher_level_is_refused_until_it_is_raised_and_rows_are_written_
     assert_eq!(kind(&world.apply(RaiseFeatureLevel { to: 2 })), Some(RejectedKind::Conflict));
     world.apply(label()).unwrap();
     assert_eq!(version(&world), [2]);
+    let adopt = || AdoptApiToken { hash: Digest([1; 32]) };
+    assert_eq!(kind(&world.apply(adopt())), Some(RejectedKind::NeedsLevel));
+    world.apply(RaiseFeatureLevel { to: 3 }).unwrap();
+    world.apply(adopt()).unwrap();
 }
 
 #[test]

@@ -104,6 +104,34 @@ fn step(world: &mut World, line: &str) -> Result<String, String> {
             say = done(world.apply(RunOneOff { app: name.parse().unwrap(), command: command.join(" ") }))?
         }
         ["end", name, id] => say = done(world.apply(EndOneOff { app: name.parse().unwrap(), servo: servo(id) }))?,
+        ["adopt", secret] => say = done(world.apply(AdoptApiToken { hash: Digest::of(secret.as_bytes()) }))?,
+        ["token", secret, rest @ ..] => {
+            let (ttl, scopes) = match rest {
+                ["for", hours, scopes @ ..] => {
+                    (Some(Duration::from_secs(3600 * hours.parse::<u64>().unwrap())), scopes)
+                }
+                scopes => (None, scopes),
+            };
+            let scopes = scopes.iter().map(|scope| scope.parse().unwrap()).collect();
+            let hash = Digest::of(secret.as_bytes());
+            say = done(world.apply(CreateApiToken { hash, name: secret.to_string(), scopes, ttl }))?;
+        }
+        ["revoke", id] => say = done(world.apply(RevokeApiToken { id: id.parse().unwrap() }))?,
+        ["used", id] => {
+            let uses = vec![(id.parse().unwrap(), world.now)];
+            say = done(world.apply(NoteTokenUse { uses }))?;
+        }
+        ["tokens"] => {
+            let (start, now) = (Timestamp(1_000_000), world.now);
+            for token in world.state.api_tokens() {
+                let scopes: Vec<String> = token.scopes.iter().map(Scope::to_string).collect();
+                let hours = |at: Timestamp| at.since(start).as_secs() / 3600;
+                let used = token.last_used_at.map_or("never used".into(), |at| format!("used at {} h", hours(at)));
+                let ends = token.expires_at.map_or("lasts".into(), |at| format!("ends at {} h", hours(at)));
+                let over = if token.is_expired(now) { ", expired" } else { "" };
+                writeln!(say, "  {} {}: {}, {ends}, {used}{over}", token.id, token.name, scopes.join(" ")).unwrap();
+            }
+        }
         ["ready", id] => world.report(servo(id), ServoStatus::Ready),
         ["gone", id] => world.report(servo(id), ServoStatus::Gone),
         ["exit", id, code] => {

@@ -12,6 +12,7 @@ use pontoon_model::{ControllerId, ControllerName, SiteName};
 use serde::Deserialize;
 
 use crate::raft::{Compaction, Timing};
+use crate::rest::TlsFiles;
 
 /// Settings of one controller (TOML). Settings of the whole cluster live in the replicated state.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -30,6 +31,10 @@ pub struct Config {
     /// Where others reach `rest`, if not at that address (e.g. when it listens on 0.0.0.0).
     #[serde(default)]
     pub rest_advertised: Option<SocketAddr>,
+    /// TLS for `rest`: `"cluster"`, or a certificate and its key. Without it, plain HTTP: for this machine only, or behind
+    /// what ends TLS.
+    #[serde(default)]
+    pub rest_tls: Option<RestTls>,
     /// Where it listens for controllers, agents and balancers.
     pub grpc: SocketAddr,
     /// Holds `ca.pem`, `cert.pem` and `key.pem`.
@@ -74,6 +79,34 @@ pub struct FoundingConfig {
 
 fn default_certificate_life() -> u64 {
     pontoon_kit::pki::LIFE.as_secs()
+}
+
+/// Which certificate the REST port shows.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum RestTls {
+    /// By name.
+    Named(NamedTls),
+    /// From files.
+    Files(FilesTls),
+}
+
+/// Certificates that have a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamedTls {
+    /// That of `tls_dir`, signed by the cluster's own authority.
+    Cluster,
+}
+
+/// A certificate that somebody else has signed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilesTls {
+    /// The certificate and those between it and its authority (PEM).
+    pub cert: PathBuf,
+    /// Its key (PEM).
+    pub key: PathBuf,
 }
 
 /// One controller of a new cluster.
@@ -193,6 +226,10 @@ impl Config {
         if let Some(founding) = &mut config.founding {
             founding.ca_dir = folder.join(&founding.ca_dir);
         }
+        if let Some(RestTls::Files(files)) = &mut config.rest_tls {
+            files.cert = folder.join(&files.cert);
+            files.key = folder.join(&files.key);
+        }
         config.validate()?;
         Ok(config)
     }
@@ -251,6 +288,20 @@ impl Config {
             ));
         }
         Ok(())
+    }
+
+    /// Where the certificate of the REST port is, if it has one.
+    pub fn rest_tls_files(&self) -> Option<TlsFiles> {
+        Some(match self.rest_tls.as_ref()? {
+            RestTls::Named(NamedTls::Cluster) => TlsFiles {
+                certificate: self.tls_dir.join("cert.pem"),
+                key: self.tls_dir.join("key.pem"),
+                authority: Some(self.tls_dir.join("ca.pem")),
+            },
+            RestTls::Files(files) => {
+                TlsFiles { certificate: files.cert.clone(), key: files.key.clone(), authority: None }
+            }
+        })
     }
 
     /// Where people and programs reach it.
@@ -324,6 +375,21 @@ mod tests {
         assert_eq!(wan.timing.times().election_max, Duration::from_millis(1200));
         let text = format!("timing = {{ heartbeat_ms = 50, election_min_ms = 150, election_max_ms = 250 }}\n{GOOD}");
         assert_eq!(load(&text).unwrap().timing.times().election_min, Duration::from_millis(150));
+    }
+
+    #[test]
+    fn tls_of_the_rest_port_is_a_name_or_two_files() {
+        assert_eq!(load(GOOD).unwrap().rest_tls_files(), None);
+        let cluster = load(&format!("rest_tls = \"cluster\"\n{GOOD}")).unwrap();
+        let files = cluster.rest_tls_files().unwrap();
+        assert_eq!((files.key, files.authority.is_some()), (cluster.tls_dir.join("key.pem"), true));
+        let given = load(&format!("rest_tls = {{ cert = \"c.pem\", key = \"/k.pem\" }}\n{GOOD}")).unwrap();
+        let files = given.rest_tls_files().unwrap();
+        let folder = given.data_dir.parent().unwrap();
+        assert_eq!((files.certificate, files.key), (folder.join("c.pem"), PathBuf::from("/k.pem")));
+        for wrong in ["\"public\"", "{ cert = \"c\" }", "true"] {
+            assert!(load(&format!("rest_tls = {wrong}\n{GOOD}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use pontoon_model::ControllerName;
 use crate::blobs::BlobError;
 use crate::config::ConfigError;
 use crate::raft::ConsensusError;
+use crate::rest::TlsError;
 
 /// Why a controller cannot start or go on. What lies beneath is its source.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,9 @@ pub enum ControllerError {
         /// Shortest token that is accepted.
         least: usize,
     },
+    /// The certificate of the REST port cannot be used.
+    #[error("cannot use the certificate of the REST port (`rest_tls`)")]
+    RestTls(#[from] TlsError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} for {purpose}")]
     Listen {
@@ -52,6 +56,9 @@ pub enum ControllerError {
     /// Blobs cannot be kept.
     #[error("cannot open the blob store")]
     Blobs(#[from] BlobError),
+    /// The audit cannot be kept.
+    #[error("cannot open the audit below the data folder")]
+    Audit(#[source] io::Error),
     /// Consensus cannot start or has stopped.
     #[error("consensus failed")]
     Consensus(#[from] ConsensusError),

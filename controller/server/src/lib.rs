@@ -4,9 +4,11 @@
 //! Read [`node`] first: it wires the parts. [`raft`] agrees, [`leader`] plans while leading, [`sessions`] talks to
 //! agents and balancers, [`peers`] to the other controllers, `members` lets others in and out,
 //! `rejoin` brings back one whose store is lost, [`trust`] says who belongs, [`blobs`] keeps sources and bundles,
-//! [`source`] looks at what users upload, [`rest`] talks to people.
+//! [`source`] looks at what users upload, [`rest`] talks to people, [`tokens`] keeps the first API token, [`audit`] what
+//! was asked.
 
 mod announce;
+pub mod audit;
 pub mod blobs;
 pub mod config;
 pub mod error;
@@ -19,6 +21,7 @@ mod rejoin;
 pub mod rest;
 pub mod sessions;
 pub mod source;
+pub mod tokens;
 pub mod trust;
 
 pub use config::{Config, ConfigError};

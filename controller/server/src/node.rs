@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tonic::transport::server::Router;
 
 use crate::announce;
+use crate::audit::AuditLog;
 use crate::blobs::{self, BlobStore, Fetcher, Replicator};
 use crate::config::Config;
 use crate::error::ControllerError;
@@ -25,8 +26,9 @@ use crate::members::{self, Members};
 use crate::peers::PeersService;
 use crate::raft::{Consensus, ConsensusConfig, Member, Peers, RaftService};
 use crate::rejoin;
-use crate::rest::{self, Api, ApiParts, Limits, Rest, TokenHash};
+use crate::rest::{self, Api, ApiParts, Failures, Limits, Rest, Tls, TokenHash};
 use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, KnownFeed, Logs, RouteFeed};
+use crate::tokens::{self, TokenUses};
 use crate::trust::{EnrolmentService, Founder, Keeper};
 
 /// Requests under way get this long when the controller stops; streams of logs and sessions are ended at once.
@@ -45,7 +47,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     config.validate()?;
     let credentials = Credentials::new(Identity::load(&config.tls_dir)?)?;
     let token = config.token_file.as_deref().map(TokenHash::load).transpose()?;
+    let rest_tls = config.rest_tls_files().map(Tls::load).transpose()?.map(Arc::new);
     let store = BlobStore::open(&config.data_dir)?;
+    let audit = AuditLog::open(&config.data_dir, config.name.clone()).map_err(ControllerError::Audit)?;
     let starting = start(&config, consensus_config(&config, &credentials));
     let (listeners, consensus, raft_service) = tokio::select! {
         started = starting => started?,
@@ -54,7 +58,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     let Listeners { grpc, rest } = listeners;
     tracing::info!(name = %config.name, id = %consensus.id(), grpc = %config.grpc, rest = %config.rest, "the controller has started");
 
-    let parts = Parts::new(config, token, store, credentials.clone(), Arc::new(consensus));
+    let kept = Kept { token, store, audit, credentials: credentials.clone() };
+    let parts = Parts::new(config, kept, Arc::new(consensus));
     let membership = parts.membership();
     let mut tasks = Tasks::default();
     parts.spawn_background(&mut tasks);
@@ -66,7 +71,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     let stopped = grpc_stop.clone().cancelled_owned();
     let mut grpc = Tasks::default();
     grpc.spawn("the gRPC server", async move { served.serve_with_incoming_shutdown(incoming, stopped).await });
-    tasks.spawn("the REST server", rest::serve(rest, Rest::new(parts.api()), rest_stop));
+    tasks.spawn("the REST server", rest::serve(rest, Rest::new(parts.api()), rest_tls.clone(), rest_stop));
+
+    if let Some(tls) = rest_tls {
+        tasks.spawn("the certificate of the REST port", until(parts.stopping.clone(), tls.watch()));
+    }
 
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
@@ -84,6 +93,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     }
     grpc_stop.cancel();
     grpc.end(GRPC_DRAIN).await;
+    parts.audit.flush().await;
     ended
 }
 
@@ -145,10 +155,20 @@ fn consensus_config(config: &Config, credentials: &Credentials) -> ConsensusConf
     }
 }
 
+/// What is on this machine besides the consensus.
+struct Kept {
+    token: Option<TokenHash>,
+    store: BlobStore,
+    audit: AuditLog,
+    credentials: Credentials,
+}
+
 /// The parts that know each other.
 struct Parts {
     config: Config,
     token: Option<TokenHash>,
+    audit: AuditLog,
+    uses: TokenUses,
     store: BlobStore,
     credentials: Credentials,
     peers: Peers,
@@ -165,13 +185,8 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(
-        config: Config,
-        token: Option<TokenHash>,
-        store: BlobStore,
-        credentials: Credentials,
-        consensus: Arc<Consensus>,
-    ) -> Self {
+    fn new(config: Config, kept: Kept, consensus: Arc<Consensus>) -> Self {
+        let Kept { token, store, audit, credentials } = kept;
         let peers = consensus.peers();
         let directory = AgentDirectory::default();
         Self {
@@ -184,6 +199,8 @@ impl Parts {
             stopping: CancellationToken::new(),
             config,
             token,
+            audit,
+            uses: TokenUses::default(),
             store,
             credentials,
             peers,
@@ -234,6 +251,17 @@ impl Parts {
                 stopping.cancelled().await;
                 Ok::<(), std::convert::Infallible>(())
             });
+        }
+        let noting = self.uses.clone().run(self.consensus.proposer());
+        tasks.spawn("noting the use of tokens", until(stopping(), noting));
+        if let Some(token) = self.token {
+            let proposer = self.consensus.proposer();
+            let adopting = tokens::adopt(token.digest(), proposer, feed.clone(), leadership.clone());
+            let adopting = async move {
+                adopting.await;
+                std::future::pending::<()>().await;
+            };
+            tasks.spawn("the first token", until(stopping(), adopting));
         }
         let backoff = Backoff::new(ANNOUNCE_RETRY.0, ANNOUNCE_RETRY.1);
         let (config, id) = (self.config.clone(), self.consensus.id());
@@ -316,6 +344,7 @@ impl Parts {
             memory: self.memory.clone(),
             store: self.store.clone(),
             logs: self.logs.clone(),
+            audit: self.audit.clone(),
             shutdown: self.stopping.clone(),
         };
         pontoon_kit::rpc::server()
@@ -350,6 +379,9 @@ impl Parts {
                 peers: self.peers.clone(),
             },
             token: self.token,
+            uses: self.uses.clone(),
+            failures: Failures::default(),
+            audit: self.audit.clone(),
             consensus: self.consensus.clone(),
             feed: self.consensus.feed(),
             proposer: self.consensus.proposer(),
@@ -396,6 +428,15 @@ impl Tasks {
         let _ = timeout(patience, async { while self.0.join_next().await.is_some() {} }).await;
         self.0.shutdown().await;
     }
+}
+
+/// Runs `task` until `stop`.
+async fn until(stop: CancellationToken, task: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {
+    tokio::select! {
+        () = task => {}
+        () = stop.cancelled() => {}
+    }
+    Ok(())
 }
 
 async fn never_fails(task: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {

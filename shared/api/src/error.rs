@@ -26,6 +26,8 @@ pub enum ErrorCode {
     Invalid,
     /// 401: no token, or not a valid one.
     Unauthorized,
+    /// 403: the token is valid, and this is not in its scopes.
+    Forbidden,
     /// 404: there is no such thing.
     NotFound,
     /// 409: it clashes with what is.
@@ -44,6 +46,8 @@ pub enum ErrorCode {
     Expired,
     /// 410: these events are no longer held; the message and the `Pontoon-Oldest` header say from where one can go on.
     Compacted,
+    /// 429: too many wrong tokens came from this address; try again after `Retry-After` seconds.
+    TooManyFailures,
     /// 500: a fault of ours.
     Internal,
 }
@@ -54,6 +58,7 @@ impl ErrorCode {
         match self {
             Self::Invalid => 400,
             Self::Unauthorized => 401,
+            Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::Conflict => 409,
             Self::TooLarge => 413,
@@ -62,6 +67,7 @@ impl ErrorCode {
             Self::DiskFull => 507,
             Self::Expired => 409,
             Self::Compacted => 410,
+            Self::TooManyFailures => 429,
             Self::Internal => 500,
         }
     }

@@ -40,7 +40,14 @@
 //! | `POST /v1/controllers/{controller}/promote` | | [`MembershipChanged`] |
 //! | `POST /v1/leader` | [`TransferLeader`] | [`MembershipChanged`] |
 //!
+//! | `GET /v1/token` | | [`Token`]: the one that was sent |
+//! | `GET /v1/tokens` | | `[Token]` |
+//! | `POST /v1/tokens` | [`CreateToken`] | [`CreatedToken`]: the only answer that holds a token |
+//! | `DELETE /v1/tokens/{token}` | | [`Changed`] |
+//! | `GET /v1/audit?since=&limit=` | | [`Audit`]: not older than `since` (Unix milliseconds), the newest `limit` (100; at most 1,000) |
 //! | `GET /v1/events?from=INDEX` | | server-sent events, see below |
+//!
+//! What each asks of the token is in [`endpoint::Endpoint`], from which the server's router is built.
 //!
 //! Every `GET` takes `?consistency=stale` (the default: the answering controller's own state, at once) or
 //! `?consistency=linearizable` (sees every change acknowledged before), and `?at_index=N` (at least as new as that). What
@@ -54,19 +61,24 @@
 //! no longer held gives 410 `compacted`, or `event: compacted`, `data: {"oldest":N}` when that happens on the way: read
 //! the state anew and go on from its index.
 //!
-//! Every request carries `Authorization: Bearer TOKEN`. A change may carry `Idempotency-Key: UUID or 32 hex digits`, so that
+//! Every request carries `Authorization: Bearer TOKEN`. 401 says that it is not valid (any more), 403 that this is not in its
+//! scopes, 429 that too many wrong ones came from the same address. A token of `deploy:APP` sees in lists and events what
+//! is that app's. A change may carry `Idempotency-Key: UUID or 32 hex digits`, so that
 //! a retry of it is applied once. Errors have a 4xx or 5xx status and an [`ErrorBody`].
 
+pub mod endpoint;
 pub mod error;
 pub mod request;
 pub mod response;
 pub mod trust;
 
+pub use endpoint::{Endpoint, Needs};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use request::{
-    ChangeEnv, ChangeLabels, CreateApp, LabelItem, Rollback, RunOneOff, SetScale, StartBuild, TransferLeader,
+    ChangeEnv, ChangeLabels, CreateApp, CreateToken, LabelItem, Rollback, RunOneOff, SetScale, StartBuild,
+    TransferLeader,
 };
 pub use response::{
-    App, AppScale, Balancer, Build, Changed, Controller, Deployment, Exit, Host, ItemChanged, LogLine,
-    MembershipChanged, Release, Route, RouteTarget, Servo, Source, Status,
+    App, AppScale, Audit, AuditRecord, Balancer, Build, Changed, Controller, CreatedToken, Deployment, Exit, Host,
+    ItemChanged, LogLine, MembershipChanged, Release, Route, RouteTarget, Servo, Source, Status, Token,
 };

@@ -1,9 +1,11 @@
 //! What clients send.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon_model::labels::Labels;
-use pontoon_model::{AppName, ControllerName, CpuMillis, Digest, MemoryBytes, ProcessName, ReleaseNumber, SiteName};
+use pontoon_model::{
+    AppName, ControllerName, CpuMillis, Digest, MemoryBytes, ProcessName, ReleaseNumber, Scope, SiteName,
+};
 use serde::{Deserialize, Serialize};
 
 /// Makes an app.
@@ -105,4 +107,18 @@ pub struct TransferLeader {
     /// To which controller; without it to the one that has most of the log.
     #[serde(default)]
     pub to: Option<ControllerName>,
+}
+
+/// Makes a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// What it is for; without it, its scopes.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What it allows: `admin`, `read`, `deploy:APP`.
+    pub scopes: BTreeSet<Scope>,
+    /// How long; without it, until it is revoked.
+    #[serde(default)]
+    pub ttl_seconds: Option<u64>,
 }

@@ -1,15 +1,15 @@
 //! What controllers answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon_model::labels::Labels;
 use pontoon_model::{
     AppName, BalancerName, BuildId, CpuMillis, DeploymentId, Digest, HostName, Language, MemoryBytes, ProcessName,
-    ReleaseNumber, ServoId, SiteName,
+    ReleaseNumber, Scope, ServoId, SiteName, TokenId,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::ErrorDetail;
+use crate::{ErrorCode, ErrorDetail};
 
 /// The cluster at a glance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -354,4 +354,82 @@ pub struct LogLine {
     pub stderr: bool,
     /// Without the line end.
     pub text: String,
+}
+
+/// An API token, without the token itself: that is known to its owner only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Its id.
+    pub id: TokenId,
+    /// What it is for.
+    pub name: String,
+    /// What it allows: `admin`, `read`, `deploy:APP`.
+    pub scopes: BTreeSet<Scope>,
+    /// Unix milliseconds.
+    pub created_at: u64,
+    /// Unix milliseconds; from then on it is refused.
+    pub expires_at: Option<u64>,
+    /// Unix milliseconds, to the hour.
+    pub last_used_at: Option<u64>,
+    /// Whether its time is over.
+    pub expired: bool,
+}
+
+/// A token that was just made.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedToken {
+    /// Raft index of the change.
+    pub index: u64,
+    /// For `Authorization: Bearer`; shown this once and stored nowhere.
+    pub token: String,
+    /// What is kept of it.
+    #[serde(flatten)]
+    pub row: Token,
+}
+
+impl std::fmt::Debug for CreatedToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CreatedToken {{ token: [hidden], row: {:?} }}", self.row)
+    }
+}
+
+/// What was asked of the controllers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// Newest last.
+    pub records: Vec<AuditRecord>,
+    /// Controllers whose records are not among them, and why, one sentence each.
+    pub missing: Vec<String>,
+}
+
+/// A change that was asked for over REST, or a request that was not let in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// Unix milliseconds, by the controller's clock.
+    pub at: u64,
+    /// Who was asked.
+    pub controller: String,
+    /// Whose token.
+    pub token: Option<TokenId>,
+    /// What that token is for.
+    pub token_name: Option<String>,
+    /// The client's address.
+    pub from: Option<String>,
+    /// An endpoint's name, or `NoToken`, `WrongToken`, `ExpiredToken`, or `LeftOut`.
+    pub action: String,
+    /// HTTP method.
+    pub method: Option<String>,
+    /// Without what follows `?`.
+    pub path: Option<String>,
+    /// The app in the path.
+    pub app: Option<String>,
+    /// HTTP status.
+    pub status: u16,
+    /// Why not, if it was refused.
+    pub error: Option<ErrorCode>,
+    /// Raft index of the change.
+    pub index: Option<u64>,
+    /// So many records were left out, since the disk did not take them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<u64>,
 }

@@ -46,6 +46,8 @@ ids! {
     Incarnation(u64), "i";
     /// Version of the route table: the Raft index of the last change that touched it.
     RouteVersion(u64), "r";
+    /// An API token; never reused within a cluster.
+    TokenId(u64), "t";
 }
 
 /// Names one request of one client, so that a retry of it is applied once.

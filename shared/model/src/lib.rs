@@ -19,6 +19,7 @@ pub mod release;
 pub mod route;
 pub mod servo;
 pub mod time;
+pub mod token;
 pub mod trust;
 pub mod units;
 pub mod wire;
@@ -31,11 +32,14 @@ pub use controller::Controller;
 pub use deployment::{Deployment, Phase};
 pub use digest::{BlobRef, Digest};
 pub use host::{Capacity, Host, HostState, RuntimeKind};
-pub use ids::{BuildId, ControllerId, DeploymentId, IdempotencyKey, Incarnation, ReleaseNumber, RouteVersion, ServoId};
+pub use ids::{
+    BuildId, ControllerId, DeploymentId, IdempotencyKey, Incarnation, ReleaseNumber, RouteVersion, ServoId, TokenId,
+};
 pub use names::{AppName, BalancerName, ControllerName, HostName, InvalidName, ProcessName, SiteName};
 pub use release::{HealthCheck, Language, Process, Release, ReleaseReason};
 pub use route::{Route, RouteServo, RouteTable};
 pub use servo::{Desired, Exit, Servo, ServoReport, ServoStatus};
 pub use time::Timestamp;
+pub use token::{ApiToken, Scope};
 pub use trust::{AuthorityRow, Founding, JoinToken, Machine, MachineRole, RevokedKey, Secret};
 pub use units::{CpuMillis, MemoryBytes};

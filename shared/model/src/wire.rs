@@ -254,6 +254,7 @@ wire! {
     22, 1 => crate::JoinToken;
     23, 1 => crate::Machine;
     24, 1 => crate::RevokedKey;
+    30, 1 => crate::ApiToken;
 }
 
 #[cfg(test)]

@@ -204,6 +204,8 @@ fn peers(text: &mut String) {
     message(text, "RejoinReply::Yes", &RejoinReply::Yes);
     message(text, "RejoinReply::Wait", &RejoinReply::Wait { why: "why".into() });
     message(text, "RejoinReply::Refused", &RejoinReply::Refused { why: "why".into() });
+    message(text, "AuditRequest", &AuditRequest { since: Timestamp(9), limit: 100 });
+    message(text, "AuditReply", &AuditReply { records: vec![Bytes::from_static(b"{}")] });
     message(text, "RaftMessage", &RaftMessage { body: Bytes::from_static(b"z") });
 }
 

@@ -26,8 +26,8 @@ pub use known::{KnownController, KnownControllers};
 pub use logs::{LogChunk, LogLine, LogPushed, LogRequest, LogSource};
 pub use members::{InspectRequest, Inspected, MembershipReply, MembershipRequest};
 pub use peers::{
-    DescribeRequest, Described, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
-    RejoinRequest, RelayBatch, Relayed,
+    AuditReply, AuditRequest, DescribeRequest, Described, ProposeReply, ProposeRequest, ReadIndexReply,
+    ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 pub use raft::RaftMessage;
 
@@ -76,4 +76,6 @@ pontoon_model::wire! {
     381, 1 => JoinReply;
     382, 1 => RenewRequest;
     383, 1 => RenewReply;
+    390, 1 => AuditRequest;
+    391, 1 => AuditReply;
 }

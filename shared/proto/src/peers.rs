@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use pontoon_model::{BalancerName, ControllerId, HostName, Incarnation};
+use pontoon_model::{BalancerName, ControllerId, HostName, Incarnation, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{BalancerAck, Heartbeat};
@@ -150,4 +150,20 @@ pub enum RejoinReply {
         /// Why.
         why: String,
     },
+}
+
+/// Which records do you keep of what was asked of you over REST?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRequest {
+    /// None that is older.
+    pub since: Timestamp,
+    /// The newest so many.
+    pub limit: u32,
+}
+
+/// A controller's records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditReply {
+    /// JSON as in its files, newest last.
+    pub records: Vec<Bytes>,
 }

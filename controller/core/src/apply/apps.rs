@@ -37,6 +37,7 @@ impl State {
         let releases: Vec<_> = self.releases(&app.name).map(|release| release.number).collect();
         releases.into_iter().for_each(|number| self.remove_release(&app.name, number));
         self.remove_app(&app.name);
+        self.end_tokens_of(&app.name);
         Ok(Reply::Done)
     }
 

@@ -6,6 +6,7 @@ mod labels;
 mod machines;
 pub(crate) mod ops;
 mod runs;
+pub(crate) mod tokens;
 pub(crate) mod trust;
 
 use pontoon_model::{App, AppName};
@@ -75,6 +76,10 @@ impl State {
             Command::RevokeMachine(command) => self.revoke_machine(command),
             Command::RotateAuthority(command) => self.rotate_authority(command),
             Command::RetireAuthority(command) => self.retire_authority(command),
+            Command::CreateApiToken(command) => self.create_api_token(command),
+            Command::AdoptApiToken(command) => self.adopt_api_token(command),
+            Command::RevokeApiToken(command) => self.revoke_api_token(command),
+            Command::NoteTokenUse(command) => self.note_token_use(command),
             Command::RaiseFeatureLevel(command) => self.raise_feature_level(command.to),
             #[cfg(feature = "next-level")]
             Command::NextLevelProbe(command) => self.probe_next_level(command),
@@ -128,5 +133,6 @@ fn needs_memory(command: &Command) -> bool {
             | Command::AdmitMachine(_)
             | Command::NoteCertificate(_)
             | Command::RaiseFeatureLevel(_)
+            | Command::NoteTokenUse(_)
     )
 }

@@ -48,6 +48,21 @@ pub struct Change {
     pub key: RowKey,
     /// What it is now; none if it is gone.
     pub row: Option<Row>,
+    /// Whose it was, if it is gone and its key does not say.
+    pub was_of: Option<AppName>,
+}
+
+impl Change {
+    /// The app whose row it is; none for what is the cluster's.
+    pub fn app(&self) -> Option<&AppName> {
+        match (&self.key, &self.row) {
+            (RowKey::App(app) | RowKey::Release(app, _), _) => Some(app),
+            (_, Some(Row::Build(row))) => Some(&row.app),
+            (_, Some(Row::Deployment(row))) => Some(&row.app),
+            (_, Some(Row::Servo(row))) => Some(&row.app),
+            _ => self.was_of.as_ref(),
+        }
+    }
 }
 
 /// Rows as the newest entry has written them, in the order it did. No part of the state: two states are equal whatever led
@@ -69,11 +84,12 @@ impl PartialEq for Touched {
 
 impl Touched {
     pub(crate) fn put(&mut self, key: RowKey, row: Row) {
-        self.0.push(Change { key, row: Some(row) });
+        self.0.push(Change { key, row: Some(row), was_of: None });
     }
 
-    pub(crate) fn remove(&mut self, key: RowKey) {
-        self.0.push(Change { key, row: None });
+    /// A row is gone; whose it was, if its key does not say.
+    pub(crate) fn remove(&mut self, key: RowKey, was_of: Option<AppName>) {
+        self.0.push(Change { key, row: None, was_of });
     }
 
     pub(crate) fn clear(&mut self) {

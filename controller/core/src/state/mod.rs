@@ -13,8 +13,8 @@ mod unsettled;
 
 use imbl::{OrdMap, OrdSet};
 use pontoon_model::{
-    App, AppName, Balancer, BalancerName, Build, BuildId, Controller, ControllerId, Deployment, DeploymentId, Host,
-    HostName, Release, ReleaseNumber, RouteVersion, Servo, ServoId, Timestamp,
+    ApiToken, App, AppName, Balancer, BalancerName, Build, BuildId, Controller, ControllerId, Deployment, DeploymentId,
+    Digest, Host, HostName, Release, ReleaseNumber, RouteVersion, Servo, ServoId, Timestamp, TokenId,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -39,11 +39,13 @@ pub struct State {
     pub(crate) hosts: OrdMap<HostName, Arc<Host>>,
     pub(crate) balancers: OrdMap<BalancerName, Arc<Balancer>>,
     pub(crate) controllers: OrdMap<ControllerId, Arc<Controller>>,
+    pub(crate) api_tokens: OrdMap<TokenId, Arc<ApiToken>>,
     pub(crate) answers: Answers,
     pub(crate) trust: Arc<Trust>,
     // Derived row by row, never serialized; `check::violations` compares them with a full recomputation.
     pub(crate) servos_by_app: OrdSet<(AppName, ServoId)>,
     pub(crate) servos_by_host: OrdSet<(HostName, ServoId)>,
+    pub(crate) tokens_by_hash: OrdMap<Digest, Arc<ApiToken>>,
     pub(crate) unsettled: unsettled::Unsettled,
     // What the newest entry wrote.
     pub(crate) touched: Touched,

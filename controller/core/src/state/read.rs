@@ -4,9 +4,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use pontoon_model::{
-    App, AppName, Balancer, BalancerName, BlobRef, Build, BuildId, BuildOutcome, BuildState, Controller, ControllerId,
-    Deployment, DeploymentId, Desired, Host, HostName, HostState, MemoryBytes, Phase, Release, ReleaseNumber,
-    ReleaseReason, RouteVersion, Servo, ServoId, ServoStatus, Timestamp,
+    ApiToken, App, AppName, Balancer, BalancerName, BlobRef, Build, BuildId, BuildOutcome, BuildState, Controller,
+    ControllerId, Deployment, DeploymentId, Desired, Digest, Host, HostName, HostState, MemoryBytes, Phase, Release,
+    ReleaseNumber, ReleaseReason, RouteVersion, Servo, ServoId, ServoStatus, Timestamp, TokenId,
 };
 
 use super::{Settings, State, Trust};
@@ -189,6 +189,21 @@ impl State {
     /// One controller.
     pub fn controller(&self, id: ControllerId) -> Option<&Arc<Controller>> {
         self.controllers.get(&id)
+    }
+
+    /// All API tokens, by id.
+    pub fn api_tokens(&self) -> impl Iterator<Item = &Arc<ApiToken>> {
+        self.api_tokens.values()
+    }
+
+    /// One API token.
+    pub fn api_token(&self, id: TokenId) -> Option<&Arc<ApiToken>> {
+        self.api_tokens.get(&id)
+    }
+
+    /// The API token of this hash.
+    pub fn api_token_of(&self, hash: &Digest) -> Option<&Arc<ApiToken>> {
+        self.tokens_by_hash.get(hash)
     }
 
     /// Whether a servo belongs to what takes traffic: the live deployment, or one that replaces it in turns.

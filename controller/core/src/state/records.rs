@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pontoon_model::wire::{self, Envelope, Wire, WireError};
 use pontoon_model::{
-    App, AuthorityRow, Balancer, Build, Controller, Deployment, Founding, Host, JoinToken, Machine, Release,
+    ApiToken, App, AuthorityRow, Balancer, Build, Controller, Deployment, Founding, Host, JoinToken, Machine, Release,
     RevokedKey, Servo,
 };
 
@@ -46,6 +46,7 @@ impl State {
             .chain(rows(self.trust.tokens.values().cloned(), level))
             .chain(rows(self.trust.machines.values().cloned(), level))
             .chain(rows(self.trust.revoked.values().cloned(), level))
+            .chain(rows(self.api_tokens.values().cloned(), level))
             .chain(self.answers.rows().map(|row| wire::encode(&row)))
     }
 
@@ -125,6 +126,10 @@ impl State {
             RevokedKey::KIND => {
                 let row = RevokedKey::open(&envelope)?;
                 self.change_trust(|trust| trust.revoked.insert(row.key, row.into()));
+            }
+            ApiToken::KIND => {
+                let row = ApiToken::open(&envelope)?;
+                self.api_tokens.insert(row.id, Arc::new(row));
             }
             AnsweredRow::KIND => self.answers.put_row(AnsweredRow::open(&envelope)?)?,
             kind => return Err(WireError::TooNew { kind, version: envelope.version }),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use imbl::OrdSet;
 use pontoon_model::{
-    App, AppName, Balancer, BalancerName, Build, BuildId, BuildState, Controller, ControllerId, Deployment,
-    DeploymentId, Host, HostName, HostState, Phase, Release, ReleaseNumber, RouteVersion, Servo, ServoId,
+    ApiToken, App, AppName, Balancer, BalancerName, Build, BuildId, BuildState, Controller, ControllerId, Deployment,
+    DeploymentId, Host, HostName, HostState, Phase, Release, ReleaseNumber, RouteVersion, Servo, ServoId, TokenId,
 };
 
 use super::{Row, RowKey, Settings, State, Trust};
@@ -51,7 +51,7 @@ impl State {
     }
 
     pub(crate) fn remove_app(&mut self, name: &AppName) {
-        self.touched.remove(RowKey::App(name.clone()));
+        self.touched.remove(RowKey::App(name.clone()), None);
         let old = self.apps.remove(name);
         self.index_app(old.as_deref(), None, name);
         self.touch_routes();
@@ -66,7 +66,7 @@ impl State {
     }
 
     pub(crate) fn remove_release(&mut self, app: &AppName, number: ReleaseNumber) {
-        self.touched.remove(RowKey::Release(app.clone(), number));
+        self.touched.remove(RowKey::Release(app.clone(), number), None);
         self.releases.remove(&(app.clone(), number));
         self.index_release(app);
     }
@@ -90,8 +90,8 @@ impl State {
     }
 
     pub(crate) fn remove_build(&mut self, id: BuildId) {
-        self.touched.remove(RowKey::Build(id));
         let Some(build) = self.builds.remove(&id) else { return };
+        self.touched.remove(RowKey::Build(id), Some(build.app.clone()));
         self.index_build(&build.app, id, None);
         if let Some(host) = &build.host {
             self.touch_assignment(host);
@@ -111,8 +111,8 @@ impl State {
     }
 
     pub(crate) fn remove_deployment(&mut self, id: DeploymentId) {
-        self.touched.remove(RowKey::Deployment(id));
         if let Some(row) = self.deployments.remove(&id) {
+            self.touched.remove(RowKey::Deployment(id), Some(row.app.clone()));
             self.index_deployment(&row.app, id, None);
         }
     }
@@ -143,7 +143,7 @@ impl State {
         self.touch_assignment(&servo.host);
         self.servos_by_app.remove(&(servo.app.clone(), id));
         self.servos_by_host.remove(&(servo.host.clone(), id));
-        self.touched.remove(RowKey::Servo(id));
+        self.touched.remove(RowKey::Servo(id), Some(servo.app.clone()));
         self.servos.remove(&id);
         self.index_servo(Some(&servo), None);
     }
@@ -174,7 +174,7 @@ impl State {
     }
 
     pub(crate) fn remove_balancer(&mut self, name: &BalancerName) {
-        self.touched.remove(RowKey::Balancer(name.clone()));
+        self.touched.remove(RowKey::Balancer(name.clone()), None);
         self.balancers.remove(name);
         self.touch_plan();
     }
@@ -187,8 +187,22 @@ impl State {
     }
 
     pub(crate) fn remove_controller(&mut self, id: ControllerId) {
-        self.touched.remove(RowKey::Controller(id));
+        self.touched.remove(RowKey::Controller(id), None);
         self.controllers.remove(&id);
+    }
+
+    // Tokens are told to nobody who follows the changes: they are no rows of theirs.
+    pub(crate) fn put_api_token(&mut self, mut token: ApiToken) {
+        token.version = self.header.index;
+        let token = Arc::new(token);
+        self.tokens_by_hash.insert(token.hash, token.clone());
+        self.api_tokens.insert(token.id, token);
+    }
+
+    pub(crate) fn remove_api_token(&mut self, id: TokenId) {
+        if let Some(token) = self.api_tokens.remove(&id) {
+            self.tokens_by_hash.remove(&token.hash);
+        }
     }
 
     pub(crate) fn put_settings(&mut self, settings: Settings) {
@@ -213,6 +227,7 @@ impl State {
     pub(crate) fn rebuild_indexes(&mut self) {
         self.servos_by_app = by_name(self.servos.values().map(|servo| (&servo.app, servo.id)));
         self.servos_by_host = by_name(self.servos.values().map(|servo| (&servo.host, servo.id)));
+        self.tokens_by_hash = self.api_tokens.values().map(|token| (token.hash, token.clone())).collect();
         self.rebuild_unsettled();
     }
 }

@@ -81,6 +81,9 @@ impl World {
         let (before, mut replica) = (self.state.clone(), self.state.clone());
         let outcome = self.state.apply(self.state.index() + 1, &entry).remove(0);
         for change in self.state.take_changes() {
+            if matches!(change.key, RowKey::Build(_) | RowKey::Deployment(_) | RowKey::Servo(_)) {
+                assert!(change.app().is_some(), "{change:?} says whose it is or was, after {entry:?}");
+            }
             match change.row {
                 Some(row) => self.mirror.insert(change.key, seen(row)),
                 None => self.mirror.remove(&change.key),

@@ -9,14 +9,15 @@ use pontoon_kit::{CancellationToken, Role, clock, rpc};
 use pontoon_model::{ControllerName, Timestamp};
 use pontoon_proto::services::peers_server::Peers as PeersRpc;
 use pontoon_proto::{
-    BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described, InspectRequest, Inspected, LogChunk,
-    LogRequest, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest,
-    RejoinReply, RejoinRequest, RelayBatch, Relayed,
+    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described,
+    InspectRequest, Inspected, LogChunk, LogRequest, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest,
+    ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::inspect::inspect;
+use crate::audit::AuditLog;
 use crate::blobs::{BlobStore, parts, receive};
 use crate::leader::LeaderMemory;
 use crate::raft::{Consensus, Leadership, MembershipQueue, Proposer, Reads, StateFeed};
@@ -46,6 +47,8 @@ pub struct PeersService {
     pub store: BlobStore,
     /// Logs of agents that are connected here.
     pub logs: Logs,
+    /// Records of what was asked of this controller.
+    pub audit: AuditLog,
     /// Ends all streams.
     pub shutdown: CancellationToken,
 }
@@ -127,6 +130,15 @@ impl PeersRpc for PeersService {
         let log = log.ok_or_else(|| Status::not_found("the agent is not connected to this controller"))?;
         let shutdown = self.shutdown.clone();
         Ok(Response::new(Box::pin(log.map(Ok).take_until(shutdown.cancelled_owned()))))
+    }
+
+    async fn audit(&self, request: Request<AuditRequest>) -> Answer<AuditReply> {
+        rpc::caller(&request, Role::Controller)?;
+        let AuditRequest { since, limit } = request.into_inner();
+        let records = self.audit.read(since.0, limit as usize).await;
+        let records = records.map_err(|error| Status::internal(format!("cannot read its records: {error}")))?;
+        let records = records.iter().filter_map(|record| serde_json::to_vec(record).ok().map(Into::into)).collect();
+        Ok(Response::new(AuditReply { records }))
     }
 }
 

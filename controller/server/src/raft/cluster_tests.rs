@@ -20,9 +20,9 @@ use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_client::RaftClient;
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
-    BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described, InspectRequest, Inspected, LogChunk,
-    LogRequest, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, RaftMessage, ReadIndexReply,
-    ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
+    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described,
+    InspectRequest, Inspected, LogChunk, LogRequest, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest,
+    RaftMessage, ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -91,6 +91,9 @@ impl peers_server::Peers for Forwarded {
         not_here()
     }
     async fn open_log(&self, _: Request<LogRequest>) -> Result<Response<Self::OpenLogStream>, Status> {
+        not_here()
+    }
+    async fn audit(&self, _: Request<AuditRequest>) -> Result<Response<AuditReply>, Status> {
         not_here()
     }
 }
@@ -633,7 +636,14 @@ async fn the_leader_raises_the_feature_level_when_all_can_read_the_next() {
     assert_eq!(cluster.consensus(leader).feed().snapshot().feature_level(), 1);
     cluster.readable.store(pontoon_core::level::NEWEST, Ordering::Relaxed);
     follower.propose(label("x")).await.unwrap();
-    assert_eq!(cluster.consensus(leader).feed().snapshot().feature_level(), pontoon_core::level::NEWEST);
+    // A level at a time.
+    let mut feed = cluster.consensus(leader).feed();
+    let raised = async {
+        while feed.snapshot().feature_level() < pontoon_core::level::NEWEST {
+            feed.changed().await;
+        }
+    };
+    tokio::time::timeout(BOUND, raised).await.expect("the newest level");
     cluster.shut_down().await;
 }
 

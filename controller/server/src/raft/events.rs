@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     fn event(index: u64, changes: usize) -> HeldEvent {
-        let change = Change { key: RowKey::Cluster, row: None };
+        let change = Change { key: RowKey::Cluster, row: None, was_of: None };
         HeldEvent::new(index, Timestamp(index), vec![change; changes])
     }
 

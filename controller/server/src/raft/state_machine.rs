@@ -57,7 +57,7 @@ impl StateFeed {
     }
 
     /// Looks at the newest applied state for a moment; who holds it any longer holds up the next.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+    pub fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.newest.borrow())
     }
 

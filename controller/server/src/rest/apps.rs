@@ -9,6 +9,7 @@ use pontoon_core::{State, command};
 use pontoon_model::{self as model, AppName, ProcessName};
 
 use super::Api;
+use super::caller::Caller;
 use super::change::Applied;
 use super::convert;
 use super::error::{ApiError, ApiResult};
@@ -23,9 +24,10 @@ pub(super) fn find<'a>(state: &'a State, name: &AppName) -> ApiResult<&'a Arc<mo
     })
 }
 
-pub(super) async fn list(Context(api): Context<Api>, Snapshot(state): Snapshot) -> Json<Vec<App>> {
+pub(super) async fn list(Context(api): Context<Api>, caller: Caller, Snapshot(state): Snapshot) -> Json<Vec<App>> {
     let waiting = api.waiting.sentences(&state);
-    Json(state.apps().map(|app| convert::app(&state, app, &waiting)).collect())
+    let seen = state.apps().filter(|app| caller.sees(&app.name));
+    Json(seen.map(|app| convert::app(&state, app, &waiting)).collect())
 }
 
 pub(super) async fn create(

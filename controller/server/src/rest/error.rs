@@ -44,6 +44,10 @@ impl ApiError {
         Self::new(ErrorCode::NotFound, message)
     }
 
+    pub(super) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Conflict, message)
+    }
+
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Unavailable, message)
     }
@@ -70,6 +74,8 @@ impl IntoResponse for ApiError {
         let code = self.0.code;
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut answer = (status, Json(ErrorBody { error: self.0 })).into_response();
+        // For the audit, which does not read bodies.
+        answer.extensions_mut().insert(code);
         if matches!(code, ErrorCode::Unavailable | ErrorCode::Busy) {
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }

@@ -11,12 +11,14 @@ use futures_util::{Stream, StreamExt, stream};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pontoon_api::ErrorCode;
+use pontoon_core::Change;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
 use super::Api;
+use super::caller::Caller;
 use super::error::{ApiError, ApiResult};
 use super::event_rows;
 use super::extract::{Query, Snapshot};
@@ -36,6 +38,7 @@ pub(super) struct EventQuery {
 
 pub(super) async fn follow(
     Context(api): Context<Api>,
+    caller: Caller,
     Query(query): Query<EventQuery>,
     headers: HeaderMap,
     // Also waits until this controller has recovered what it knew.
@@ -66,9 +69,13 @@ pub(super) async fn follow(
             (Some(text(Some(now), "start", &json!({ "index": now }))), now)
         }
     };
-    let reader = Reader { log, newest, cursor, ended: false, _permit: permit };
+    let valid = api.until_revoked(&caller);
+    let reader = Reader { log, newest, caller, cursor, ended: false, _permit: permit };
     let parts = stream::iter(start).chain(reader.parts());
-    let parts = parts.take_until(api.shutdown.clone().cancelled_owned()).map(Ok::<_, std::convert::Infallible>);
+    let parts = parts
+        .take_until(api.shutdown.clone().cancelled_owned())
+        .take_until(Box::pin(valid))
+        .map(Ok::<_, std::convert::Infallible>);
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(parts)).into_response())
 }
@@ -86,6 +93,8 @@ fn compacted(from: u64, oldest: u64) -> Response {
 struct Reader {
     log: EventLog,
     newest: watch::Receiver<u64>,
+    /// Who reads: what is not for it is left out.
+    caller: Caller,
     /// Everything up to this index has been given.
     cursor: u64,
     ended: bool,
@@ -112,7 +121,10 @@ impl Reader {
                 }
                 EventRead::Events(events) if !events.is_empty() => {
                     self.cursor = events.last().map_or(self.cursor, |event| event.index);
-                    return Some(encode(&events));
+                    let part = encode(&events, &self.caller);
+                    if !part.is_empty() {
+                        return Some(part);
+                    }
                 }
                 EventRead::Events(_) => match timeout(KEEP_ALIVE, self.newest.changed()).await {
                     Ok(Ok(())) => {}
@@ -125,10 +137,14 @@ impl Reader {
     }
 }
 
-fn encode(events: &[Arc<HeldEvent>]) -> Bytes {
+fn encode(events: &[Arc<HeldEvent>], caller: &Caller) -> Bytes {
     let mut all = Vec::new();
+    let sees = |change: &&Change| caller.sees_all() || change.app().is_some_and(|app| caller.sees(app));
     for event in events {
-        let changes: Vec<Value> = event.changes.iter().map(event_rows::change).collect();
+        let changes: Vec<Value> = event.changes.iter().filter(sees).map(event_rows::change).collect();
+        if changes.is_empty() {
+            continue;
+        }
         let data = json!({ "index": event.index, "time": event.time, "changes": changes });
         all.extend(text(Some(event.index), "change", &data));
     }

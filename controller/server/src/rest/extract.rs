@@ -182,6 +182,12 @@ pub(super) async fn state_at(feed: &StateFeed, index: u64) -> ApiResult<Arc<Stat
 pub(super) struct Key(Option<u128>);
 
 impl Key {
+    /// As if the client sent none.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
     /// The key of the `n`th command of the request; none if the client sent none.
     pub(super) fn of_item(self, n: u32) -> Option<IdempotencyKey> {
         let given = self.0?;

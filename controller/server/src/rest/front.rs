@@ -1,9 +1,11 @@
-//! What every request passes before its handler: its token, its place among those under way.
+//! What every request passes before the router: its token. What comes behind it: [`super::guard`].
+
+use std::net::IpAddr;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::Method;
 use tower::Service;
 
@@ -24,16 +26,15 @@ impl Rest {
         Self { routes: routes(api.clone()), api }
     }
 
-    /// Answers a request, if only with a refusal.
-    pub async fn answer(&self, mut request: Request<Body>) -> Response {
-        if let Some(refusal) = auth::refuse(request.headers(), self.api.token.as_ref()) {
-            return refusal;
-        }
+    /// Answers a request that came from `from`, if only with a refusal.
+    pub async fn answer(&self, mut request: Request<Body>, from: IpAddr) -> Response {
+        let caller = match auth::admit(&self.api, request.headers(), from).await {
+            Ok(caller) => caller,
+            Err(refusal) => return refusal,
+        };
+        request.extensions_mut().insert(caller);
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return match self.api.limits.change() {
-                Ok(_permit) => self.route(request).await,
-                Err(refusal) => refusal.into_response(),
-            };
+            return self.route(request).await;
         }
         let seen = Seen::default();
         request.extensions_mut().insert(seen.clone());

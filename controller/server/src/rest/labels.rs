@@ -9,6 +9,7 @@ use pontoon_model::labels::{InvalidLabel, Labels, check_change};
 
 use super::Api;
 use super::apps::find;
+use super::caller::Caller;
 use super::change::Applied;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Json, Key, Path, Snapshot};
@@ -32,11 +33,15 @@ pub(super) async fn change(
 
 pub(super) async fn change_many(
     Context(api): Context<Api>,
+    caller: Caller,
     key: Key,
     Json(items): Json<Vec<LabelItem>>,
 ) -> ApiResult<impl IntoResponse> {
     if items.is_empty() || items.len() > MAX_ITEMS {
         return Err(ApiError::invalid(format!("give 1 to {MAX_ITEMS} items; these are {}", items.len())));
+    }
+    if let Some((at, item)) = items.iter().enumerate().find(|(_, item)| !caller.owns(&item.app)) {
+        return Err(caller.forbidden(&format!("deploy:{}", item.app)).within(&format!("item {at}")));
     }
     let one = |(at, item): (usize, LabelItem)| {
         checked(item).map(Command::from).map_err(|error| error.within(&format!("item {at}")))

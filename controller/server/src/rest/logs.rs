@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Api;
 use super::apps::find;
 use super::builds::find_build;
+use super::caller::Caller;
 use super::convert::log_line;
 use super::error::ApiResult;
 use super::extract::{Path, Query, Snapshot};
@@ -42,6 +43,7 @@ impl LogQuery {
 
 pub(super) async fn build(
     Context(api): Context<Api>,
+    caller: Caller,
     Path((app, build)): Path<(AppName, String)>,
     Query(query): Query<LogQuery>,
     Snapshot(state): Snapshot,
@@ -51,7 +53,7 @@ pub(super) async fn build(
     let row = find_build(&state, &app, id)?;
     if let Some(host) = &row.host {
         let log = api.logs.open(query.request(host.clone(), LogSource::Build(id))).await?;
-        return Ok(ndjson(until_stopped(&api, log.flat_map(move |chunk| lines(&name, chunk)))));
+        return Ok(ndjson(until_stopped(&api, &caller, log.flat_map(move |chunk| lines(&name, chunk)))));
     }
     if !query.follow {
         return Ok(ndjson(stream::empty()));
@@ -65,7 +67,7 @@ pub(super) async fn build(
             Err(error) => stream::iter([note(&name, error.to_string())]).right_stream().right_stream(),
         }
     });
-    Ok(ndjson(until_stopped(&api, lines.flatten())))
+    Ok(ndjson(until_stopped(&api, &caller, lines.flatten())))
 }
 
 /// Where a build runs, once it does; none if it ends or goes before.
@@ -86,6 +88,7 @@ async fn placed(api: &Api, build: BuildId) -> Option<HostName> {
 
 pub(super) async fn servo(
     Context(api): Context<Api>,
+    caller: Caller,
     Path((app, servo)): Path<(AppName, String)>,
     Query(query): Query<LogQuery>,
     Snapshot(state): Snapshot,
@@ -93,12 +96,13 @@ pub(super) async fn servo(
     let servo = find_servo(&state, &app, id(&servo)?)?;
     let log = api.logs.open(query.request(servo.host.clone(), LogSource::Servo(servo.id))).await?;
     let name = source_name(servo);
-    Ok(ndjson(until_stopped(&api, log.flat_map(move |chunk| lines(&name, chunk)))))
+    Ok(ndjson(until_stopped(&api, &caller, log.flat_map(move |chunk| lines(&name, chunk)))))
 }
 
 /// All servos of an app; who follows also gets those that are placed later.
 pub(super) async fn app(
     Context(api): Context<Api>,
+    caller: Caller,
     Path(app): Path<AppName>,
     Query(query): Query<LogQuery>,
     Snapshot(state): Snapshot,
@@ -112,7 +116,7 @@ pub(super) async fn app(
             () = sender.closed() => {}
         }
     });
-    Ok(ndjson(until_stopped(&api, ReceiverStream::new(receiver))))
+    Ok(ndjson(until_stopped(&api, &caller, ReceiverStream::new(receiver))))
 }
 
 async fn read_all(
@@ -187,9 +191,9 @@ fn note(name: &str, text: String) -> LogLine {
     LogLine { at: None, source: name.to_owned(), stderr: true, text: format!("[pontoon] {text}") }
 }
 
-/// A controller that stops ends its streams.
-fn until_stopped<S: Stream>(api: &Api, lines: S) -> impl Stream<Item = S::Item> + use<S> {
-    lines.take_until(api.shutdown.clone().cancelled_owned())
+/// A controller that stops ends its streams, and so does the end of the token.
+fn until_stopped<S: Stream>(api: &Api, caller: &Caller, lines: S) -> impl Stream<Item = S::Item> + use<S> {
+    lines.take_until(api.shutdown.clone().cancelled_owned()).take_until(Box::pin(api.until_revoked(caller)))
 }
 
 fn ndjson(lines: impl Stream<Item = LogLine> + Send + 'static) -> Response {

@@ -5,6 +5,7 @@ use pontoon_api::{Balancer, Host, Route};
 use pontoon_core::view;
 
 use super::Api;
+use super::caller::Caller;
 use super::convert;
 use super::extract::{Json, Snapshot};
 
@@ -16,6 +17,8 @@ pub(super) async fn balancers(Context(api): Context<Api>, Snapshot(state): Snaps
     Json(state.balancers().map(|balancer| convert::balancer(balancer, api.heard.last_ack(&balancer.name))).collect())
 }
 
-pub(super) async fn routes(Snapshot(state): Snapshot) -> Json<Vec<Route>> {
-    Json(view::route_table(&state).routes.iter().map(|route| convert::route(route)).collect())
+pub(super) async fn routes(caller: Caller, Snapshot(state): Snapshot) -> Json<Vec<Route>> {
+    let table = view::route_table(&state);
+    let seen = table.routes.iter().filter(|route| caller.sees(&route.app));
+    Json(seen.map(|route| convert::route(route)).collect())
 }

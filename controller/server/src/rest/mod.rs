@@ -1,8 +1,10 @@
 //! The REST API: thin handlers over the local copy of the state and the proposer. Routes are listed in `pontoon_api`.
 
 mod apps;
+mod audit;
 mod auth;
 mod builds;
+mod caller;
 mod change;
 mod controllers;
 mod convert;
@@ -11,7 +13,9 @@ mod error;
 mod event_rows;
 mod events;
 mod extract;
+mod failures;
 mod front;
+mod guard;
 mod labels;
 mod limits;
 mod logs;
@@ -24,6 +28,8 @@ mod serve;
 mod servos;
 mod source;
 mod status;
+mod tls;
+mod tokens;
 mod trust;
 
 #[cfg(test)]
@@ -34,33 +40,45 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{delete, get, patch, post, put};
+use axum::routing::MethodRouter;
+use pontoon_api::Endpoint;
 use pontoon_kit::CancellationToken;
-use pontoon_model::ControllerName;
+use pontoon_model::{ApiToken, ControllerName};
 use tokio::sync::watch;
 
+use crate::audit::AuditLog;
 use crate::blobs::{BlobStore, Fetcher, Replicator};
 use crate::leader::Waiting;
 use crate::members::Members;
 use crate::raft::{Consensus, Leadership, Proposer, StateFeed};
 use crate::sessions::{Heard, Logs};
+use crate::tokens::TokenUses;
 
 pub use auth::{MIN_TOKEN, TokenHash};
+pub use failures::Failures;
 pub use front::Rest;
 pub use limits::Limits;
 pub use serve::serve;
+pub use tls::{Tls, TlsError, TlsFiles};
 
 /// What handlers work with.
 #[derive(Clone)]
 pub struct Api {
     // Cloned for each request's handler.
-    parts: Arc<ApiParts>,
+    parts: Arc<(ApiParts, Derived)>,
+}
+
+/// What follows from the parts.
+struct Derived {
+    /// Stands for the token of the file until it is committed.
+    first_token: Option<Arc<ApiToken>>,
 }
 
 impl Api {
     /// Shares `parts`.
     pub fn new(parts: ApiParts) -> Self {
-        Self { parts: Arc::new(parts) }
+        let first_token = parts.token.map(auth::first_token);
+        Self { parts: Arc::new((parts, Derived { first_token })) }
     }
 }
 
@@ -68,7 +86,13 @@ impl Deref for Api {
     type Target = ApiParts;
 
     fn deref(&self) -> &ApiParts {
-        &self.parts
+        &self.parts.0
+    }
+}
+
+impl Api {
+    fn first_token(&self) -> Option<&Arc<ApiToken>> {
+        self.parts.1.first_token.as_ref()
     }
 }
 
@@ -76,8 +100,14 @@ impl Deref for Api {
 pub struct ApiParts {
     /// This controller.
     pub name: ControllerName,
-    /// sha256 of the bearer token of the configuration, if it has one.
+    /// sha256 of the token file's token, if there is one: good until the cluster has tokens of its own.
     pub token: Option<TokenHash>,
+    /// Tokens that were used.
+    pub uses: TokenUses,
+    /// Failed authentications.
+    pub failures: Failures,
+    /// Records of changes.
+    pub audit: AuditLog,
     /// For the list of members.
     pub consensus: Arc<Consensus>,
     /// Where changes of who the members are go.
@@ -108,46 +138,70 @@ pub struct ApiParts {
     pub shutdown: CancellationToken,
 }
 
-/// All routes, each with its whole path: a nested router would take each request's path and extensions apart and put
-/// them together again.
+/// The handler of each endpoint, behind what the endpoint asks of the token.
+fn handler(endpoint: Endpoint) -> MethodRouter<Api> {
+    use guard::route;
+    match endpoint {
+        Endpoint::ShowStatus => route(endpoint, status::show),
+        Endpoint::ListApps => route(endpoint, apps::list),
+        Endpoint::CreateApp => route(endpoint, apps::create),
+        Endpoint::ShowApp => route(endpoint, apps::show),
+        Endpoint::DestroyApp => route(endpoint, apps::destroy),
+        Endpoint::UploadSource => route(endpoint, source::upload),
+        Endpoint::StartBuild => route(endpoint, builds::start),
+        Endpoint::ShowBuild => route(endpoint, builds::show),
+        Endpoint::BuildLog => route(endpoint, logs::build),
+        Endpoint::ShowDeployment => route(endpoint, builds::deployment),
+        Endpoint::ListReleases => route(endpoint, releases::list),
+        Endpoint::Rollback => route(endpoint, releases::rollback),
+        Endpoint::Restart => route(endpoint, releases::restart),
+        Endpoint::SetScale => route(endpoint, apps::scale),
+        Endpoint::ShowEnv => route(endpoint, env::show),
+        Endpoint::ChangeEnv => route(endpoint, env::change),
+        Endpoint::ShowLabels => route(endpoint, labels::show),
+        Endpoint::ChangeLabels => route(endpoint, labels::change),
+        Endpoint::ChangeManyLabels => route(endpoint, labels::change_many),
+        Endpoint::RunOneOff => route(endpoint, servos::run),
+        Endpoint::ListServos => route(endpoint, servos::list),
+        Endpoint::ShowServo => route(endpoint, servos::show),
+        Endpoint::EndOneOff => route(endpoint, servos::end),
+        Endpoint::ServoLog => route(endpoint, logs::servo),
+        Endpoint::AppLogs => route(endpoint, logs::app),
+        Endpoint::FollowEvents => route(endpoint, events::follow),
+        Endpoint::ListHosts => route(endpoint, machines::hosts),
+        Endpoint::ListControllers => route(endpoint, controllers::list),
+        Endpoint::RemoveController => route(endpoint, controllers::remove),
+        Endpoint::PromoteController => route(endpoint, controllers::promote),
+        Endpoint::TransferLeader => route(endpoint, controllers::transfer),
+        Endpoint::ListJoinTokens => route(endpoint, trust::tokens),
+        Endpoint::CreateJoinToken => route(endpoint, trust::create_token),
+        Endpoint::RevokeJoinToken => route(endpoint, trust::revoke_token),
+        Endpoint::ListMachines => route(endpoint, trust::machines),
+        Endpoint::RevokeMachine => route(endpoint, trust::revoke_machine),
+        Endpoint::ShowCa => route(endpoint, trust::ca),
+        Endpoint::RotateCa => route(endpoint, trust::rotate_ca),
+        Endpoint::RetireCa => route(endpoint, trust::retire_ca),
+        Endpoint::ListBalancers => route(endpoint, machines::balancers),
+        Endpoint::ListRoutes => route(endpoint, machines::routes),
+        Endpoint::ShowOwnToken => route(endpoint, tokens::own),
+        Endpoint::ListTokens => route(endpoint, tokens::list),
+        Endpoint::CreateToken => route(endpoint, tokens::create),
+        Endpoint::RevokeToken => route(endpoint, tokens::revoke),
+        Endpoint::ShowAudit => route(endpoint, audit::show),
+    }
+}
+
+/// All routes, made from the table of endpoints. Each has its whole path: a nested router would take each request's path
+/// and extensions apart and put them together again.
 fn routes(api: Api) -> Router {
-    let routes = Router::new()
-        .route("/v1/status", get(status::show))
-        .route("/v1/apps", get(apps::list).post(apps::create))
-        .route("/v1/apps/{app}", get(apps::show).delete(apps::destroy))
-        .route("/v1/apps/{app}/source", post(source::upload))
-        .route("/v1/apps/{app}/builds", post(builds::start))
-        .route("/v1/apps/{app}/builds/{build}", get(builds::show))
-        .route("/v1/apps/{app}/builds/{build}/log", get(logs::build))
-        .route("/v1/apps/{app}/deployments/{deployment}", get(builds::deployment))
-        .route("/v1/apps/{app}/releases", get(releases::list))
-        .route("/v1/apps/{app}/rollback", post(releases::rollback))
-        .route("/v1/apps/{app}/restart", post(releases::restart))
-        .route("/v1/apps/{app}/scale", put(apps::scale))
-        .route("/v1/apps/{app}/env", get(env::show).patch(env::change))
-        .route("/v1/apps/{app}/labels", get(labels::show).patch(labels::change))
-        .route("/v1/apps/{app}/run", post(servos::run))
-        .route("/v1/apps/{app}/servos", get(servos::list))
-        .route("/v1/apps/{app}/servos/{servo}", get(servos::show).delete(servos::end))
-        .route("/v1/apps/{app}/servos/{servo}/log", get(logs::servo))
-        .route("/v1/apps/{app}/logs", get(logs::app))
-        .route("/v1/events", get(events::follow))
-        .route("/v1/labels", patch(labels::change_many))
-        .route("/v1/hosts", get(machines::hosts))
-        .route("/v1/controllers", get(controllers::list))
-        .route("/v1/controllers/{controller}", delete(controllers::remove))
-        .route("/v1/controllers/{controller}/promote", post(controllers::promote))
-        .route("/v1/leader", post(controllers::transfer))
-        .route("/v1/balancers", get(machines::balancers))
-        .route("/v1/routes", get(machines::routes))
-        .route("/v1/join-tokens", get(trust::tokens).post(trust::create_token))
-        .route("/v1/join-tokens/{id}", delete(trust::revoke_token))
-        .route("/v1/machines", get(trust::machines))
-        .route("/v1/machines/{role}/{name}", delete(trust::revoke_machine))
-        .route("/v1/ca", get(trust::ca))
-        .route("/v1/ca/rotate", post(trust::rotate_ca))
-        .route("/v1/ca/retire", post(trust::retire_ca));
+    let all = Endpoint::ALL.iter();
+    let routes = all.fold(Router::new(), |routes, endpoint| routes.route(endpoint.path(), handler(*endpoint)));
     #[cfg(feature = "next-level")]
-    let routes = routes.route("/v1/apps/{app}/note", get(next_level::show).put(next_level::change));
+    let routes = {
+        use pontoon_api::Needs::{OwnApp, ReadApp};
+        let show = guard::guarded("ShowNote", "GET", ReadApp, next_level::show);
+        let change = guard::guarded("ChangeNote", "PUT", OwnApp, next_level::change);
+        routes.route("/v1/apps/{app}/note", show.merge(change))
+    };
     routes.fallback(error::no_such_path).method_not_allowed_fallback(error::no_such_method).with_state(api)
 }

@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,10 +13,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use pontoon_kit::CancellationToken;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use super::Rest;
+use super::{Rest, Tls};
 
 /// Requests of one HTTP/2 connection under way at the same time; the client's others wait for their turn with it.
 pub(super) const MAX_STREAMS: u32 = 256;
@@ -28,8 +33,16 @@ const ALIVE: Duration = Duration::from_secs(20);
 /// After `accept` has failed, e.g. for want of file descriptors: some will be closed by then.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `rest` until `stop`, then ends when what is under way has.
-pub async fn serve(listener: TcpListener, rest: Rest, stop: CancellationToken) -> io::Result<()> {
+/// A client that takes longer for its TLS handshake than several round trips around the world has gone.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Serves `rest`, over TLS if there is a certificate, until `stop`, then ends when what is under way has.
+pub async fn serve(
+    listener: TcpListener,
+    rest: Rest,
+    tls: Option<Arc<Tls>>,
+    stop: CancellationToken,
+) -> io::Result<()> {
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -38,7 +51,10 @@ pub async fn serve(listener: TcpListener, rest: Rest, stop: CancellationToken) -
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => drop(connections.spawn(connection(stream, rest.clone(), stop.clone()))),
+            Ok((stream, from)) => {
+                let acceptor = tls.as_ref().map(|tls| tls.acceptor());
+                drop(connections.spawn(accepted_one(stream, from.ip(), acceptor, rest.clone(), stop.clone())));
+            }
             Err(error) => {
                 tracing::debug!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -51,12 +67,35 @@ pub async fn serve(listener: TcpListener, rest: Rest, stop: CancellationToken) -
     Ok(())
 }
 
-async fn connection(stream: TcpStream, rest: Rest, stop: CancellationToken) {
+async fn accepted_one(
+    stream: TcpStream,
+    from: IpAddr,
+    acceptor: Option<TlsAcceptor>,
+    rest: Rest,
+    stop: CancellationToken,
+) {
     // An answer is written as a whole; to wait for more would only delay it.
     let _ = stream.set_nodelay(true);
+    let Some(acceptor) = acceptor else { return connection(stream, from, rest, stop).await };
+    let shaken = tokio::select! {
+        biased;
+        () = stop.cancelled() => return,
+        shaken = timeout(HANDSHAKE, acceptor.accept(stream)) => shaken,
+    };
+    match shaken {
+        Ok(Ok(stream)) => connection(stream, from, rest, stop).await,
+        Ok(Err(error)) => tracing::debug!(%from, %error, "no TLS with a client of the REST port"),
+        Err(_) => tracing::debug!(%from, "a client of the REST port did not finish its TLS handshake"),
+    }
+}
+
+async fn connection<S>(stream: S, from: IpAddr, rest: Rest, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request: Request<Incoming>| {
         let rest = rest.clone();
-        async move { Ok::<_, Infallible>(rest.answer(request.map(Body::new)).await) }
+        async move { Ok::<_, Infallible>(rest.answer(request.map(Body::new), from).await) }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().max_buf_size(MAX_READ_AHEAD);

@@ -6,18 +6,24 @@ use pontoon_core::State;
 use pontoon_model::{ControllerId, HostState, ProcessName, ServoStatus};
 
 use super::Api;
+use super::caller::Caller;
 use super::extract::{Json, Snapshot};
-use crate::raft::{Leadership, MemberStatus};
+use crate::raft::MemberStatus;
 
-pub(super) async fn show(Context(api): Context<Api>, Snapshot(state): Snapshot) -> Json<Status> {
+/// Who sees one app only is told what is the matter with it, and whether anybody leads.
+pub(super) async fn show(Context(api): Context<Api>, caller: Caller, Snapshot(state): Snapshot) -> Json<Status> {
     let (members, leadership) = (api.consensus.members(), *api.leadership.borrow());
     let leader = leadership.leader.map(|id| name_of(id, &members));
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let mut problems = cluster_problems(&state, &leadership, &members);
+    let mut problems = leadership.leader.is_none().then(|| nobody_leads(&members)).into_iter().collect::<Vec<_>>();
+    if caller.sees_all() {
+        problems.extend(machine_problems(&state));
+    }
     let waiting = api.waiting.sentences(&state);
-    problems.extend(app_problems(&state));
-    problems
-        .extend(waiting.iter().flat_map(|(app, sentences)| sentences.iter().map(move |why| format!("{app}: {why}"))));
+    problems.extend(app_problems(&state, &caller));
+    let waiting = waiting.iter().filter(|(app, _)| caller.sees(app));
+    problems.extend(waiting.flat_map(|(app, sentences)| sentences.iter().map(move |why| format!("{app}: {why}"))));
+    let servos = || state.servos().filter(|servo| caller.sees(&servo.app));
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         controller: api.name.to_string(),
@@ -27,9 +33,9 @@ pub(super) async fn show(Context(api): Context<Api>, Snapshot(state): Snapshot) 
         hosts_up: count(state.hosts().filter(|host| host.state == HostState::Up).count()),
         hosts: count(state.hosts().count()),
         balancers: count(state.balancers().count()),
-        apps: count(state.apps().count()),
-        servos_ready: count(state.servos().filter(|servo| servo.status == ServoStatus::Ready).count()),
-        servos: count(state.servos().count()),
+        apps: count(state.apps().filter(|app| caller.sees(&app.name)).count()),
+        servos_ready: count(servos().filter(|servo| servo.status == ServoStatus::Ready).count()),
+        servos: count(servos().count()),
         feature_level: state.feature_level(),
         base_domain: state.settings().base_domain.clone(),
         problems,
@@ -40,15 +46,16 @@ fn name_of(id: ControllerId, members: &[MemberStatus]) -> String {
     members.iter().find(|member| member.id == id).map_or_else(|| id.to_string(), |member| member.name.to_string())
 }
 
-fn cluster_problems(state: &State, leadership: &Leadership, members: &[MemberStatus]) -> Vec<String> {
+fn nobody_leads(members: &[MemberStatus]) -> String {
+    format!(
+        "no controller leads: more than half of the {} controllers must run and reach each other; until then apps go on \
+         serving, and nothing can be changed",
+        members.len()
+    )
+}
+
+fn machine_problems(state: &State) -> Vec<String> {
     let mut problems = Vec::new();
-    if leadership.leader.is_none() {
-        problems.push(format!(
-            "no controller leads: more than half of the {} controllers must run and reach each other; until then apps \
-             go on serving, and nothing can be changed",
-            members.len()
-        ));
-    }
     for host in state.hosts() {
         let what = match host.state {
             HostState::Up => continue,
@@ -63,7 +70,7 @@ fn cluster_problems(state: &State, leadership: &Leadership, members: &[MemberSta
     problems
 }
 
-fn app_problems(state: &State) -> Vec<String> {
+fn app_problems(state: &State, caller: &Caller) -> Vec<String> {
     let web = ProcessName::web();
     let short = |app: &std::sync::Arc<pontoon_model::App>| {
         let live = app.live?;
@@ -77,5 +84,5 @@ fn app_problems(state: &State) -> Vec<String> {
             )
         })
     };
-    state.apps().filter_map(short).collect()
+    state.apps().filter(|app| caller.sees(&app.name)).filter_map(short).collect()
 }

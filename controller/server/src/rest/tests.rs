@@ -1,9 +1,10 @@
 //! The API as a function from request to answer, over the consensus of a single controller.
 
+mod access;
 mod serving;
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -18,6 +19,8 @@ use super::*;
 use crate::raft::{Compaction, ConsensusConfig, Member, Timing};
 use crate::sessions::AgentDirectory;
 
+/// Where requests come from.
+const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 const TOKEN: &str = "a token for tests only";
 /// An election of one takes half a second; a busy machine several.
 const ELECTED: Duration = Duration::from_secs(20);
@@ -55,6 +58,9 @@ impl Fixture {
         let api = Api::new(ApiParts {
             name,
             token: Some(TokenHash::of(TOKEN)),
+            uses: TokenUses::default(),
+            failures: Failures::default(),
+            audit: AuditLog::open(folder.path(), "a".parse().unwrap()).unwrap(),
             feed: consensus.feed(),
             proposer: consensus.proposer(),
             leadership: consensus.leadership(),
@@ -81,7 +87,7 @@ impl Fixture {
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Bytes) {
-        let answer = self.app.answer(request).await;
+        let answer = self.app.answer(request, HERE).await;
         let status = answer.status();
         (status, answer.into_body().collect().await.unwrap().to_bytes())
     }
@@ -323,7 +329,7 @@ async fn a_build_that_waits_is_followed_at_once_until_the_controller_stops() {
     };
     let now = api.send(log("")).await;
     assert_eq!((now.0, now.1.len()), (StatusCode::OK, 0));
-    let followed = api.app.answer(log("?follow=true")).await;
+    let followed = api.app.answer(log("?follow=true"), HERE).await;
     assert_eq!(followed.status(), StatusCode::OK, "before the build begins");
     api.shutdown.cancel();
     assert_eq!(followed.into_body().collect().await.unwrap().to_bytes().len(), 0);
@@ -350,7 +356,7 @@ impl Fixture {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        self.app.answer(request.body(Body::empty()).unwrap()).await
+        self.app.answer(request.body(Body::empty()).unwrap(), HERE).await
     }
 
     async fn label(&self, value: &str) -> u64 {

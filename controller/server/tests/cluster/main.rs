@@ -135,3 +135,55 @@ async fn everything_is_there_again_after_a_restart() {
     assert_eq!(build["state"], "queued", "{build}");
     cluster.stop_all().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_counts_everywhere_at_once_and_the_audit_has_what_was_asked_of_each() {
+    let mut cluster = Cluster::start(3).await;
+    until("the first token", async || {
+        let tokens = cluster.get(0, "/v1/tokens").await;
+        if tokens[0]["name"] == "first" { Ok(()) } else { Err(tokens.to_string()) }
+    })
+    .await;
+    cluster.post(0, "/v1/apps", json!({"name": "site"})).await;
+    // Each is used where it was not made, before that controller can have been told.
+    for made in 0..3 {
+        let token = cluster.post(made, "/v1/tokens", json!({"scopes": ["deploy:site"]})).await;
+        let secret = token["token"].as_str().unwrap();
+        for used in 0..3 {
+            cluster.get_as(secret, used, "/v1/apps/site").await.unwrap();
+            assert!(cluster.get_as(secret, used, "/v1/hosts").await.unwrap_err().starts_with("403"));
+        }
+        let index = cluster.delete(made, &format!("/v1/tokens/{}", token["id"])).await["index"].clone();
+        for used in 0..3 {
+            // A controller that knows of the revocation takes it no more.
+            cluster.get(used, &format!("/v1/apps?at_index={index}")).await;
+            assert!(cluster.get_as(secret, used, "/v1/apps/site").await.unwrap_err().starts_with("401"));
+        }
+    }
+    let audit = cluster.get(1, "/v1/audit?limit=1000").await;
+    assert_eq!(audit["missing"], json!([]), "{audit}");
+    let records = audit["records"].as_array().unwrap();
+    for node in ["c0", "c1", "c2"] {
+        let of_node = |action: &str| {
+            records.iter().filter(|record| record["controller"] == node && record["action"] == action).count()
+        };
+        assert_eq!(
+            (of_node("CreateToken"), of_node("RevokeToken"), of_node("WrongToken")),
+            (1, 1, 3),
+            "{node}: {audit}"
+        );
+    }
+    assert!(records.is_sorted_by_key(|record| record["at"].as_u64()));
+
+    cluster.stop(2).await;
+    let audit = cluster.get(0, "/v1/audit").await;
+    assert!(audit["missing"].to_string().contains("c2"), "{audit}");
+    cluster.launch(2);
+    until("the records of before", async || {
+        let audit = cluster.try_get(2, "/v1/audit").await?;
+        let found = audit["missing"] == json!([]) && audit["records"].to_string().contains("c2");
+        if found { Ok(()) } else { Err(audit.to_string()) }
+    })
+    .await;
+    cluster.stop_all().await;
+}

@@ -100,6 +100,7 @@ impl Cluster {
             data_dir: folder.join("data"),
             rest: self.rest[node],
             rest_advertised: None,
+            rest_tls: None,
             grpc: self.members[node].grpc,
             tls_dir: folder.join("tls"),
             token_file: Some(folder.join("token")),
@@ -172,7 +173,11 @@ impl Cluster {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<String, String> {
-        let answer = request.bearer_auth(TOKEN).send().await.map_err(|error| error.to_string())?;
+        self.send_as(TOKEN, request).await
+    }
+
+    async fn send_as(&self, token: &str, request: reqwest::RequestBuilder) -> Result<String, String> {
+        let answer = request.bearer_auth(token).send().await.map_err(|error| error.to_string())?;
         let status = answer.status();
         let text = answer.text().await.map_err(|error| error.to_string())?;
         if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}")) }
@@ -182,6 +187,18 @@ impl Cluster {
     pub async fn try_get(&self, node: usize, path: &str) -> Result<Value, String> {
         let text = self.send(self.http.get(self.url(node, path))).await?;
         serde_json::from_str(&text).map_err(|error| error.to_string())
+    }
+
+    /// GET with another token.
+    pub async fn get_as(&self, token: &str, node: usize, path: &str) -> Result<Value, String> {
+        let text = self.send_as(token, self.http.get(self.url(node, path))).await?;
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    }
+
+    /// DELETE.
+    pub async fn delete(&self, node: usize, path: &str) -> Value {
+        let sent = self.send(self.http.delete(self.url(node, path))).await;
+        serde_json::from_str(&sent.unwrap_or_else(|error| panic!("DELETE {path}: {error}"))).unwrap()
     }
 
     /// GET of JSON.
@@ -207,7 +224,7 @@ impl Cluster {
     }
 
     /// DELETE; the refusal, if it is one.
-    pub async fn delete(&self, node: usize, path: &str) -> Result<Value, String> {
+    pub async fn try_delete(&self, node: usize, path: &str) -> Result<Value, String> {
         let text = self.send(self.http.delete(self.url(node, path))).await?;
         serde_json::from_str(&text).map_err(|error| error.to_string())
     }

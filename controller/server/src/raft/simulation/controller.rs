@@ -14,9 +14,9 @@ use pontoon_kit::{Authority, Credentials, Role};
 use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
-    BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described, InspectRequest, Inspected, LogChunk,
-    LogRequest, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest,
-    RejoinReply, RejoinRequest, RelayBatch, Relayed,
+    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described,
+    InspectRequest, Inspected, LogChunk, LogRequest, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest,
+    ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
@@ -290,6 +290,9 @@ impl peers_server::Peers for Forwarded {
         not_here()
     }
     async fn open_log(&self, _: Request<LogRequest>) -> Result<Response<Self::OpenLogStream>, Status> {
+        not_here()
+    }
+    async fn audit(&self, _: Request<AuditRequest>) -> Result<Response<AuditReply>, Status> {
         not_here()
     }
 }

@@ -16,10 +16,14 @@ struct Served {
 
 impl Served {
     async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    async fn start_with(tls: Option<Arc<Tls>>) -> Self {
         let fixture = Fixture::start().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(serve(listener, fixture.app.clone(), fixture.shutdown.clone()));
+        let serving = tokio::spawn(serve(listener, fixture.app.clone(), tls, fixture.shutdown.clone()));
         Self { fixture, address, serving }
     }
 
@@ -121,4 +125,109 @@ async fn a_server_that_stops_ends_what_is_under_way_and_takes_no_more() {
     tokio::time::timeout(ELECTED, ended).await.expect("the stream ends");
     tokio::time::timeout(ELECTED, served.serving).await.expect("the server ends").unwrap().unwrap();
     assert!(TcpStream::connect(served.address).await.is_err());
+}
+
+/// A cluster's authority and the files of one of its controllers.
+struct Certified {
+    authority: Authority,
+    folder: tempfile::TempDir,
+}
+
+impl Certified {
+    fn new() -> Self {
+        let certified = Self { authority: Authority::create().unwrap(), folder: tempfile::tempdir().unwrap() };
+        certified.issue();
+        certified
+    }
+
+    /// Puts a new certificate in the place of the old one.
+    fn issue(&self) {
+        self.authority.issue(Role::Controller, "a").unwrap().save(self.folder.path()).unwrap();
+    }
+
+    fn files(&self) -> TlsFiles {
+        let file = |name: &str| self.folder.path().join(name);
+        TlsFiles { certificate: file("cert.pem"), key: file("key.pem"), authority: Some(file("ca.pem")) }
+    }
+
+    /// What a client gets for one request, and the certificates it was shown.
+    async fn ask(&self, address: SocketAddr, alpn: &[u8]) -> (String, Vec<Vec<u8>>) {
+        use rustls_pki_types::pem::PemObject;
+        let ca = std::fs::read(self.folder.path().join("ca.pem")).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(rustls_pki_types::CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = Role::Controller.domain().try_into().unwrap();
+        let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        let shown = stream.get_ref().1.peer_certificates().unwrap().iter().map(|der| der.to_vec()).collect();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn));
+        if alpn == b"h2" {
+            let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+            tokio::spawn(connection);
+            let request = Request::get("https://a/v1/status").header(AUTHORIZATION, format!("Bearer {TOKEN}"));
+            let mut requests = requests.ready().await.unwrap();
+            let answer = requests.send_request(request.body(()).unwrap(), true).unwrap().0.await.unwrap();
+            return (answer.status().to_string(), shown);
+        }
+        let head =
+            format!("GET /v1/status HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        (String::from_utf8(answer).unwrap(), shown)
+    }
+}
+
+#[tokio::test]
+async fn over_tls_both_versions_of_http_are_spoken_and_a_new_certificate_is_taken_up() {
+    let certified = Certified::new();
+    let tls = Arc::new(Tls::load(certified.files()).unwrap());
+    let served = Served::start_with(Some(tls.clone())).await;
+    let (answer, shown) = certified.ask(served.address, b"http/1.1").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(shown.len(), 2, "the authority's own certificate is shown too");
+    assert_eq!(certified.ask(served.address, b"h2").await, ("200 OK".to_owned(), shown.clone()));
+    // Who speaks no TLS is not answered.
+    assert!(!served.http1("/v1/status", 0).await.contains("HTTP/1.1"));
+
+    assert!(!tls.look().unwrap());
+    std::fs::write(certified.folder.path().join("key.pem"), "no key").unwrap();
+    assert!(tls.look().unwrap_err().to_string().contains("key.pem"));
+    assert_eq!(certified.ask(served.address, b"h2").await.1, shown, "the old one goes on");
+    certified.issue();
+    assert!(tls.look().unwrap());
+    let renewed = certified.ask(served.address, b"h2").await.1;
+    assert!(renewed[0] != shown[0] && renewed[1] == shown[1]);
+}
+
+#[tokio::test]
+async fn who_connects_and_does_not_shake_hands_holds_up_nobody_and_not_the_end() {
+    let certified = Certified::new();
+    let served = Served::start_with(Some(Arc::new(Tls::load(certified.files()).unwrap()))).await;
+    let silent = TcpStream::connect(served.address).await.unwrap();
+    assert!(certified.ask(served.address, b"http/1.1").await.0.starts_with("HTTP/1.1 200 "));
+    served.fixture.shutdown.cancel();
+    tokio::time::timeout(ELECTED, served.serving).await.expect("the server ends").unwrap().unwrap();
+    drop(silent);
+}
+
+#[test]
+fn what_is_no_certificate_is_said_with_its_file() {
+    let certified = Certified::new();
+    let other = Certified::new();
+    let files = certified.files();
+    let cases = [
+        (TlsFiles { certificate: "/nonexistent".into(), ..files.clone() }, "/nonexistent"),
+        (TlsFiles { certificate: files.key.clone(), ..files.clone() }, "certificate"),
+        (TlsFiles { key: files.certificate.clone(), ..files.clone() }, "key"),
+        (TlsFiles { key: other.files().key, ..files.clone() }, "cannot be used"),
+    ];
+    for (files, part) in cases {
+        let error = Tls::load(files).unwrap_err().to_string();
+        assert!(error.contains(part), "{part}: {error}");
+    }
 }

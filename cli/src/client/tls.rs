@@ -1,0 +1,215 @@
+//! https to controllers: whose certificates count, and under which name.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pontoon_model::Digest;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::ClientError;
+
+/// The name in every controller's certificate that the cluster's own authority signed. Nobody else gets one from it, so it
+/// proves as much as the address does, which such a certificate may not name.
+const CONTROLLER: &str = "controller.pontoon.internal";
+/// Connecting and shaking hands, several round trips around the world each.
+const FETCH: Duration = Duration::from_secs(5);
+
+/// For controllers whose certificates are signed with those in `ca` (PEM).
+pub(crate) fn config(ca: &str) -> Result<ClientConfig, ClientError> {
+    let wrong = |why: String| ClientError::Authority { why };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(wrong("there is no certificate in it (PEM)".into()));
+    }
+    let provider = Arc::new(ring::default_provider());
+    let inner = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build();
+    let verifier = Verifier { inner: inner.map_err(|error| wrong(error.to_string()))? };
+    with_verifier(provider, Arc::new(verifier)).map_err(|error| wrong(error.to_string()))
+}
+
+fn with_verifier(provider: Arc<CryptoProvider>, verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+}
+
+/// As always, but a controller's name does where the address is not in the certificate.
+#[derive(Debug)]
+struct Verifier {
+    inner: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verify = |name: &ServerName<'_>| self.inner.verify_server_cert(end_entity, intermediates, name, ocsp, now);
+        match (verify(name), ServerName::try_from(CONTROLLER)) {
+            (
+                Err(Error::InvalidCertificate(
+                    CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+                )),
+                Ok(controller),
+            ) => verify(&controller),
+            (verified, _) => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// Takes from a server's chain the certificate of this sha256. Nothing is sent to it: whether it also has what the
+/// certificate says is checked when the token is.
+#[derive(Debug)]
+struct Fetcher {
+    provider: Arc<CryptoProvider>,
+    fingerprint: Digest,
+    found: std::sync::Mutex<Option<Vec<u8>>>,
+}
+
+impl ServerCertVerifier for Fetcher {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let mut chain = std::iter::once(end_entity).chain(intermediates);
+        let found = chain.find(|certificate| Digest::of(certificate) == self.fingerprint);
+        let found = found.ok_or_else(|| {
+            Error::General(format!("none of the certificates that it shows has the sha256 {}", self.fingerprint))
+        })?;
+        if let Ok(mut kept) = self.found.lock() {
+            *kept = Some(found.to_vec());
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let schemes = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, schemes)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let schemes = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, schemes)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The certificate (PEM) of this sha256, as the controller at `url` shows it.
+pub(crate) async fn fetch_authority(url: &reqwest::Url, fingerprint: &str) -> Result<String, ClientError> {
+    let wrong = |why: String| ClientError::Authority { why };
+    let digits: String = fingerprint.trim_start_matches("sha256:").chars().filter(|c| *c != ':').collect();
+    let fingerprint: Digest = digits.to_lowercase().parse().map_err(wrong)?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let port = url.port_or_known_default().unwrap_or(443);
+    let provider = Arc::new(ring::default_provider());
+    let fetcher = Arc::new(Fetcher { provider: provider.clone(), fingerprint, found: Default::default() });
+    let config = with_verifier(provider, fetcher.clone()).map_err(|error| wrong(error.to_string()))?;
+    let name = ServerName::try_from(host.clone()).map_err(|error| wrong(error.to_string()))?;
+    let shake = async {
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.map(drop)
+    };
+    let unreachable = |reason| ClientError::Unreachable { urls: url.to_string(), reason };
+    match tokio::time::timeout(FETCH, shake).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(unreachable(super::error::innermost(&error))),
+        Err(_) => return Err(unreachable("it does not answer in time".into())),
+    }
+    let found = fetcher.found.lock().ok().and_then(|mut found| found.take());
+    found.map(|der| pem(&der)).ok_or_else(|| wrong("it shows no certificate".into()))
+}
+
+fn pem(der: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for part in der.chunks(3) {
+        let bits = part.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - part.len()));
+        for at in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * at)) as usize & 63] as char;
+            text.push(if at > part.len() { '=' } else { digit });
+        }
+    }
+    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use pontoon_kit::{Authority, Role};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_written_as_it_was_read() {
+        let identity = Authority::create().unwrap().issue(Role::Controller, "a").unwrap();
+        for text in [identity.ca, identity.certificate] {
+            let der = CertificateDer::from_pem_slice(text.as_bytes()).unwrap();
+            let written = pem(&der);
+            assert_eq!(CertificateDer::from_pem_slice(written.as_bytes()).unwrap(), der);
+            assert!(config(&written).is_ok());
+        }
+        for len in 0..4 {
+            assert!(pem(&[7; 4][..len]).lines().count() == 3);
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_said_to_be_none() {
+        for text in ["", "hello", "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n"] {
+            assert!(matches!(config(text), Err(ClientError::Authority { .. })), "{text}");
+        }
+    }
+}

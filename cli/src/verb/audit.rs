@@ -1,0 +1,133 @@
+//! `pontoon audit`: what was asked of the controllers, and by whom.
+
+use std::time::Duration;
+
+use clap::Args;
+use pontoon_api::AuditRecord;
+use pontoon_kit::clock;
+
+use crate::args::{Format, parse_duration};
+use crate::output::{self, or_none, table};
+use crate::session::Session;
+
+/// Arguments of `audit`.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Not what is older than this, e.g. 1h or 7d
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub since: Option<Duration>,
+    /// The newest so many records, at most 1000
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    pub limit: u32,
+}
+
+/// Prints the newest records, newest last.
+pub async fn run(session: &Session, args: AuditArgs) -> anyhow::Result<()> {
+    let since = args.since.map(|since| clock::unix_millis().saturating_sub(since.as_millis() as u64));
+    let audit = session.client.audit(since, args.limit).await?;
+    match session.format {
+        // A line each, for programs that take them as they are.
+        Format::Json => {
+            audit.records.iter().try_for_each(|record| output::line(&serde_json::to_string(record)?))?;
+        }
+        Format::Table => output::line(&list(&audit.records))?,
+    }
+    for missing in &audit.missing {
+        output::note(&format!("without the records of {missing}"));
+    }
+    Ok(())
+}
+
+fn list(records: &[AuditRecord]) -> String {
+    let row = |record: &AuditRecord| {
+        let who = match (record.token, &record.token_name) {
+            (Some(id), Some(name)) => format!("{id} {name}"),
+            _ => String::new(),
+        };
+        let what = match record.left_out {
+            Some(records) => format!("{} ({records} records)", record.action),
+            None => record.action.clone(),
+        };
+        [
+            utc(record.at),
+            who,
+            record.from.clone().unwrap_or_default(),
+            what,
+            record.app.clone().unwrap_or_default(),
+            if record.status == 0 { String::new() } else { record.status.to_string() },
+            or_none(record.index),
+            record.controller.clone(),
+        ]
+    };
+    table(["TIME", "WHO", "FROM", "WHAT", "APP", "STATUS", "INDEX", "CONTROLLER"], records.iter().map(row))
+}
+
+/// `2026-01-31T23:59:59Z`.
+fn utc(millis: u64) -> String {
+    let (days, second) = (millis / 86_400_000, millis / 1000 % 86_400);
+    // Counted from March, so that the day that comes every four years is the last of its year.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use pontoon_model::TokenId;
+
+    use super::*;
+
+    #[test]
+    fn times_are_utc() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_764_000_000, "2025-11-24T16:00:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(utc(seconds * 1000), text);
+        }
+    }
+
+    #[test]
+    fn records_are_listed_one_a_line() {
+        let record = AuditRecord {
+            at: 1_764_000_000_000,
+            controller: "east".into(),
+            token: Some(TokenId(12)),
+            token_name: Some("CI".into()),
+            from: Some("10.0.0.7".into()),
+            action: "ChangeEnv".into(),
+            method: Some("PATCH".into()),
+            path: Some("/v1/apps/shop/env".into()),
+            app: Some("shop".into()),
+            status: 200,
+            error: None,
+            index: Some(42),
+            left_out: None,
+        };
+        let wrong = AuditRecord {
+            at: 1_764_000_001_000,
+            controller: "west".into(),
+            from: Some("10.0.0.9".into()),
+            action: "WrongToken".into(),
+            status: 401,
+            ..AuditRecord::default()
+        };
+        let gap = AuditRecord { action: "LeftOut".into(), left_out: Some(3), from: None, status: 0, ..wrong.clone() };
+        expect![[r#"
+            TIME                   WHO      FROM       WHAT                  APP    STATUS   INDEX   CONTROLLER
+            2025-11-24T16:00:00Z   t12 CI   10.0.0.7   ChangeEnv             shop   200      42      east
+            2025-11-24T16:00:01Z   -        10.0.0.9   WrongToken            -      401      -       west
+            2025-11-24T16:00:01Z   -        -          LeftOut (3 records)   -      -        -       west"#]]
+        .assert_eq(&list(&[record, wrong, gap]));
+    }
+}

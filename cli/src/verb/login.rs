@@ -1,0 +1,171 @@
+//! `pontoon login` and `pontoon logout`: a cluster's addresses and token, checked and kept as a context.
+
+use std::io::{self, IsTerminal, Read};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::Context as _;
+use clap::Args;
+use pontoon_api::Token;
+use pontoon_model::Scope;
+
+use crate::Usage;
+use crate::args::Format;
+use crate::client::{Client, tls};
+use crate::context::{self, Context, Contexts, split_urls};
+use crate::output;
+
+/// Arguments of `login`.
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// Where the controllers answer, e.g. https://10.0.0.5:7700; several separated by commas
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// Read the token from standard input instead of asking for it
+    #[arg(long)]
+    pub token_stdin: bool,
+    /// What the context is called; without it, the address
+    #[arg(long, value_name = "CONTEXT")]
+    pub name: Option<String>,
+    /// The certificate of who signed the controllers' (PEM), for https
+    #[arg(long, value_name = "FILE", conflicts_with = "fingerprint")]
+    pub ca: Option<PathBuf>,
+    /// The same by its sha256, as an admin told it: it is taken from what the controller shows
+    #[arg(long, value_name = "SHA256")]
+    pub fingerprint: Option<String>,
+}
+
+/// Checks the token against the cluster and keeps it.
+pub async fn run(args: LoginArgs, format: Format) -> anyhow::Result<()> {
+    let urls = split_urls(&args.url);
+    let first = urls.first().and_then(|url| reqwest::Url::parse(url).ok());
+    let host = first.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
+    let name = args.name.unwrap_or_else(|| host.trim_matches(['[', ']']).replace(':', "-"));
+    context::check_name(&name).map_err(|error| Usage(error.to_string()))?;
+    let path = Contexts::default_path()?;
+    let mut contexts = Contexts::load(&path)?;
+    // Before anything is sent: that token belongs to another cluster.
+    if contexts.find(&name).is_some_and(|known| known.url.iter().all(|url| !urls.contains(url))) {
+        let known = contexts.find(&name).map(|known| known.url.join(", ")).unwrap_or_default();
+        let message =
+            format!("the context {name} leads to {known}: give --name another name, or remove that one first");
+        return Err(Usage(message).into());
+    }
+    let ca = match (&args.ca, &args.fingerprint) {
+        (Some(file), _) => Some(context::read_ca(file)?),
+        (None, Some(fingerprint)) => {
+            let first = first.as_ref().context("an address is needed")?;
+            Some(tls::fetch_authority(first, fingerprint).await?)
+        }
+        (None, None) => contexts.find(&name).and_then(|known| known.ca.clone()),
+    };
+    let token = if args.token_stdin { read_token()? } else { ask_token()? };
+    let context = Context { url: urls, token, ca };
+    let client = Client::new(&context)?;
+    if first.is_some_and(|url| url.scheme() == "http" && !is_loopback(&url)) {
+        output::note(
+            "the token goes over the network unencrypted: https needs `rest_tls` in the controllers' configuration",
+        );
+    }
+    let token = client.own_token().await?;
+    contexts.put(&name, context);
+    contexts.save(&path)?;
+    Ok(output::print(format, &token, |token| done(&name, token))?)
+}
+
+fn done(name: &str, token: &Token) -> String {
+    let scopes = token.scopes.iter().map(Scope::to_string).collect::<Vec<_>>().join(" ");
+    format!("logged in: context {name} with token {} ({}), scope {scopes}", token.id, token.name)
+}
+
+fn is_loopback(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn read_token() -> anyhow::Result<String> {
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text).context("cannot read the token from standard input")?;
+    checked(&text)
+}
+
+fn ask_token() -> anyhow::Result<String> {
+    if !io::stdin().is_terminal() {
+        return Err(Usage("no terminal to ask for the token: say --token-stdin and pipe it in".into()).into());
+    }
+    output::note("Token (it is not shown):");
+    let silent = Silent::begin();
+    let mut text = String::new();
+    let read = io::stdin().read_line(&mut text);
+    drop(silent);
+    read.context("cannot read the token")?;
+    checked(&text)
+}
+
+fn checked(text: &str) -> anyhow::Result<String> {
+    match text.trim() {
+        "" => Err(Usage("the token is empty: make one with `pontoon token create`, and pipe or type it".into()).into()),
+        token => Ok(token.to_owned()),
+    }
+}
+
+/// A terminal that does not show what is typed, until it is dropped. Where `stty` is missing it does.
+struct Silent;
+
+impl Silent {
+    fn begin() -> Self {
+        Self::set("-echo");
+        Self
+    }
+
+    fn set(mode: &str) {
+        // From the terminal that is our standard input.
+        let _ = Command::new("stty").arg(mode).stdin(Stdio::inherit()).stderr(Stdio::null()).status();
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        Self::set("echo");
+    }
+}
+
+/// Arguments of `logout`.
+#[derive(Debug, Args)]
+pub struct LogoutArgs {
+    /// Which context; without it, the current one
+    #[arg(value_name = "CONTEXT")]
+    pub name: Option<String>,
+}
+
+/// Forgets a context. Its token goes on being valid: `pontoon token revoke` ends it.
+pub fn logout(args: LogoutArgs, global: Option<&str>, format: Format) -> anyhow::Result<()> {
+    let path = Contexts::default_path()?;
+    let mut contexts = Contexts::load(&path)?;
+    let named = args.name.as_deref().or(global).or(contexts.current()).map(str::to_owned);
+    let name = named.ok_or_else(|| Usage("no context is chosen: name the one to forget".into()))?;
+    contexts.remove(&name)?;
+    contexts.save(&path)?;
+    let value = serde_json::json!({ "context": name });
+    Ok(output::print(format, &value, |_| {
+        format!("context {name} is forgotten; its token stays valid until `pontoon token revoke`")
+    })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for (url, loopback) in [
+            ("http://127.0.0.1:7700", true),
+            ("http://[::1]:7700", true),
+            ("http://localhost", true),
+            ("http://10.0.0.5", false),
+            ("http://localhost.example.org", false),
+        ] {
+            assert_eq!(is_loopback(&reqwest::Url::parse(url).unwrap()), loopback, "{url}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! `pontoon token`: make, list and revoke tokens, those that use the API and those that machines join with.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use pontoon_api::trust::{CreateJoinToken, JoinToken};
+use pontoon_api::{CreateToken, CreatedToken, Token};
+use pontoon_kit::clock;
+use pontoon_model::{MachineRole, Scope, SiteName, TokenId};
+
+use crate::args::{Format, parse_duration};
+use crate::output::{self, age, short, table};
+use crate::session::Session;
+
+/// The verbs of `token`.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a token and print it, this once
+    Create(CreateArgs),
+    /// List the tokens, without the tokens themselves
+    List {
+        /// Those that machines join with
+        #[arg(long)]
+        join: bool,
+    },
+    /// End a token: what carries it is refused from now on
+    Revoke {
+        /// Its id, as `pontoon token list` shows it
+        id: AnyId,
+    },
+}
+
+/// A token of either kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnyId {
+    /// One that uses the API: `t7`.
+    Api(TokenId),
+    /// One that machines join with: twelve hexadecimal digits.
+    Join(String),
+}
+
+impl FromStr for AnyId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(id) = text.parse() {
+            return Ok(Self::Api(id));
+        }
+        match text.len() == 12 && text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            true => Ok(Self::Join(text.to_owned())),
+            false => {
+                Err("it is no token's id; `pontoon token list` and `pontoon token list --join` show them".to_owned())
+            }
+        }
+    }
+}
+
+/// Arguments of `token create`.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// What it allows: admin, read, or deploy:APP; may be given several times
+    #[arg(long = "scope", value_name = "SCOPE", required_unless_present = "role", conflicts_with_all = ["role", "site", "uses"])]
+    pub scopes: Vec<Scope>,
+    /// As what it lets a machine in: controller, agent or balancer
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<MachineRole>,
+    /// Lets machines in at this site only
+    #[arg(long, requires = "role")]
+    pub site: Option<SiteName>,
+    /// How many machines it lets in; without it, one
+    #[arg(long, requires = "role")]
+    pub uses: Option<u32>,
+    /// How long it is valid, e.g. 30d or 12h; without it, until it is revoked, and a day for machines
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub ttl: Option<Duration>,
+    /// What it is for
+    #[arg(long, conflicts_with = "role")]
+    pub name: Option<String>,
+}
+
+/// Does what `verb` says.
+pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Create(CreateArgs { role: Some(role), site, uses, ttl, .. }) => {
+            let ttl_s = ttl.map(|ttl| ttl.as_secs());
+            create_to_join(session, &CreateJoinToken { role, site, ttl_s, uses }).await
+        }
+        Verb::Create(args) => create(session, args).await,
+        Verb::List { join: true } => {
+            Ok(output::print(session.format, &session.client.join_tokens().await?, |all| list_to_join(all))?)
+        }
+        Verb::List { join: false } => {
+            Ok(output::print(session.format, &session.client.tokens().await?, |all| list(all))?)
+        }
+        Verb::Revoke { id } => {
+            let (changed, id) = match id {
+                AnyId::Api(id) => (session.client.revoke_token(id).await?, id.to_string()),
+                AnyId::Join(id) => (session.client.revoke_join_token(&id).await?, id),
+            };
+            Ok(output::print(session.format, &changed, |_| format!("token {id} is revoked"))?)
+        }
+    }
+}
+
+async fn create(session: &Session, args: CreateArgs) -> anyhow::Result<()> {
+    let ttl_seconds = args.ttl.map(|ttl| ttl.as_secs());
+    let asked = CreateToken { name: args.name, scopes: args.scopes.into_iter().collect(), ttl_seconds };
+    let made = session.client.create_token(&asked).await?;
+    if session.format == Format::Table {
+        // On stderr, so that what is piped on is the token and nothing else.
+        output::note(&describe(&made));
+    }
+    Ok(output::print(session.format, &made, |made| made.token.clone())?)
+}
+
+async fn create_to_join(session: &Session, asked: &CreateJoinToken) -> anyhow::Result<()> {
+    let made = session.client.create_join_token(asked).await?;
+    if session.format == Format::Table {
+        let left = short(Duration::from_millis(made.expires_at.saturating_sub(clock::unix_millis())));
+        output::note(&format!(
+            "token {} lets in {} {}, for {left}; it is shown this once. On that machine:\n\n    pontoon {} join ADDR --token TOKEN\n",
+            made.id, made.uses_left, made.role, made.role
+        ));
+    }
+    Ok(output::print(session.format, &made, |made| made.token.clone().unwrap_or_default())?)
+}
+
+fn list_to_join(tokens: &[JoinToken]) -> String {
+    let row = |token: &JoinToken| {
+        let left = token.expires_at.checked_sub(clock::unix_millis()).map(|left| short(Duration::from_millis(left)));
+        let end = left.map_or_else(|| "expired".to_owned(), |left| format!("expires in {left}"));
+        let site = output::or_none(token.site.as_ref());
+        [token.id.clone(), token.role.to_string(), site, token.uses_left.to_string(), age(token.made_at), end]
+    };
+    table(["ID", "ROLE", "SITE", "LEFT", "AGE", "END"], tokens.iter().map(row))
+}
+
+fn describe(made: &CreatedToken) -> String {
+    let row = &made.row;
+    format!("token {} ({}): {}, {}; it is shown this once", row.id, row.name, scopes(row), ends(row))
+}
+
+fn scopes(token: &Token) -> String {
+    token.scopes.iter().map(Scope::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn ends(token: &Token) -> String {
+    match token.expires_at {
+        None => "does not expire".to_owned(),
+        Some(_) if token.expired => "expired".to_owned(),
+        Some(at) => format!("expires in {}", short(Duration::from_millis(at.saturating_sub(clock::unix_millis())))),
+    }
+}
+
+fn list(tokens: &[Token]) -> String {
+    let row = |token: &Token| {
+        let used = token.last_used_at.map_or_else(|| "never".to_owned(), |at| format!("{} ago", age(at)));
+        [token.id.to_string(), token.name.clone(), scopes(token), age(token.created_at), used, ends(token)]
+    };
+    table(["ID", "NAME", "SCOPES", "AGE", "USED", "END"], tokens.iter().map(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn tokens_are_listed_with_what_they_allow_and_when_they_end() {
+        let now = clock::unix_millis();
+        let first = Token {
+            id: TokenId(1),
+            name: "first".into(),
+            scopes: [Scope::Admin].into(),
+            created_at: now - 3 * 3_600_000,
+            expires_at: None,
+            last_used_at: Some(now - 600_000),
+            expired: false,
+        };
+        let shop = Scope::Deploy("shop".parse().unwrap());
+        let ci = Token {
+            id: TokenId(12),
+            name: "CI".into(),
+            scopes: [Scope::Read, shop].into(),
+            expires_at: Some(now + 30 * 86_400_000 + 5_000),
+            last_used_at: None,
+            ..first.clone()
+        };
+        let old = Token { id: TokenId(13), expires_at: Some(now - 1), expired: true, ..ci.clone() };
+        expect![[r#"
+            ID    NAME    SCOPES             AGE   USED      END
+            t1    first   admin              3h    10m ago   does not expire
+            t12   CI      read deploy:shop   3h    never     expires in 30d
+            t13   CI      read deploy:shop   3h    never     expired"#]]
+        .assert_eq(&list(&[first, ci, old]));
+    }
+}
