@@ -59,7 +59,7 @@ impl TokenUses {
 pub async fn adopt(hash: Digest, proposer: Proposer, feed: StateFeed, leadership: watch::Receiver<Leadership>) {
     let command = Command::from(command::AdoptApiToken { hash });
     loop {
-        let (any, level) = feed.look(|state| (state.api_tokens().next().is_some(), state.feature_level()));
+        let (any, level) = feed.look(|state| (state.has_api_tokens(), state.feature_level()));
         if any {
             return;
         }

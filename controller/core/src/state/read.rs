@@ -196,6 +196,11 @@ impl State {
         self.api_tokens.values()
     }
 
+    /// Whether there are API tokens.
+    pub fn has_api_tokens(&self) -> bool {
+        !self.api_tokens.is_empty()
+    }
+
     /// One API token.
     pub fn api_token(&self, id: TokenId) -> Option<&Arc<ApiToken>> {
         self.api_tokens.get(&id)

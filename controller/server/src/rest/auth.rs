@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pontoon_api::ErrorCode;
+use pontoon_core::State;
 use pontoon_kit::clock;
 use pontoon_model::{ApiToken, Digest, Scope, Timestamp, TokenId};
 
@@ -109,33 +110,30 @@ pub(super) async fn admit(api: &Api, headers: &HeaderMap, from: IpAddr) -> Resul
 }
 
 fn find(api: &Api, hash: &Digest) -> Found {
-    let (found, any) = api.feed.look(|state| (state.api_token_of(hash).cloned(), state.api_tokens().next().is_some()));
-    let first = api.first_token().filter(|first| !any && first.hash == *hash);
-    match (found, first) {
-        (Some(token), _) => Found::Token(token),
-        (None, None) => Found::Nothing,
-        // A voter has what was committed when it became one; who has not may not know of a revocation.
-        (None, Some(first))
-            if api.consensus.peers().is_voter() && api.feed.look(|s| s.index()) >= api.consensus.recovered_at() =>
-        {
-            Found::Token(first.clone())
-        }
-        (None, Some(_)) => Found::NotYetKnown,
+    // Whether there are any is asked only for a token that is not found: the way of nearly every request is one look.
+    let found = api.feed.look(|state| state.api_token_of(hash).cloned().ok_or_else(|| state.has_api_tokens()));
+    let any = match found {
+        Ok(token) => return Found::Token(token),
+        Err(any) => any,
+    };
+    let Some(first) = api.first_token().filter(|first| !any && first.hash == *hash) else { return Found::Nothing };
+    // A voter has what was committed when it became one; who has not may not know of a revocation.
+    let caught_up = api.feed.look(State::index) >= api.consensus.recovered_at();
+    if caught_up && api.consensus.peers().is_voter() {
+        return Found::Token(first.clone());
     }
+    Found::NotYetKnown
 }
 
 /// The same once this controller has applied what was committed when the request came.
 async fn find_again(api: &Api, hash: &Digest) -> Found {
     let look = async {
         let index = api.consensus.reads().index().await.ok()?;
-        // Nothing new: it is as unknown as it was.
-        (index > api.feed.look(|state| state.index())).then_some(())?;
         state_at(&api.feed, index).await.ok()
     };
-    match tokio::time::timeout(LOOK_AGAIN, look).await {
-        Ok(Some(_)) => find(api, hash),
-        Ok(None) | Err(_) => find(api, hash),
-    }
+    // Whatever came of it: the state may have moved on meanwhile.
+    let _ = tokio::time::timeout(LOOK_AGAIN, look).await;
+    find(api, hash)
 }
 
 /// Streams look this often whether their token is still good.
