@@ -25,7 +25,9 @@ pub(crate) async fn announce(
         rest: config.rest_address(),
     };
     let settings = command::ChangeSettings { base_domain: config.base_domain.clone() };
-    for command in [Command::from(controller), settings.into()] {
+    // Who joins finds the cluster's settings made, and is not asked for others.
+    let settings = (!config.join).then(|| Command::from(settings));
+    for command in std::iter::once(Command::from(controller)).chain(settings) {
         loop {
             if leadership.wait_for(|now| now.leader.is_some()).await.is_err() {
                 // Consensus has ended, and with it the node.
