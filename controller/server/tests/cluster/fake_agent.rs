@@ -108,7 +108,8 @@ async fn session(
             }
             Some(AgentDirective::LogWanted { stream, .. }) => push_log(channel.clone(), stream).await?,
             Some(AgentDirective::LogUnwanted { .. }) => {}
-            Some(AgentDirective::Controllers { .. }) => {}
+            // An older agent would end its session at it.
+            Some(AgentDirective::Controllers { .. }) => panic!("who does not say that it reads this must not get it"),
             Some(AgentDirective::GoElsewhere) | None => return Ok(()),
         }
     }
