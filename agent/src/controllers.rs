@@ -235,3 +235,45 @@ pub(crate) async fn next_part(parts: &mut tonic::Streaming<BlobPart>) -> Result<
         Err(_) => Err(format!("nothing came for {} s", PART_TIMEOUT.as_secs())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pontoon_kit::Authority;
+    use pontoon_proto::KnownController;
+
+    use super::*;
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    fn controllers(folder: &Path) -> Controllers {
+        let text = format!(
+            "name = \"a\"\nsite = \"east\"\ndata_dir = {folder:?}\ntls_dir = \"tls\"\nlisten_ip = \"127.0.0.1\"\n\
+             controllers = [\"127.0.0.1:1\", \"127.0.0.1:2\"]"
+        );
+        let identity = Authority::create().unwrap().issue(Role::Agent, "a").unwrap();
+        Controllers::new(&toml::from_str(&text).unwrap(), identity).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_controller_tells_is_used_at_once_and_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = controllers(folder.path());
+        assert_eq!(agent.current().0, address(1));
+        let told = |ports: &[(&str, u16)]| KnownControllers {
+            known: ports
+                .iter()
+                .map(|(site, port)| KnownController { site: site.parse().unwrap(), grpc: address(*port) })
+                .collect(),
+        };
+        agent.learn(told(&[("west", 1), ("east", 3)])).await;
+        assert_eq!(agent.current().0, address(1), "the session goes on where it is");
+        assert_eq!(agent.all().map(|(address, _)| address.port()).collect::<Vec<_>>(), [1, 2, 3]);
+        agent.learn(told(&[("west", 4), ("east", 3)])).await;
+        assert_eq!(agent.current().0, address(1), "it is configured, and so it stays known");
+        agent.advance();
+        assert_eq!(agent.current().0, address(2));
+        assert_eq!(controllers(folder.path()).current().0, address(3), "its own site comes first");
+    }
+}

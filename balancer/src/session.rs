@@ -226,3 +226,26 @@ impl Session {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn a_new_list_does_not_end_the_session_and_what_comes_after_it_is_in_the_list() {
+        let list = |ports: &[u16]| ports.iter().copied().map(address).collect::<Vec<_>>();
+        let mut controllers = Controllers { configured: list(&[1, 2]), known: list(&[1, 2]), at: 1 };
+        controllers.set(list(&[3, 2, 1]));
+        assert_eq!(controllers.current(), address(2));
+        controllers.at += 1;
+        assert_eq!(controllers.current(), address(1));
+        // The one that is talked to is gone from the list: when it goes, the nearest comes.
+        controllers.set(list(&[4, 5, 6]));
+        controllers.at += 1;
+        assert_eq!(controllers.current(), address(4));
+    }
+}

@@ -20,6 +20,7 @@ mod scale;
 mod settled;
 mod store;
 mod timeline;
+mod transfer;
 mod usage;
 mod workload;
 
@@ -28,7 +29,7 @@ use anyhow::{Result, bail};
 type Bench = (&'static str, fn() -> Result<()>);
 
 /// Name and body of each bench.
-const BENCHES: [Bench; 10] = [
+const BENCHES: [Bench; 11] = [
     ("scale", scale::run),
     ("deploy", deploy::run),
     ("idle", idle::run),
@@ -36,6 +37,7 @@ const BENCHES: [Bench; 10] = [
     ("ceiling", ceiling::run),
     ("failover", failover::lan),
     ("failover-wan", failover::wan),
+    ("transfer", transfer::run),
     ("catchup", catchup::run),
     ("planner", planner::run),
     ("million", million::run),

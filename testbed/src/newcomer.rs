@@ -35,7 +35,8 @@ impl Cluster {
         authority.issue(Role::Controller, name)?.save(&tls_dir)?;
         let text = format!(
             "name = \"{name}\"\nid = {id}\nsite = \"new.{name}\"\ndata_dir = \"data\"\nrest = \"{rest}\"\n\
-             grpc = \"{grpc}\"\ntls_dir = \"tls\"\ntoken_file = \"../token\"\njoin = true\nmembers = [\n{members}]\n"
+             grpc = \"{grpc}\"\ntls_dir = \"tls\"\ntoken_file = \"../token\"\njoin = true\n\
+             base_domain = \"not.asked.for\"\nmembers = [\n{members}]\n"
         );
         fs::write(&config, text)?;
         let path = config.to_str().context("a path that is not UTF-8")?;

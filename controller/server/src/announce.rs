@@ -24,7 +24,9 @@ pub(crate) async fn announce(
         grpc: config.grpc_address(),
         rest: config.rest_address(),
     };
-    let settings = config.base_domain.clone().map(|base_domain| command::ChangeSettings { base_domain });
+    // Who joins finds the cluster's settings made, and is not asked for others.
+    let wanted = config.base_domain.clone().filter(|_| !config.join);
+    let settings = wanted.map(|base_domain| command::ChangeSettings { base_domain });
     for command in [Command::from(controller)].into_iter().chain(settings.map(Command::from)) {
         loop {
             if leadership.wait_for(|now| now.leader.is_some()).await.is_err() {

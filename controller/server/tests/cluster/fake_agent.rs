@@ -107,8 +107,11 @@ async fn session(
                 }
             }
             Some(AgentDirective::LogWanted { stream, .. }) => push_log(channel.clone(), stream).await?,
-            Some(AgentDirective::LogUnwanted { .. } | AgentDirective::Trust(_)) => {}
-            Some(AgentDirective::Controllers { .. }) => {}
+            Some(AgentDirective::LogUnwanted { .. }) => {}
+            // An older agent would end its session at it.
+            Some(AgentDirective::Controllers { .. } | AgentDirective::Trust(_)) => {
+                panic!("who does not say that it reads this must not get it")
+            }
             Some(AgentDirective::GoElsewhere) | None => return Ok(()),
         }
     }

@@ -91,8 +91,10 @@ async fn session(
             _ = beat.tick() => {}
             directive = inbound.message() => match directive? {
                 Some(directive @ (BalancerDirective::Table(_) | BalancerDirective::Delta(_))) => take(table, directive),
-                Some(BalancerDirective::Trust(_)) => {}
-                Some(BalancerDirective::Controllers { .. }) => {}
+                // An older balancer would end its session at it.
+                Some(BalancerDirective::Controllers { .. } | BalancerDirective::Trust(_)) => {
+                    panic!("who does not say that it reads this must not get it")
+                }
                 Some(BalancerDirective::GoElsewhere) | None => return Ok(()),
             },
         }

@@ -146,7 +146,7 @@ fn config(world: &World, node: usize) -> ConsensusConfig {
     }
 }
 
-fn name_of(node: usize) -> pontoon_model::ControllerName {
+pub(super) fn name_of(node: usize) -> pontoon_model::ControllerName {
     format!("controller-{node}").parse().expect("a valid name")
 }
 

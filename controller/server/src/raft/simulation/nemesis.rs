@@ -4,14 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::controller::{crash, start};
+use super::controller::{crash, name_of, start};
 use super::disk::Cut;
 use super::events::Event;
+use super::network::address_of;
 use super::world::World;
+use crate::raft::{Change, Joining};
 
 /// How far a wall clock may go wrong, in milliseconds, either way: keys are remembered for ten minutes of the
 /// entries' time, and two of these are less.
 const SKEW: u64 = 240_000;
+
+/// Of a hundred troubles so many are changes of the membership: some in each run, each in the middle of other trouble.
+const MEMBERS: u64 = 20;
 
 /// Makes trouble for as long as the plan says.
 pub(super) async fn run(world: Arc<World>) {
@@ -65,6 +70,10 @@ fn restart_later(world: &Arc<World>, node: usize) {
 }
 
 async fn trouble(world: &Arc<World>) {
+    // A roll of its own, so that what else happens keeps its shares.
+    if world.percent(MEMBERS) {
+        return change_members(world);
+    }
     match world.below(100) {
         0..12 => kill(world, someone(world)),
         12..18 => cut_power(world, someone(world)),
@@ -217,6 +226,31 @@ async fn hand_over(world: &Arc<World>) {
             life.spawn(async move { raft.trigger().transfer_leader(super::id_of(to).0).await });
         }
     }
+}
+
+/// A controller leaves, or one that has left comes back. Production gives who comes back a new id; what the entries are like
+/// is the same.
+fn change_members(world: &Arc<World>) {
+    let (one, comes_back, force) = (any(world), world.percent(60), world.percent(50));
+    for node in 0..world.plan.nodes {
+        let Some((_, consensus)) = world.slots[node].consensus().filter(|_| world.slots[node].leads()) else {
+            continue;
+        };
+        let members = consensus.members();
+        let has_left = |node: &usize| members.iter().all(|member| member.id != super::id_of(*node));
+        let change = match (0..world.plan.nodes).find(has_left).filter(|_| comes_back) {
+            Some(node) => join(node),
+            None => Change::Remove { name: name_of(one), force },
+        };
+        let answer = consensus.membership().ask(&change);
+        note(world, format!("{node} is asked: {change:?}: {answer:?}"));
+    }
+}
+
+/// That controller `node` is let in.
+pub(super) fn join(node: usize) -> Change {
+    let (id, name, grpc) = (super::id_of(node), name_of(node), address_of(node));
+    Change::Join(Joining { id, name, grpc, voter: true, empty: false })
 }
 
 async fn elect(world: &Arc<World>, node: usize) {

@@ -14,6 +14,7 @@ use super::judge::Violation;
 use super::plan::{Plan, Planted};
 use super::world::World;
 use super::{hash_of_state, nemesis};
+use crate::raft::Progress;
 
 /// Once all is healed, a write commits within this: an election, dead connections, a slow disk's backlog.
 const ALIVE_WITHIN: Duration = Duration::from_secs(30);
@@ -90,8 +91,26 @@ fn broken(invariant: &'static str, what: String) -> Violation {
     Violation { invariant, what }
 }
 
+/// Whoever was removed comes back.
+async fn let_all_in(world: &Arc<World>) {
+    for node in 0..world.plan.nodes {
+        let change = nemesis::join(node);
+        let asked = || {
+            let leader = world.slots.iter().find(|slot| slot.leads())?;
+            Some(leader.consensus()?.1.membership().ask(&change))
+        };
+        while asked() != Some(Progress::Done) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
 /// Everybody agrees, and goes on working.
 async fn settle(world: &Arc<World>, clients: &Clients) -> Result<(), Violation> {
+    if tokio::time::timeout(EQUAL_WITHIN, let_all_in(world)).await.is_err() {
+        let what = format!("not all are members again within {EQUAL_WITHIN:?}");
+        return Err(broken("that a healed cluster works", what));
+    }
     let Some(index) = client::write(world, clients, clients.commands(world), ALIVE_WITHIN).await else {
         return Err(broken("that a healed cluster works", format!("no write is answered within {ALIVE_WITHIN:?}")));
     };
