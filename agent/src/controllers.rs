@@ -253,7 +253,7 @@ mod tests {
              controllers = [\"127.0.0.1:1\", \"127.0.0.1:2\"]"
         );
         let identity = Authority::create().unwrap().issue(Role::Agent, "a").unwrap();
-        Controllers::new(&toml::from_str(&text).unwrap(), identity).unwrap()
+        Controllers::new(&toml::from_str(&text).unwrap(), Credentials::new(identity).unwrap()).unwrap()
     }
 
     #[tokio::test]
