@@ -1,6 +1,11 @@
 //! Generates the gRPC services from the table below. Messages are Rust types in the byte envelope
 //! (decision 0003), so there is no .proto file and no protoc to install.
 
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
 use tonic_build::manual::{Builder, Method, Service};
 
 const CODEC: &str = "crate::codec::EnvelopeCodec";
@@ -13,7 +18,27 @@ enum Shape {
     Both,
 }
 
-fn service(name: &str, comment: &str, methods: &[(&str, &str, Shape, &str, &str)]) -> Service {
+/// Who may call a service's methods.
+#[derive(Debug, Clone, Copy)]
+enum Who {
+    Anybody,
+    Agent,
+    Balancer,
+    Controller,
+}
+
+type MethodRow<'a> = (&'a str, &'a str, Shape, &'a str, &'a str);
+
+fn service(
+    rows: &mut String,
+    who: Who,
+    name: &str,
+    comment: &str,
+    methods: &[MethodRow<'_>],
+) -> Service {
+    for (_, route, ..) in methods {
+        writeln!(rows, "    (\"/pontoon.{name}/{route}\", MayCall::{who:?}),").expect("a string takes all");
+    }
     let mut service = Service::builder().name(name).package("pontoon").comment(comment);
     for (name, route, shape, input, output) in methods {
         let mut method = Method::builder()
@@ -36,8 +61,11 @@ fn service(name: &str, comment: &str, methods: &[(&str, &str, Shape, &str, &str)
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     use Shape::{Both, ClientStream, ServerStream, Unary};
-    Builder::new().compile(&[
+    let mut rows = String::new();
+    let services = [
         service(
+            &mut rows,
+            Who::Agent,
             "Agents",
             "What controllers offer agents.",
             &[
@@ -48,11 +76,15 @@ fn main() {
             ],
         ),
         service(
+            &mut rows,
+            Who::Balancer,
             "Balancers",
             "What controllers offer balancers.",
             &[("session", "Session", Both, "BalancerMessage", "BalancerDirective")],
         ),
         service(
+            &mut rows,
+            Who::Anybody,
             "Enrolment",
             "What controllers offer machines that have no certificate, or soon none any more.",
             &[
@@ -61,6 +93,8 @@ fn main() {
             ],
         ),
         service(
+            &mut rows,
+            Who::Controller,
             "Peers",
             "What controllers offer each other, Raft apart.",
             &[
@@ -79,6 +113,8 @@ fn main() {
             ],
         ),
         service(
+            &mut rows,
+            Who::Controller,
             "Raft",
             "openraft's messages between controllers; the bytes are openraft's types in an envelope.",
             &[
@@ -90,5 +126,9 @@ fn main() {
                 ("transfer_leader", "TransferLeader", Unary, "RaftMessage", "RaftMessage"),
             ],
         ),
-    ]);
+    ];
+    Builder::new().compile(&services);
+    let table = format!("pub const METHODS: &[(&str, MayCall)] = &[\n{rows}];\n");
+    let path = Path::new(&env::var_os("OUT_DIR").expect("cargo sets it")).join("methods.rs");
+    fs::write(path, table).expect("OUT_DIR can be written");
 }

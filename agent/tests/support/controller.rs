@@ -135,7 +135,7 @@ async fn serve(address: SocketAddr, credentials: &Credentials, service: Service)
     let agents = AgentsServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let router = rpc::server().add_service(agents);
+    let router = rpc::server(pontoon_enrol::needs).add_service(agents);
     let incoming = tls::incoming(listener, credentials.clone());
     let server = tokio::spawn(async move {
         router.serve_with_incoming(incoming).await.unwrap();

@@ -196,6 +196,7 @@ impl Maker<'_> {
                 data_dir,
                 rest: one.rest,
                 rest_advertised: None,
+                rest_tls: None,
                 grpc: one.grpc,
                 tls_dir,
                 token_file: Some(token_file),

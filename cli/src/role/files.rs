@@ -23,6 +23,8 @@ pub(crate) struct ControllerFile<'a> {
     pub(crate) rest: SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rest_advertised: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rest_tls: Option<&'a str>,
     pub(crate) grpc: SocketAddr,
     pub(crate) tls_dir: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -15,7 +15,7 @@ use crate::role::files::{ControllerFile, FoundingFile, Member, toml_of};
 /// Where machines reach a controller, unless said otherwise.
 const GRPC_PORT: u16 = 7710;
 /// Where people do.
-const REST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7700);
+const REST_PORT: u16 = 7700;
 /// Nobody answers there (RFC 5737): asked only which of its addresses this machine would send from, and nothing is sent.
 const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 
@@ -28,9 +28,12 @@ pub struct ListenArgs {
     /// Port for controllers, agents and balancers
     #[arg(long, default_value_t = GRPC_PORT)]
     grpc_port: u16,
-    /// Where it listens for people and programs
-    #[arg(long, value_name = "ADDR", default_value_t = REST)]
-    rest: SocketAddr,
+    /// Port for people and programs
+    #[arg(long, default_value_t = REST_PORT)]
+    rest_port: u16,
+    /// Serve people and programs without TLS: tokens then cross the network in the clear
+    #[arg(long)]
+    plain_http: bool,
 }
 
 /// Arguments of `controller init`.
@@ -102,13 +105,17 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     };
     write(&path, &toml_of(&file))?;
     pontoon_controller::Config::load(&path)?;
+    let rest = SocketAddr::new(ip, args.listen.rest_port);
+    let login = match args.listen.plain_http {
+        true => format!("pontoon login http://{rest}"),
+        false => format!("pontoon login https://{rest} --fingerprint {}", authority.fingerprint()?),
+    };
     output::line(&format!(
         "cluster {cluster} begins with controller {name} at {}\n\n    admin token (shown only now): {token}\n\nstart it with\n\n    \
-         pontoon controller --config {}\n\nand use it with\n\n    export PONTOON_URL=http://{} PONTOON_TOKEN={token}\n    pontoon \
-         status\n    pontoon token create --role controller|agent|balancer",
+         pontoon controller --config {}\n\nand then, here or on any machine that reaches it,\n\n    {login}\n    pontoon token \
+         create --role controller",
         own.grpc,
         path.display(),
-        args.listen.rest,
     ))?;
     Ok(())
 }
@@ -147,8 +154,9 @@ fn controller_file<'a>(
         id: own.id,
         site,
         data_dir: Path::new("data"),
-        rest: listen.rest,
-        rest_advertised: listen.rest.ip().is_unspecified().then(|| SocketAddr::new(ip, listen.rest.port())),
+        rest: SocketAddr::new(anywhere, listen.rest_port),
+        rest_advertised: (anywhere != ip).then(|| SocketAddr::new(ip, listen.rest_port)),
+        rest_tls: (!listen.plain_http).then_some("cluster"),
         grpc: SocketAddr::new(anywhere, listen.grpc_port),
         tls_dir: "tls".into(),
         token_file: None,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pontoon_kit::rpc::Guarded;
 use pontoon_kit::{Backoff, CancellationToken, Credentials, Identity, tls};
 use pontoon_proto::MAX_MESSAGE_BYTES;
 use pontoon_proto::services::agents_server::AgentsServer;
@@ -308,7 +309,7 @@ impl Parts {
         known
     }
 
-    fn grpc(&self, raft: RaftServer<RaftService>, routes: RouteFeed, known: KnownFeed) -> Router {
+    fn grpc(&self, raft: RaftServer<RaftService>, routes: RouteFeed, known: KnownFeed) -> Router<Guarded> {
         let (feed, leadership) = (self.consensus.feed(), self.consensus.leadership());
         let agents = AgentsService {
             feed: feed.clone(),
@@ -347,7 +348,7 @@ impl Parts {
             audit: self.audit.clone(),
             shutdown: self.stopping.clone(),
         };
-        pontoon_kit::rpc::server()
+        pontoon_kit::rpc::server(pontoon_enrol::needs)
             .add_service(raft)
             .add_service(
                 PeersServer::new(peers)

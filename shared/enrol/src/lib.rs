@@ -13,7 +13,19 @@ pub use remembered::Remembered;
 pub use renewal::{Renewal, RenewalAsked, obey};
 
 use pontoon_kit::Role;
+use pontoon_kit::guard::Needs;
 use pontoon_model::MachineRole;
+use pontoon_proto::{MayCall, may_call};
+
+/// Who may call which method: what a server asks before it reads anything.
+pub fn needs(path: &str) -> Option<Needs> {
+    Some(match may_call(path)? {
+        MayCall::Anybody => Needs::Nothing,
+        MayCall::Agent => Needs::Role(Role::Agent),
+        MayCall::Balancer => Needs::Role(Role::Balancer),
+        MayCall::Controller => Needs::Role(Role::Controller),
+    })
+}
 
 /// The same role in the state's words.
 pub fn machine_role(role: Role) -> MachineRole {

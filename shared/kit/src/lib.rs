@@ -4,6 +4,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod file;
+pub mod guard;
 pub mod pki;
 pub mod rpc;
 pub mod telemetry;

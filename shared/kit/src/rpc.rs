@@ -14,6 +14,9 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Status};
 
+use tower::layer::util::{Identity, Stack};
+
+use crate::guard::{self, GuardLayer};
 use crate::pki::{Peer, Role};
 use crate::tls::{Caller, Credentials, Secured};
 
@@ -73,9 +76,13 @@ async fn connect(
     Ok(TokioIo::new(Secured::new(stream, server, credentials.as_ref())))
 }
 
-/// A server for what [`crate::tls::incoming`] lets in.
-pub fn server() -> Server {
+/// What stands before a server's services.
+pub type Guarded = Stack<GuardLayer, Identity>;
+
+/// A server for what [`crate::tls::incoming`] lets in, whose methods answer whom `table` says.
+pub fn server(table: guard::Table) -> Server<Guarded> {
     Server::builder()
+        .layer(GuardLayer(table))
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
 }

@@ -12,6 +12,7 @@ pub mod enrolment;
 pub mod known;
 pub mod logs;
 pub mod members;
+pub mod methods;
 pub mod peers;
 pub mod raft;
 
@@ -24,6 +25,7 @@ pub use blobs::{BlobPart, BlobPresence, BlobRequest, BlobStored};
 pub use enrolment::{Admitted, Contact, JoinReply, JoinRequest, RenewReply, RenewRequest, TrustNow};
 pub use known::{KnownController, KnownControllers};
 pub use logs::{LogChunk, LogLine, LogPushed, LogRequest, LogSource};
+pub use methods::{METHODS, MayCall, may_call};
 pub use members::{InspectRequest, Inspected, MembershipReply, MembershipRequest};
 pub use peers::{
     AuditReply, AuditRequest, DescribeRequest, Described, ProposeReply, ProposeRequest, ReadIndexReply,

@@ -63,7 +63,7 @@ impl Controller {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, sessions) = mpsc::channel(8);
-        let server = rpc::server().add_service(BalancersServer::new(Service(sender)));
+        let server = rpc::server(pontoon_enrol::needs).add_service(BalancersServer::new(Service(sender)));
         let task = tokio::spawn(async move {
             server.serve_with_incoming(tls::incoming(listener, credentials)).await.unwrap();
         });

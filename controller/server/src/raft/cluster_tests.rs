@@ -122,7 +122,7 @@ impl Node {
         let peers = PeersServer::new(forwarded);
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
-        let router = rpc::server().add_service(service).add_service(peers);
+        let router = rpc::server(pontoon_enrol::needs).add_service(service).add_service(peers);
         let serving = tokio::spawn(async move {
             // Not waiting for open streams: the others' streams never end by themselves.
             tokio::select! {
