@@ -41,7 +41,7 @@ pub(crate) struct Controllers {
     rest: Vec<SocketAddr>,
     files: ClusterFiles,
     _delays: Option<Delays>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Controllers {
@@ -64,7 +64,7 @@ impl Controllers {
         prepare(&files)?;
         let pairs = proxied.iter().copied().zip(listen.iter().copied()).collect();
         let delays = shape.delay.map(|delay| Delays::start(pairs, delay)).transpose()?;
-        let mut cluster = Self { processes: Vec::new(), rest: rest.to_vec(), files, _delays: delays, _folder: folder };
+        let mut cluster = Self { processes: Vec::new(), rest: rest.to_vec(), files, _delays: delays, folder };
         for at in 0..shape.controllers {
             cluster.processes.push(cluster.spawn(at)?);
         }
@@ -123,6 +123,16 @@ impl Controllers {
     /// Where each listens for people.
     pub(crate) fn rest(&self) -> &[SocketAddr] {
         &self.rest
+    }
+
+    /// Where each keeps its data.
+    pub(crate) fn data_dirs(&self) -> impl Iterator<Item = &Path> {
+        self.files.controllers.iter().map(|file| file.data_dir.as_path())
+    }
+
+    /// The folder of everything.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The bearer token.

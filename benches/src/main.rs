@@ -14,6 +14,7 @@ mod http2;
 mod idle;
 mod load;
 mod million;
+mod newcomer;
 mod planner;
 mod ports;
 mod scale;
@@ -29,7 +30,7 @@ use anyhow::{Result, bail};
 type Bench = (&'static str, fn() -> Result<()>);
 
 /// Name and body of each bench.
-const BENCHES: [Bench; 11] = [
+const BENCHES: [Bench; 12] = [
     ("scale", scale::run),
     ("deploy", deploy::run),
     ("idle", idle::run),
@@ -41,6 +42,7 @@ const BENCHES: [Bench; 11] = [
     ("catchup", catchup::run),
     ("planner", planner::run),
     ("million", million::run),
+    ("million-join", million::join),
 ];
 
 fn main() -> Result<()> {

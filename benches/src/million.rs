@@ -13,6 +13,7 @@ use pontoon_testbed::until;
 use crate::controllers::{Controllers, Shape};
 use crate::figure::{self, RUNS};
 use crate::heartbeats::Heartbeats;
+use crate::newcomer::Newcomer;
 use crate::settled::{self, Extent};
 use crate::timeline::{self, Timeline};
 use crate::usage;
@@ -26,22 +27,45 @@ const SNAPSHOT_LIMIT: Duration = Duration::from_secs(400);
 const LOOK: Duration = Duration::from_millis(5);
 
 pub(crate) fn run() -> Result<()> {
+    let (mut cluster, _heartbeats) = start()?;
+    restarts(&mut cluster)?;
+    let folders: Vec<PathBuf> = cluster.data_dirs().map(|data| data.join("raft").join("snapshots")).collect();
+    snapshots(&cluster, &folders)
+}
+
+/// A fourth controller with an empty store is let in, to follow: from its start until it serves what the others hold. It does
+/// not get to vote here, since the state's bundles are not there for it to fetch.
+pub(crate) fn join() -> Result<()> {
+    let (mut cluster, _heartbeats) = start()?;
+    let mut times = Vec::new();
+    for _ in 0..RUNS {
+        let newcomer = Newcomer::start(&cluster, "south")?;
+        let started = Instant::now();
+        let path = format!("/v1/apps/{}", settled::app_name(500));
+        until("reads to be served", LIMIT, || newcomer.get(&path).map(drop))?;
+        times.push(started.elapsed());
+        newcomer.remove(&mut cluster)?;
+    }
+    figure::print("million_join_to_reads", figure::median_seconds(&times), "s");
+    Ok(())
+}
+
+/// Three controllers that hold a million servos, and the signs of life of their hosts.
+fn start() -> Result<(Controllers, Heartbeats)> {
     let state = settled::state(Extent::MILLION)?;
-    let (mut identity, mut grpc, mut folders) = (None, Vec::new(), Vec::new());
-    let mut cluster = Controllers::start_on(Shape::LAN, |files| {
+    let (mut identity, mut grpc) = (None, Vec::new());
+    let cluster = Controllers::start_on(Shape::LAN, |files| {
         let members = members(files)?;
         for file in &files.controllers {
             seed(&file.data_dir, &members, &state)?;
-            folders.push(file.data_dir.join("raft").join("snapshots"));
         }
         identity = Some(Identity::load(&files.controllers[0].config.with_file_name("tls"))?);
         grpc = members.iter().map(|member| member.grpc).collect();
         Ok(())
     })?;
-    let _heartbeats = Heartbeats::start(&state, grpc, Credentials::new(identity.context("no identity")?)?)?;
-    drop(state);
-    restarts(&mut cluster)?;
-    snapshots(&cluster, &folders)
+    let identity = identity.context("no identity")?;
+    let heartbeats = Heartbeats::start(&state, grpc, Credentials::new(identity)?)?;
+    Ok((cluster, heartbeats))
 }
 
 /// The members that the configuration files name.

@@ -29,13 +29,7 @@ enum Who {
 
 type MethodRow<'a> = (&'a str, &'a str, Shape, &'a str, &'a str);
 
-fn service(
-    rows: &mut String,
-    who: Who,
-    name: &str,
-    comment: &str,
-    methods: &[MethodRow<'_>],
-) -> Service {
+fn service(rows: &mut String, who: Who, name: &str, comment: &str, methods: &[MethodRow<'_>]) -> Service {
     for (_, route, ..) in methods {
         writeln!(rows, "    (\"/pontoon.{name}/{route}\", MayCall::{who:?}),").expect("a string takes all");
     }

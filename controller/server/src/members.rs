@@ -23,6 +23,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const SAY_EVERY: u32 = 15;
 /// Without a leader for this long a controller asks whether it is still a member; an election is over by then.
 const SILENCE: Duration = Duration::from_secs(2);
+/// A leader that is cut off does not say that it leads for longer than two longest elections: a few seconds at most.
+const CERTAIN: Duration = Duration::from_secs(15);
 /// Between rounds of asking that.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -94,8 +96,8 @@ impl Members {
             // A controller that is being removed hears of no leader any more: it asks the last it knew.
             let leader = self.leadership.borrow().leader.or(asked);
             if let Some(leader) = leader {
-                let transfer = matches!(request, MembershipRequest::Transfer { .. });
-                if transfer && taken_by.is_some_and(|by| by != leader) {
+                let to_anybody = matches!(request, MembershipRequest::Transfer { to: None });
+                if to_anybody && taken_by.is_some_and(|by| by != leader) {
                     return Ok(());
                 }
                 asked = Some(leader);
@@ -110,7 +112,7 @@ impl Members {
                         let removed = matches!(request, MembershipRequest::Remove { .. }) && taken_by.is_some();
                         return if removed { Ok(()) } else { Err(MembersError::Unknown(why)) };
                     }
-                    Ok(MembershipReply::NotLeader { .. }) => asked = None,
+                    Ok(MembershipReply::NotLeader { leader }) => asked = leader,
                     Err(why) => how_far = format!("the leader {leader} was asked: {why}"),
                 }
             }
@@ -196,9 +198,11 @@ fn known(consensus: &Consensus, own: SocketAddr) -> Vec<(ControllerName, PeersCl
 }
 
 /// Returns when this controller is no member any more. Only a leader can say so, of a term that is not older than what this
-/// controller has seen: one that was cut off may not know yet that it is a member.
+/// controller has seen, or for longer than a leader can be cut off without noticing: one that was may not know yet that this
+/// is a member.
 pub(crate) async fn removed(consensus: &Consensus, own: SocketAddr) -> String {
     let mut leadership = consensus.leadership();
+    let mut first_no: Option<Instant> = None;
     loop {
         if leadership.wait_for(|now| now.leader.is_none()).await.is_err() {
             // The consensus has ended, and says itself why.
@@ -206,14 +210,20 @@ pub(crate) async fn removed(consensus: &Consensus, own: SocketAddr) -> String {
         }
         let led = async { leadership.wait_for(|now| now.leader.is_some()).await.is_ok() };
         if tokio::time::timeout(SILENCE, led).await.is_ok() {
+            first_no = None;
             continue;
         }
         let request = MembershipRequest::Standing { id: consensus.id() };
         for (name, client) in known(consensus, own) {
-            if let Ok(MembershipReply::Unknown { term, why }) = ask(client, &request).await
-                && term >= consensus.position().term
-            {
-                return format!("{name}: {why}");
+            match ask(client, &request).await {
+                Ok(MembershipReply::Unknown { term, why }) => {
+                    let since = *first_no.get_or_insert_with(Instant::now);
+                    if term >= consensus.position().term || since.elapsed() > CERTAIN {
+                        return format!("{name}: {why}");
+                    }
+                }
+                Ok(MembershipReply::Done) => first_no = None,
+                _ => {}
             }
         }
         sleep(ASK_AGAIN).await;

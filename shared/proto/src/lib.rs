@@ -25,8 +25,8 @@ pub use blobs::{BlobPart, BlobPresence, BlobRequest, BlobStored};
 pub use enrolment::{Admitted, Contact, JoinReply, JoinRequest, RenewReply, RenewRequest, TrustNow};
 pub use known::{KnownController, KnownControllers};
 pub use logs::{LogChunk, LogLine, LogPushed, LogRequest, LogSource};
-pub use methods::{METHODS, MayCall, may_call};
 pub use members::{InspectRequest, Inspected, MembershipReply, MembershipRequest};
+pub use methods::{METHODS, MayCall, may_call};
 pub use peers::{
     AuditReply, AuditRequest, DescribeRequest, Described, ProposeReply, ProposeRequest, ReadIndexReply,
     ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,

@@ -177,8 +177,9 @@ async fn every_endpoint_lets_in_exactly_the_scopes_of_the_matrix() {
     let (mut cells, mut last) = (0, Vec::new());
     for row @ (method, path, allowed) in MATRIX {
         let given = path.replace("{app}", "shop");
-        let given = ["{build}", "{deployment}", "{servo}"].iter().fold(given, |path, part| path.replace(part, "7"));
-        let given = given.replace("{token}", "t999");
+        let numbered = ["{build}", "{deployment}", "{servo}", "{id}", "{name}", "{controller}"];
+        let given = numbered.iter().fold(given, |path, part| path.replace(part, "7"));
+        let given = given.replace("{token}", "t999").replace("{role}", "agent");
         for (kind, token, part) in unknown {
             let answer = api.ask(method, &given, token, body(path), fresh_address()).await;
             let found = (answer.status, answer.code());
@@ -221,7 +222,7 @@ async fn cell(api: &Fixture, method: &str, path: &str, token: &str, body: Option
 
 /// What is asked for by an id that is not there was looked for.
 fn has_reached(path: &str, status: u16) -> bool {
-    status == 404 && ["/7", "/7/log", "/t999"].iter().any(|end| path.ends_with(end))
+    status == 404 && ["/7", "/7/log", "/7/promote", "/t999"].iter().any(|end| path.ends_with(end))
 }
 
 #[tokio::test]
