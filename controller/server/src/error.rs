@@ -57,7 +57,7 @@ pub enum ControllerError {
     #[error("cannot open the blob store")]
     Blobs(#[from] BlobError),
     /// The audit cannot be kept.
-    #[error("cannot open the audit below the data folder")]
+    #[error("cannot start the writer of the audit")]
     Audit(#[source] io::Error),
     /// Consensus cannot start or has stopped.
     #[error("consensus failed")]

@@ -93,7 +93,12 @@ fn closed(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
         path.file_name()?.to_str()?.strip_prefix("audit-")?.strip_suffix(".jsonl")?.parse().ok()
     };
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    let entries = match fs::read_dir(folder) {
+        // Nothing was noted yet.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries {
         let path = entry?.path();
         found.extend(at(&path).map(|at| (at, path)));
     }

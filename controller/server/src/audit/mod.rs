@@ -88,13 +88,12 @@ pub struct AuditLog {
 }
 
 impl AuditLog {
-    /// Opens the files below `data_dir` and starts their writer, which ends with the last clone.
+    /// Starts the writer of the files below `data_dir`, which ends with the last clone.
     pub fn open(data_dir: &Path, controller: ControllerName) -> io::Result<Self> {
         let folder: Arc<Path> = data_dir.join("audit").into();
-        let files = files::Files::open(&folder)?;
         let (queue, received) = mpsc::channel(QUEUE);
         let left_out = Arc::new(AtomicU64::new(0));
-        let writer = writer::Writer { controller, files, left_out: left_out.clone() };
+        let writer = writer::Writer { controller, folder: folder.clone(), files: None, left_out: left_out.clone() };
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(received))?;
         Ok(Self { queue, left_out, folder })
     }

@@ -96,6 +96,21 @@ fn files_are_closed_when_they_are_full_and_the_oldest_are_forgotten() {
 }
 
 #[tokio::test]
+async fn a_disk_that_takes_nothing_stops_nobody_and_what_was_left_out_is_said_later() {
+    let folder = tempfile::tempdir().unwrap();
+    // A file where the folder would be: nothing can be written.
+    fs::write(folder.path().join("audit"), "").unwrap();
+    let log = open(&folder);
+    log.note(asked("/v1/apps/shop/env"));
+    log.flush().await;
+    fs::remove_file(folder.path().join("audit")).unwrap();
+    log.note(asked("/v1/apps/blog/env"));
+    let records = log.read(0, 10).await.unwrap();
+    assert_eq!((records[0].app.as_deref(), records[1].left_out), (Some("blog"), Some(1)));
+    assert_eq!(records.len(), 2);
+}
+
+#[tokio::test]
 async fn what_finds_no_room_is_counted_and_said() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(&folder);

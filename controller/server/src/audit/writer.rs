@@ -1,5 +1,7 @@
 //! Writes records as they come, many at once.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,7 +20,9 @@ const MOST_PATH: usize = 200;
 
 pub(super) struct Writer {
     pub(super) controller: ControllerName,
-    pub(super) files: Files,
+    pub(super) folder: Arc<Path>,
+    /// Opened with the first record, and anew after a failure: a full disk is no reason not to start.
+    pub(super) files: Option<Files>,
     pub(super) left_out: Arc<AtomicU64>,
 }
 
@@ -45,8 +49,9 @@ impl Writer {
                 put(&mut lines, &self.gap(now, left_out));
             }
             if !lines.is_empty()
-                && let Err(error) = self.files.append(&lines, now)
+                && let Err(error) = self.write(&lines, now)
             {
+                self.files = None;
                 // Changes go on: who may do them has said so, and a full disk says so elsewhere.
                 self.left_out.fetch_add(records + left_out, Ordering::Relaxed);
                 tracing::warn!(%error, "the audit cannot be written");
@@ -56,6 +61,14 @@ impl Writer {
                 let _ = done.send(());
             }
         }
+    }
+
+    fn write(&mut self, lines: &[u8], now: u64) -> io::Result<()> {
+        let files = match &mut self.files {
+            Some(files) => files,
+            none => none.insert(Files::open(&self.folder)?),
+        };
+        files.append(lines, now)
     }
 
     fn record(&self, at: u64, what: What) -> AuditRecord {
