@@ -4,6 +4,7 @@ mod fake_agent;
 mod fake_balancer;
 mod machine;
 mod nodes;
+mod rpc_matrix;
 mod trust;
 
 use fake_agent::FakeAgent;

@@ -43,6 +43,14 @@ fn all(cluster: &Cluster) -> Vec<std::net::SocketAddr> {
     (0..cluster.len()).map(|node| cluster.grpc(node)).collect()
 }
 
+/// A certificate is good for the rest of the second it ends in.
+async fn until_over(folder: &Path) {
+    let over = Identity::load(folder).unwrap().validity().unwrap().ends + Duration::from_secs(1);
+    while SystemTime::now() < over {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_joins_with_a_token_at_any_controller_and_nobody_without() {
     let cluster = founded(3).await;
@@ -160,6 +168,7 @@ async fn who_was_off_past_the_end_of_its_certificate_gets_another_with_its_own_k
         Identity { certificate, ..identity }.save(folder).unwrap();
     };
     ended(&own, Role::Agent, "h1");
+    until_over(&own).await;
     let machine = Machine::start("h1", &own, all(&cluster));
     until("a session", async || if machine.begun() > 0 { Ok(()) } else { Err(machine.last_end()) }).await;
     until("a certificate that is good to be kept", async || {
@@ -174,6 +183,7 @@ async fn who_was_off_past_the_end_of_its_certificate_gets_another_with_its_own_k
     }
     let names: Vec<String> = (0..3).map(|node| format!("c{node}")).collect();
     (0..3).for_each(|node| ended(&cluster.tls(node), Role::Controller, &names[node]));
+    until_over(&cluster.tls(2)).await;
     for node in 0..3 {
         cluster.launch(node);
     }
