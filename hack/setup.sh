@@ -14,6 +14,11 @@ readonly -a packages=(
     "ca-certificates -file=/etc/ssl/certs/ca-certificates.crt"
 )
 
+# What only tests need.
+readonly -a packages_of_tests=(
+    "faketime faketime" # a controller whose clock is wrong
+)
+
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
@@ -35,10 +40,10 @@ as_root() {
     fi
 }
 
-install_packages() {
+install_packages() { # "NAME MARK"…
     local package name mark
     local -a missing=()
-    for package in "${packages[@]}"; do
+    for package in "$@"; do
         read -r name mark <<<"$package"
         is_there "$mark" || missing+=("$name")
     done
@@ -72,7 +77,8 @@ main() {
         --tests) tests=true ;;
         *) die "unknown argument: $1 (usage: hack/setup.sh [--tests])" ;;
     esac
-    install_packages
+    install_packages "${packages[@]}"
+    ! $tests || install_packages "${packages_of_tests[@]}"
     need_rust
     ! $tests || install_nextest
     mention_docker

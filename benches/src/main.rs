@@ -8,6 +8,7 @@ mod deploy;
 mod etcd;
 mod failover;
 mod figure;
+mod handshake;
 mod heartbeats;
 mod http;
 mod http2;
@@ -30,7 +31,7 @@ use anyhow::{Result, bail};
 type Bench = (&'static str, fn() -> Result<()>);
 
 /// Name and body of each bench.
-const BENCHES: [Bench; 12] = [
+const BENCHES: [Bench; 13] = [
     ("scale", scale::run),
     ("deploy", deploy::run),
     ("idle", idle::run),
@@ -39,6 +40,7 @@ const BENCHES: [Bench; 12] = [
     ("failover", failover::lan),
     ("failover-wan", failover::wan),
     ("transfer", transfer::run),
+    ("handshake", handshake::run),
     ("catchup", catchup::run),
     ("planner", planner::run),
     ("million", million::run),

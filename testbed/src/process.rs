@@ -19,6 +19,8 @@ pub struct Process {
     log: PathBuf,
     /// Another than the one under test.
     binary: Option<PathBuf>,
+    /// Variables of its environment.
+    variables: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -26,7 +28,7 @@ impl Process {
     /// Starts `pontoon ARGS`; output is appended to `log`.
     pub fn start(name: &str, args: &[&str], log: PathBuf) -> Result<Self> {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut process = Self { name: name.to_owned(), args, log, binary: None, child: None };
+        let mut process = Self { name: name.to_owned(), args, log, binary: None, variables: Vec::new(), child: None };
         process.restart()?;
         Ok(process)
     }
@@ -36,6 +38,11 @@ impl Process {
         self.binary = Some(binary);
     }
 
+    /// From its next start on it has these variables in its environment.
+    pub fn with_from_now_on(&mut self, variables: Vec<(String, String)>) {
+        self.variables = variables;
+    }
+
     /// Starts it again, after it was killed or stopped.
     pub fn restart(&mut self) -> Result<()> {
         let open = || -> Result<File> { Ok(OpenOptions::new().create(true).append(true).open(&self.log)?) };
@@ -43,6 +50,7 @@ impl Process {
         let child = Command::new(binary)
             .args(&self.args)
             .env("PONTOON_LOG", "info")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(open()?)
             .stderr(open()?)

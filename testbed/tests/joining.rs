@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use pontoon_testbed::cluster::PATIENCE;
-use pontoon_testbed::process::Process;
+use pontoon_testbed::process::{self, Process, servos_below};
+use pontoon_testbed::skip::wrong_clock_or_skip;
 use pontoon_testbed::{app, binary, http, until};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -153,44 +154,96 @@ impl Made {
     }
 }
 
-fn all_of_it() -> Result<()> {
-    let mut made = Made::new()?;
-    let result = (|| {
-        made.until_whole()?;
-        let source = app::example(APP).display().to_string();
-        ok(made.folder.path(), &["app", "create", APP], "")?;
-        ok(made.folder.path(), &["deploy", &source, "--app", APP], "")?;
-        made.until_serves()?;
-        for n in 0..COLD_STARTS {
-            let label = format!("start={n}");
-            until("a label to be set", PATIENCE, || ok(made.folder.path(), &["label", APP, &label], ""))?;
-            // Everything, in an order that changes, and the servos with it.
-            let count = made.machines.len();
-            for at in 0..count {
-                made.machines[(at + n) % count].kill()?;
-            }
-            pontoon_testbed::process::servos_below(made.folder.path())
-                .into_iter()
-                .for_each(pontoon_testbed::process::end);
-            for at in 0..count {
-                made.machines[(at + 2 * n) % count].restart()?;
-            }
-            made.until_whole().with_context(|| format!("cold start {n}"))?;
-            made.until_serves().with_context(|| format!("cold start {n}"))?;
-            let labels = made.json(&["label", APP])?;
-            ensure!(labels["start"] == n.to_string(), "after cold start {n}: {labels}");
+impl Drop for Made {
+    /// Ends everything, and shows what the machines said if the test fails.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.print_logs();
         }
-        Ok(())
-    })();
-    if result.is_err() {
-        made.print_logs();
+        self.machines.iter_mut().for_each(|machine| drop(machine.kill()));
+        servos_below(self.folder.path()).into_iter().for_each(process::end);
     }
-    made.machines.iter_mut().for_each(|machine| drop(machine.kill()));
-    pontoon_testbed::process::servos_below(made.folder.path()).into_iter().for_each(pontoon_testbed::process::end);
-    result
+}
+
+fn deployed() -> Result<Made> {
+    let made = Made::new()?;
+    made.until_whole()?;
+    let source = app::example(APP).display().to_string();
+    ok(made.folder.path(), &["app", "create", APP], "")?;
+    ok(made.folder.path(), &["deploy", &source, "--app", APP], "")?;
+    made.until_serves()?;
+    Ok(made)
 }
 
 #[test]
-fn a_cluster_made_by_hand_is_whole_again_after_each_of_twenty_cold_starts() -> Result<()> {
-    all_of_it()
+fn a_cluster_made_by_hand_is_whole_again_after_each_of_twenty_cold_starts() {
+    let mut made = deployed().unwrap();
+    for n in 0..COLD_STARTS {
+        cold_start(&mut made, n).unwrap_or_else(|error| panic!("cold start {n}: {error:#}"));
+    }
+}
+
+fn cold_start(made: &mut Made, n: usize) -> Result<()> {
+    let label = format!("start={n}");
+    until("a label to be set", PATIENCE, || ok(made.folder.path(), &["label", APP, &label], ""))?;
+    // Everything, in an order that changes, and the servos with it.
+    let count = made.machines.len();
+    for at in 0..count {
+        made.machines[(at + n) % count].kill()?;
+    }
+    servos_below(made.folder.path()).into_iter().for_each(process::end);
+    for at in 0..count {
+        made.machines[(at + 2 * n) % count].restart()?;
+    }
+    made.until_whole()?;
+    made.until_serves()?;
+    let labels = made.json(&["label", APP])?;
+    ensure!(labels["start"] == n.to_string(), "{labels}");
+    Ok(())
+}
+
+#[test]
+fn a_controller_whose_clock_is_an_hour_wrong_leads_signs_and_disturbs_nobody() {
+    let test = "a_controller_whose_clock_is_an_hour_wrong_leads_signs_and_disturbs_nobody";
+    for offset in ["+1h", "-1h"] {
+        let Some(clock) = wrong_clock_or_skip(test, offset) else { return };
+        let mut made = deployed().unwrap();
+        wrong_clock(&mut made, clock, offset).unwrap_or_else(|error| panic!("{offset}: {error:#}"));
+    }
+}
+
+fn wrong_clock(made: &mut Made, clock: Vec<(String, String)>, offset: &str) -> Result<()> {
+    let at = made.folder.path().to_owned();
+    made.machines[2].stop()?;
+    made.machines[2].with_from_now_on(clock);
+    made.machines[2].restart()?;
+    made.until_whole()?;
+    until("its clock to be seen", PATIENCE, || {
+        let controllers = made.json(&["controllers"])?;
+        let west = controllers.as_array().context("a list")?.iter().find(|one| one["name"] == "west");
+        let wrong = west.and_then(|one| one["clock_offset_ms"].as_i64()).context("its clock")?;
+        ensure!((wrong.unsigned_abs()).abs_diff(3_600_000) < 60_000, "{wrong} ms");
+        Ok(())
+    })?;
+    until("it to lead", PATIENCE, || ok(&at, &["controller", "transfer-leader", "west"], ""))?;
+    // It signs, lets in, plans and writes; then the others go on, whose clocks say something else.
+    let token = ok(&at, &["token", "create", "--role", "agent"], "")?;
+    let contact = std::fs::read_to_string(at.join("west/config.toml"))?;
+    let contact = word_after(&contact, "grpc = ")?.trim_matches('"').to_owned();
+    let cellar = at.join("cellar").display().to_string();
+    let join = ["agent", "join", &contact, "--token", token.trim(), "--name", "cellar", "--site", "home.north"];
+    ok(&at, &[&join[..], &["--data-dir", &cellar, "--runtime", "process"]].concat(), "")?;
+    made.start("agent", "cellar")?;
+    ok(&at, &["scale", "2", "--app", APP], "")?;
+    made.until_serves()?;
+    until("the leader to be another", PATIENCE, || ok(&at, &["controller", "transfer-leader", "north"], ""))?;
+    ok(&at, &["label", APP, &format!("clock={offset}")], "")?;
+    ok(&at, &["restart", "--app", APP], "")?;
+    made.until_serves()?;
+    until("both hosts to be up", PATIENCE, || {
+        let hosts = made.json(&["hosts"])?;
+        let up = hosts.as_array().context("a list")?.iter().filter(|host| host["state"] == "up").count();
+        ensure!(up == 2, "{hosts}");
+        Ok(())
+    })
 }

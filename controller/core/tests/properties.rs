@@ -92,7 +92,9 @@ fn site(n: u8) -> SiteName {
 
 fn world() -> World {
     let mut world = World::new();
-    (2..=3).for_each(|to| drop(world.apply(RaiseFeatureLevel { to }).unwrap()));
+    for to in 2..=3 {
+        world.apply(RaiseFeatureLevel { to }).unwrap();
+    }
     world.host("a", "east", MemoryBytes::mib(2048));
     world.host("b", "west", MemoryBytes::mib(1536));
     world.host("c", "west", MemoryBytes::mib(1200));
@@ -132,7 +134,7 @@ fn trust(world: &mut World, what: u8, n: u8) {
         }
         .into(),
         6 => RevokeJoinToken { id: key.short() }.into(),
-        _ => RetireAuthority { fingerprint: authority(u64::from(n)), force: n % 2 == 0 }.into(),
+        _ => RetireAuthority { fingerprint: authority(u64::from(n)), force: n.is_multiple_of(2) }.into(),
     };
     let _ = world.apply(command);
 }

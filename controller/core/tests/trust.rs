@@ -16,7 +16,9 @@ const TOKEN: Digest = Digest([10; 32]);
 
 fn founded() -> World {
     let mut world = World::new();
-    (2..=3).for_each(|to| drop(world.apply(RaiseFeatureLevel { to }).unwrap()));
+    for to in 2..=3 {
+        world.apply(RaiseFeatureLevel { to }).unwrap();
+    }
     world.apply(found()).unwrap();
     world
 }
@@ -77,7 +79,9 @@ fn refused(outcome: Outcome, kind: RejectedKind, part: &str) {
 #[test]
 fn a_cluster_is_founded_once_and_nothing_goes_before_it() {
     let mut world = World::new();
-    (2..=3).for_each(|to| drop(world.apply(RaiseFeatureLevel { to }).unwrap()));
+    for to in 2..=3 {
+        world.apply(RaiseFeatureLevel { to }).unwrap();
+    }
     refused(world.apply(token(MachineRole::Agent, 1)), RejectedKind::Conflict, "no certificate authority yet");
     let admission = admit(&world, "a", 1);
     refused(world.apply(admission), RejectedKind::Conflict, "no certificate authority yet");

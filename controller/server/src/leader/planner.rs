@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use pontoon_core::plan::{HostsSeen, PlanInput, plan, plan_again, plan_everything};
 use pontoon_core::{Command, Plan, Stamped, State};
-use pontoon_kit::{CancellationToken, clock};
-use pontoon_model::Timestamp;
+use pontoon_kit::CancellationToken;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -56,7 +55,7 @@ impl Planner {
         let term = self.leadership.borrow_and_update().term;
         let leads = |now: &Leadership| now.leading && now.term == term;
         self.memory.clear();
-        let leader_since = Timestamp(clock::unix_millis());
+        let leader_since = self.feed.now();
         let mut hosts_seen: Option<HostsSeen> = None;
         let mut audit = Audit::begin();
         tracing::info!(term, "leading");
@@ -66,8 +65,7 @@ impl Planner {
                 return;
             }
             let state = self.feed.snapshot();
-            // Never before the state's own time: it came from a leader's clock too.
-            let now = Timestamp(clock::unix_millis()).max(state.time());
+            let now = self.feed.now();
             let input = PlanInput { now, leader_since };
             let mut plan = plan_again(&state, &self.memory.observed(), &input, &mut hosts_seen);
             self.waiting.set(&plan.waiting);

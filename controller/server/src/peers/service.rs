@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt};
-use pontoon_kit::{CancellationToken, Role, clock, rpc};
-use pontoon_model::{ControllerName, Timestamp};
+use pontoon_kit::{CancellationToken, Role, rpc};
+use pontoon_model::ControllerName;
 use pontoon_proto::services::peers_server::Peers as PeersRpc;
 use pontoon_proto::{
     AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described,
@@ -94,7 +94,7 @@ impl PeersRpc for PeersService {
         rpc::caller(&request, Role::Controller)?;
         let accepted = self.leadership.borrow().leading;
         if accepted {
-            self.memory.hear(request.get_ref(), &self.feed.snapshot(), Timestamp(clock::unix_millis()));
+            self.memory.hear(request.get_ref(), &self.feed.snapshot(), self.feed.now());
         }
         Ok(Response::new(Relayed { accepted }))
     }

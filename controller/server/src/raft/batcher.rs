@@ -288,8 +288,7 @@ impl Gatherer {
             commands.extend(request.commands);
         }
         // Never before an earlier entry, whatever the clock says.
-        let now = Timestamp(runtime::unix_millis());
-        self.time = self.time.max(self.feed.look(State::time)).max(now);
+        self.time = self.time.max(self.feed.now());
         let entry = match pontoon_core::Entry::join(self.time, &commands) {
             Ok(bytes) => EntryBytes(bytes.into()),
             Err(error) => {

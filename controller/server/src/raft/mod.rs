@@ -9,6 +9,7 @@
 //! the only way out. Only `log_store/database.rs` names sled.
 
 mod batcher;
+mod cluster_clock;
 mod compaction;
 mod config;
 mod consensus;

@@ -7,9 +7,11 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use pontoon_core::State;
+use pontoon_model::Timestamp;
 use pontoon_model::wire::WireError;
 use tokio::sync::watch;
 
+use super::cluster_clock::ClusterClock;
 use super::events::{EventLog, HeldEvent};
 use super::runtime;
 use super::snapshot::{SnapshotFile, SnapshotStore};
@@ -42,18 +44,24 @@ pub enum ApplyError {
 #[derive(Debug, Clone)]
 pub struct StateFeed {
     newest: watch::Receiver<Arc<State>>,
+    clock: ClusterClock,
 }
 
 impl StateFeed {
     /// A feed of what a test shows.
     #[cfg(test)]
     pub(crate) fn of(newest: watch::Receiver<Arc<State>>) -> Self {
-        Self { newest }
+        Self { newest, clock: ClusterClock::default() }
     }
 
     /// The newest applied state, at once.
     pub fn snapshot(&self) -> Arc<State> {
         self.newest.borrow().clone()
+    }
+
+    /// The cluster's time, which is never before that of any entry and goes on whatever this machine's clock says.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now(self.look(State::time))
     }
 
     /// Looks at the newest applied state for a moment; who holds it any longer holds up the next.
@@ -96,7 +104,7 @@ impl StateMachine {
             events: EventLog::default(),
             changed: Vec::new(),
         };
-        (machine, StateFeed { newest: receiver })
+        (machine, StateFeed { newest: receiver, clock: ClusterClock::default() })
     }
 
     /// Where each entry's changes are to be had.

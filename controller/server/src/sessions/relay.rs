@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pontoon_kit::{CancellationToken, clock};
-use pontoon_model::{BalancerName, ControllerId, HostName, Incarnation, Timestamp};
+use pontoon_kit::CancellationToken;
+use pontoon_model::{BalancerName, ControllerId, HostName, Incarnation};
 use pontoon_proto::{BalancerAck, Heartbeat, RelayBatch};
 use tokio::sync::{Notify, watch};
 use tonic::Request;
@@ -115,7 +115,7 @@ impl Relay {
     async fn send(&self, batch: RelayBatch) {
         let now = *self.leadership.borrow();
         if now.leading {
-            self.memory.hear(&batch, &self.feed.snapshot(), Timestamp(clock::unix_millis()));
+            self.memory.hear(&batch, &self.feed.snapshot(), self.feed.now());
         } else if let Some(leader) = now.leader.and_then(|leader| self.peers.get(leader)) {
             let mut request = Request::new(batch);
             request.set_timeout(ANSWER);
