@@ -198,7 +198,7 @@ fn cold_start(made: &mut Made, n: usize) -> Result<()> {
     made.until_whole()?;
     made.until_serves()?;
     let labels = made.json(&["label", APP])?;
-    ensure!(labels["start"] == n.to_string(), "{labels}");
+    ensure!(labels["start"].as_str() == Some(&n.to_string()), "{labels}");
     Ok(())
 }
 
