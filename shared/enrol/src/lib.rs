@@ -1,6 +1,6 @@
 //! How a machine of any role comes to belong to a cluster, and keeps its certificate from ending.
 //!
-//! Both ask the controllers' `Enrolment` service: [`join`] with a token and before there is a certificate, [`Renewal`] with the
+//! Both ask the controllers' `Enrolment` service: [`join()`] with a token and before there is a certificate, [`Renewal`] with the
 //! machine's own key for as long as it runs.
 
 mod join;
