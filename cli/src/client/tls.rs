@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use pontoon_model::Digest;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
@@ -70,34 +70,13 @@ impl ServerCertVerifier for Verifier {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
+    pontoon_kit::signatures_as_usual!();
 }
 
 /// Takes from a server's chain the certificate of this sha256. Nothing is sent to it: whether it also has what the
 /// certificate says is checked when the token is.
 #[derive(Debug)]
 struct Fetcher {
-    provider: Arc<CryptoProvider>,
     fingerprint: Digest,
     found: std::sync::Mutex<Option<Vec<u8>>>,
 }
@@ -122,29 +101,7 @@ impl ServerCertVerifier for Fetcher {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let schemes = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, schemes)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let schemes = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, schemes)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    pontoon_kit::signatures_as_usual!();
 }
 
 /// The certificate (PEM) of this sha256, as the controller at `url` shows it.
@@ -155,7 +112,7 @@ pub(crate) async fn fetch_authority(url: &reqwest::Url, fingerprint: &str) -> Re
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let port = url.port_or_known_default().unwrap_or(443);
     let provider = Arc::new(ring::default_provider());
-    let fetcher = Arc::new(Fetcher { provider: provider.clone(), fingerprint, found: Default::default() });
+    let fetcher = Arc::new(Fetcher { fingerprint, found: Default::default() });
     let config = with_verifier(provider, fetcher.clone()).map_err(|error| wrong(error.to_string()))?;
     let name = ServerName::try_from(host.clone()).map_err(|error| wrong(error.to_string()))?;
     let shake = async {

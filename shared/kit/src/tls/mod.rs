@@ -8,7 +8,7 @@ mod verify;
 
 use std::sync::{Arc, LazyLock};
 
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 
 pub use connection::{Caller, Secured};
 pub use credentials::{Credentials, Trust};
@@ -19,6 +19,40 @@ pub use pinned::{PinnedChannelError, pinned_channel};
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
     PROVIDER.clone()
+}
+
+/// The signature algorithms of all that is shown.
+pub fn algorithms() -> WebPkiSupportedAlgorithms {
+    provider().signature_verification_algorithms
+}
+
+/// The methods of a certificate verifier of rustls that check signatures: what differs between verifiers is whose
+/// certificates they accept, never how a signature is checked.
+#[macro_export]
+macro_rules! signatures_as_usual {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &::rustls::pki_types::CertificateDer<'_>,
+            signature: &::rustls::DigitallySignedStruct,
+        ) -> Result<::rustls::client::danger::HandshakeSignatureValid, ::rustls::Error> {
+            ::rustls::crypto::verify_tls12_signature(message, certificate, signature, &$crate::tls::algorithms())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &::rustls::pki_types::CertificateDer<'_>,
+            signature: &::rustls::DigitallySignedStruct,
+        ) -> Result<::rustls::client::danger::HandshakeSignatureValid, ::rustls::Error> {
+            ::rustls::crypto::verify_tls13_signature(message, certificate, signature, &$crate::tls::algorithms())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<::rustls::SignatureScheme> {
+            $crate::tls::algorithms().supported_schemes()
+        }
+    };
 }
 
 /// gRPC is HTTP/2 and nothing else.
