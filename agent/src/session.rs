@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use pontoon_enrol::{RenewalAsked, obey};
 use pontoon_kit::{Backoff, Credentials};
+use pontoon_model::epoch::epoch_of;
 use pontoon_model::{Assignment, BuildId, ServoId, ServoReport};
 use pontoon_proto::{AgentDirective, AgentHello, AgentMessage, BuildReport, Heartbeat, KnownControllers, known};
 use tokio::sync::mpsc;
@@ -208,6 +209,14 @@ impl Open<'_> {
     async fn take(&mut self, directive: AgentDirective) -> Option<String> {
         match directive {
             AgentDirective::Assignment(assignment) => {
+                let (given, known) =
+                    (epoch_of(assignment.generation), epoch_of(self.session.board.borrow().generation));
+                if given < known {
+                    return Some(format!(
+                        "it belongs to a cluster of epoch {given}, and this host to what the cluster has become since (epoch \
+                         {known}): nothing of it is done here"
+                    ));
+                }
                 if self.session.assignments.send(assignment).await.is_err() {
                     return Some("the agent ends".into());
                 }

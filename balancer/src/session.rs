@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pontoon_enrol::{Remembered, RenewalAsked, obey};
 use pontoon_kit::{Backoff, CancellationToken, Credentials, Role, rpc};
+use pontoon_model::epoch::epoch_of;
 use pontoon_model::{BalancerName, SiteName};
 use pontoon_proto::services::balancers_client::BalancersClient;
 use pontoon_proto::{
@@ -83,6 +84,16 @@ enum Ended {
     Closed,
     #[error("this controller has lost the others")]
     GoElsewhere,
+    #[error(
+        "it belongs to a cluster of epoch {given}, and this balancer's table is of what the cluster has become since (epoch \
+         {known})"
+    )]
+    Former {
+        /// The controller's epoch.
+        given: u64,
+        /// Our table's.
+        known: u64,
+    },
     #[error(transparent)]
     Resync(#[from] ApplyError),
 }
@@ -207,7 +218,11 @@ impl Session {
         match directive {
             BalancerDirective::Table(table) => match self.table.apply_table(&table) {
                 // It will catch up, and then sends a delta that does not fit, which leads to a new Hello.
-                Err(error @ ApplyError::Older { .. }) => {
+                Err(error @ ApplyError::Older { given, have }) => {
+                    let (given, known) = (epoch_of(given.0), epoch_of(have.0));
+                    if given < known {
+                        return Err(Ended::Former { given, known });
+                    }
                     tracing::warn!(
                         "ignored: {error}; if the cluster was made anew, remove this balancer's data folder"
                     );

@@ -82,6 +82,10 @@ pub enum Command {
     Token(verb::token::Verb),
     /// Show what was asked of the controllers, and by whom
     Audit(verb::audit::AuditArgs),
+    /// Write everything the controllers agree on into an encrypted file
+    Backup(verb::backup::BackupArgs),
+    /// Make the first controller of a cluster from such a file
+    Restore(verb::restore::RestoreArgs),
     /// Check a token against a cluster and keep it
     Login(verb::login::LoginArgs),
     /// Forget a cluster's token
@@ -209,6 +213,8 @@ mod tests {
             "token revoke 0a1b2c3d4e5f",
             "token revoke t7",
             "audit --since 1h -n 20 -o json",
+            "backup today.age --bundles --passphrase-file p",
+            "restore today.age --data-dir /tmp/c --name north --advertise 10.0.0.5",
             "login http://127.0.0.1:7700 --token-stdin --name home",
             "login https://10.0.0.5:7700 --ca ca.pem",
             "logout",
@@ -225,6 +231,7 @@ mod tests {
             "dev --runtime process --port 9000 --data-dir /tmp/x",
             "dev --deploy .",
             "controller --config c.toml",
+            "controller recover --from-this-copy --config c.toml --yes",
             "controller remove north",
             "controller remove north --force",
             "controller promote north -o json",
@@ -278,6 +285,7 @@ mod tests {
             "revoke agent",
             "ca",
             "controller remove",
+            "controller recover --config c.toml",
             "controller --config c.toml promote north",
             "dev --runtime podman",
             "status -o yaml",
@@ -286,6 +294,8 @@ mod tests {
             "token create --scope read --ttl long",
             "token revoke seven",
             "audit --since yesterday",
+            "backup",
+            "restore",
             "login",
             "login https://a --ca x --fingerprint y",
             "context use",

@@ -13,7 +13,8 @@ pub mod output;
 pub mod pack;
 pub mod progress;
 pub mod role;
-pub mod session;
+pub mod seal;
+mod session;
 pub mod verb;
 
 use std::io;

@@ -15,6 +15,7 @@ pub mod load;
 mod newcomer;
 pub mod process;
 pub mod proxy;
+mod recovery;
 pub mod skip;
 pub mod until;
 

@@ -12,7 +12,7 @@ use pontoon_model::labels::Labels;
 use pontoon_model::{AppName, BuildId, ControllerName, DeploymentId, Digest, ReleaseNumber, ServoId, TokenId};
 use reqwest::Method;
 
-use super::{Body, Call, Client, ClientError, EventStream, LogStream, Sent};
+use super::{Body, ByteStream, Call, Client, ClientError, EventStream, LogStream, Sent};
 
 /// The rows of a list, or the one row that was asked for, or why not.
 type Answer<T> = Result<T, ClientError>;
@@ -36,6 +36,11 @@ impl Client {
     /// One app.
     pub async fn app(&self, app: &AppName) -> Answer<App> {
         self.fetch(Call::get(format!("apps/{app}"))).await
+    }
+
+    /// All that the controllers agree on, with the bundles if asked for.
+    pub async fn backup(&self, bundles: bool) -> Answer<ByteStream> {
+        self.open_bytes(Call::get("backup".into()).with("bundles", bundles)).await
     }
 
     /// Removes an app and all that belongs to it.

@@ -8,11 +8,13 @@ pub(crate) mod tls;
 mod trust;
 
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::TryStreamExt;
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
 use pontoon_kit::Backoff;
 use reqwest::{Method, Response};
 use serde::Serialize;
@@ -45,6 +47,9 @@ const INDEX_HEADER: &str = "pontoon-index";
 
 /// Told how many bytes of an upload have been sent.
 pub type Sent = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// An answer of any length.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, ClientError>> + Send>>;
 
 /// Talks to the controllers: to the one that answered last, else to the next.
 #[derive(Debug)]
@@ -165,6 +170,15 @@ impl Client {
     /// Sends `call` and leaves the answer to be read as it comes.
     async fn open(&self, call: Call) -> Result<LogStream, ClientError> {
         self.until_answered(async |url| Ok(LogStream::new(self.send(url, &call, false).await?))).await
+    }
+
+    /// The bytes of an answer as they come; where it breaks off, the last is an error.
+    async fn open_bytes(&self, call: Call) -> Result<ByteStream, ClientError> {
+        self.until_answered(async |url| {
+            let bytes = self.send(url, &call, false).await?.bytes_stream();
+            Ok(Box::pin(bytes.map_err(|error| broken(&error))) as ByteStream)
+        })
+        .await
     }
 
     async fn open_events(&self, call: Call) -> Result<EventStream, ClientError> {

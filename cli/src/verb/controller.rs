@@ -8,6 +8,7 @@ use pontoon_api::MembershipChanged;
 use pontoon_model::ControllerName;
 
 use super::init::{ControllerJoin, InitArgs};
+use super::recover::RecoverArgs;
 use crate::args::Format;
 use crate::client::ClientError;
 use crate::output;
@@ -36,6 +37,8 @@ pub enum Verb {
     Init(InitArgs),
     /// Make this machine one more controller of a cluster
     Join(ControllerJoin),
+    /// Begin anew with the copy of one controller, when a majority of them is lost for good
+    Recover(RecoverArgs),
     /// Remove a controller for good
     Remove {
         /// Which
@@ -60,7 +63,7 @@ pub enum Verb {
 pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
     let client = &session.client;
     match verb {
-        Verb::Init(_) | Verb::Join(_) => unreachable!("done before a client is made"),
+        Verb::Init(_) | Verb::Join(_) | Verb::Recover(_) => unreachable!("done before a client is made"),
         Verb::Remove { name, force } => {
             // A name that is mistyped is told from one that is gone by the time the answer was lost.
             let known = client.controllers().await?.iter().any(|one| one.name == name.as_str());

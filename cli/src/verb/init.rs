@@ -24,10 +24,10 @@ const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2,
 pub struct ListenArgs {
     /// The address under which other machines reach this one; without it, the one it sends from
     #[arg(long, value_name = "IP")]
-    advertise: Option<IpAddr>,
+    pub(super) advertise: Option<IpAddr>,
     /// Port for controllers, agents and balancers
     #[arg(long, default_value_t = GRPC_PORT)]
-    grpc_port: u16,
+    pub(super) grpc_port: u16,
     /// Port for people and programs
     #[arg(long, default_value_t = REST_PORT)]
     rest_port: u16,
@@ -140,7 +140,7 @@ pub fn join(args: &ControllerJoin) -> anyhow::Result<()> {
     })
 }
 
-fn controller_file<'a>(
+pub(super) fn controller_file<'a>(
     own: &'a Member,
     site: &'a SiteName,
     listen: &ListenArgs,
@@ -174,7 +174,7 @@ pub(crate) fn new_id() -> ControllerId {
 }
 
 /// The address this machine sends from; loopback if it has no other.
-fn own_address() -> IpAddr {
+pub(super) fn own_address() -> IpAddr {
     let asked = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
         socket.connect(ANYWHERE)?;
         socket.local_addr()

@@ -93,13 +93,17 @@ fn ask_token() -> anyhow::Result<String> {
     if !io::stdin().is_terminal() {
         return Err(Usage("no terminal to ask for the token: say --token-stdin and pipe it in".into()).into());
     }
-    output::note("Token (it is not shown):");
+    checked(&ask_silently("Token").context("cannot read the token")?)
+}
+
+/// Asks at the terminal for what is not shown while it is typed.
+pub(crate) fn ask_silently(what: &str) -> io::Result<String> {
+    output::note(&format!("{what} (it is not shown):"));
     let silent = Silent::begin();
     let mut text = String::new();
     let read = io::stdin().read_line(&mut text);
     drop(silent);
-    read.context("cannot read the token")?;
-    checked(&text)
+    read.map(|_| text)
 }
 
 fn checked(text: &str) -> anyhow::Result<String> {

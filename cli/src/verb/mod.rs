@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod audit;
+pub mod backup;
 pub mod balancers;
 pub mod ca;
 pub mod completions;
@@ -21,8 +22,10 @@ pub mod login;
 pub mod logs;
 pub mod machines;
 pub mod ps;
+pub mod recover;
 pub mod releases;
 pub mod restart;
+pub mod restore;
 pub mod rollback;
 pub mod routes;
 pub mod run;
@@ -54,6 +57,9 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Controller(ControllerArgs { verb: Some(controller::Verb::Join(args)), .. }) => {
             init::join(&args).map(|()| 0)
         }
+        Command::Controller(ControllerArgs { verb: Some(controller::Verb::Recover(args)), .. }) => {
+            block_on(recover::run(&args)).map(|()| 0)
+        }
         Command::Agent(args) => match args.verb {
             Some(role::AgentVerb::Join(join)) => join::agent(&join).map(|()| 0),
             None => role::agent(&config_of(args.role)?).map(|()| 0),
@@ -62,6 +68,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             Some(role::BalancerVerb::Join(join)) => join::balancer(&join).map(|()| 0),
             None => role::balancer(&config_of(args.role)?).map(|()| 0),
         },
+        Command::Restore(args) => restore::run(&args).map(|()| 0),
         Command::Images(verb) => images::run(&verb).map(|()| 0),
         Command::Completions(args) => completions::run(&args).map(|()| 0),
         Command::Version => {
@@ -100,6 +107,7 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Ca(verb) => ca::run(session, verb).await,
         Command::Token(verb) => token::run(session, verb).await,
         Command::Audit(args) => audit::run(session, args).await,
+        Command::Backup(args) => backup::run(session, &args).await,
         Command::Hosts => hosts::run(session).await,
         Command::Controller(ControllerArgs { verb: Some(verb), .. }) => controller::run(session, verb).await,
         Command::Controllers => controllers::run(session).await,
@@ -113,6 +121,7 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         | Command::Agent(_)
         | Command::Balancer(_)
         | Command::Images(_)
+        | Command::Restore(_)
         | Command::Login(_)
         | Command::Logout(_)
         | Command::Context(_)

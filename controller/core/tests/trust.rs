@@ -208,3 +208,30 @@ fn the_authority_is_changed_once_everybody_has_a_certificate_of_the_next() {
     let late = renewed(&world, "b", 2, FIRST);
     refused(world.apply(late), RejectedKind::Conflict, "not trusted any more");
 }
+
+#[test]
+fn a_cluster_that_begins_anew_counts_on_above_the_former_and_shuts_its_controllers_out() {
+    let mut world = founded();
+    for (name, key) in [("a", 1), ("b", 2)] {
+        let note = NoteCertificate { role: MachineRole::Controller, ..renewed(&world, name, key, FIRST) };
+        world.apply(note).unwrap();
+    }
+    world.apply(token(MachineRole::Agent, 1)).unwrap();
+    world.apply(admit(&world, "attic", 7)).unwrap();
+    let former = world.state.clone();
+    let own = former.trust().machine(MachineRole::Controller, "a").unwrap().as_ref().clone();
+    let state = former.clone().begun_anew(Some(own.clone()), world.now);
+    assert_eq!(pontoon_core::check::violations(&state), Vec::<String>::new());
+    assert_eq!((former.epoch(), state.epoch()), (0, 1));
+    assert_eq!(state.route_version().0, state.index());
+    assert!(epoch::epoch_of(state.index() - 1) == 0 && state.last_id() >= 1_000_000);
+    assert!(state.trust().is_revoked(&Digest([2; 32])) && !state.trust().is_revoked(&Digest([1; 32])));
+    let machines: Vec<_> = state.trust().machines().map(|machine| machine.name.as_str()).collect();
+    assert_eq!(machines, ["a", "attic"]);
+    // Again, and with a controller of another key: nobody of before is left.
+    let again = state.begun_anew(Some(Machine { key: Digest([3; 32]), ..own }), world.now);
+    assert_eq!((again.epoch(), again.last_id()), (2, 2_000_000));
+    assert!(again.trust().is_revoked(&Digest([1; 32])));
+    let bytes: Vec<_> = again.to_records().map(Result::unwrap).collect();
+    assert_eq!(pontoon_core::State::from_records(&bytes).unwrap(), again);
+}

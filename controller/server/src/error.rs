@@ -95,6 +95,17 @@ pub enum ControllerError {
         /// Who said so.
         why: String,
     },
+    /// Another controller does not take this one for a member any more.
+    #[error(
+        "controller {name} has stopped: another controller of its cluster says that its certificate is revoked, so the \
+         cluster goes on without it, and what it would still write belongs to nobody. If the cluster was restored or \
+         recovered (`pontoon restore`, `controller recover`), that is meant: to use this machine again, set its folder aside \
+         and let it join with a new token"
+    )]
+    ShutOut {
+        /// This controller.
+        name: ControllerName,
+    },
     /// A part that must run has ended: better start anew than go on without it.
     #[error("{task} ended unexpectedly: {why}")]
     TaskEnded {

@@ -5,10 +5,11 @@
 //! agents and balancers, [`peers`] to the other controllers, `members` lets others in and out,
 //! `rejoin` brings back one whose store is lost, [`trust`] says who belongs, [`blobs`] keeps sources and bundles,
 //! [`source`] looks at what users upload, [`rest`] talks to people, [`tokens`] keeps the first API token, [`audit`] what
-//! was asked.
+//! was asked, [`mod@backup`] takes the whole away and brings it back.
 
 mod announce;
 pub mod audit;
+pub mod backup;
 pub mod blobs;
 pub mod config;
 pub mod error;

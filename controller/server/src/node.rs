@@ -83,6 +83,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
         ended = tasks.first_end() => Err(ended),
         ended = grpc.first_end() => Err(ended),
         out = membership => Err(out),
+        () = parts.credentials.until_revoked() => Err(ControllerError::ShutOut { name: parts.config.name.clone() }),
         why = parts.consensus.failed() => Err(ControllerError::TaskEnded { task: "consensus", why }),
     };
     // Requests and sessions end first, then leadership is handed over while the gRPC server still carries it.

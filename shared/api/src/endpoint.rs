@@ -108,6 +108,7 @@ endpoints! {
     RotateCa: POST "/v1/ca/rotate", Admin;
     RetireCa: POST "/v1/ca/retire", Admin;
     ShowAudit: GET "/v1/audit", Admin;
+    Backup: GET "/v1/backup", Admin;
     RevokeToken: DELETE "/v1/tokens/{token}", Admin;
 }
 

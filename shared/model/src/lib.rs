@@ -11,6 +11,7 @@ pub mod build;
 pub mod controller;
 pub mod deployment;
 pub mod digest;
+pub mod epoch;
 pub mod host;
 pub mod ids;
 pub mod labels;

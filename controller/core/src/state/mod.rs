@@ -1,5 +1,6 @@
 //! The replicated state: tables of immutable rows, shared between versions, and indexes derived from them.
 
+mod anew;
 mod answers;
 mod changes;
 mod difference;

@@ -136,7 +136,7 @@ impl Consensus {
             return Err(ConsensusError::NotAMember { id: config.id });
         }
         let openraft = config.openraft().map_err(|error| ConsensusError::Timing(Box::new(error)))?;
-        let Stores { log, snapshots, loaded } = open_stores(&config).await?;
+        let Stores { log, snapshots, loaded } = open_stores(raft_folder(&config), config.id).await?;
         // The configuration names the first life of the store; after a loss its identity file names another.
         let id = log.identity().id();
         let (state_machine, feed) = match loaded {
@@ -368,15 +368,13 @@ fn raft_folder(config: &ConsensusConfig) -> PathBuf {
 }
 
 /// What a controller has on its disk.
-struct Stores {
-    log: LogStore,
+pub(super) struct Stores {
+    pub(super) log: LogStore,
     snapshots: Arc<SnapshotStore>,
-    loaded: Option<(SnapshotMeta, State)>,
+    pub(super) loaded: Option<(SnapshotMeta, State)>,
 }
 
-async fn open_stores(config: &ConsensusConfig) -> Result<Stores, ConsensusError> {
-    let folder = raft_folder(config);
-    let id = config.id;
+pub(super) async fn open_stores(folder: PathBuf, id: ControllerId) -> Result<Stores, ConsensusError> {
     let opened = runtime::blocking(move || {
         // What a crash left between the old store and its replacement comes first.
         let id = identity_in(&folder)?.filter(|known| known.replaces().is_some()).map_or(id, IdentityRecord::id);

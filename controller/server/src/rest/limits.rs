@@ -14,18 +14,23 @@ const CHANGES: usize = 2_048;
 /// Streams of events: each costs the encoding of all changes.
 const STREAMS: usize = 256;
 
+/// Backups under way: each reads the whole state and the disk, and one keeps a line busy.
+const BACKUPS: usize = 1;
+
 /// Permits of what is bounded. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Limits {
     pub(super) uploads: Arc<Semaphore>,
     pub(super) changes: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
+    pub(super) backups: Arc<Semaphore>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let permits = |n| Arc::new(Semaphore::new(n));
-        Self { uploads: permits(UPLOADS), changes: permits(CHANGES), streams: permits(STREAMS) }
+        let (uploads, changes) = (permits(UPLOADS), permits(CHANGES));
+        Self { uploads, changes, streams: permits(STREAMS), backups: permits(BACKUPS) }
     }
 }
 

@@ -3,6 +3,7 @@
 mod apps;
 mod audit;
 mod auth;
+mod backup;
 mod builds;
 mod caller;
 mod change;
@@ -188,6 +189,7 @@ fn handler(endpoint: Endpoint) -> MethodRouter<Api> {
         Endpoint::CreateToken => route(endpoint, tokens::create),
         Endpoint::RevokeToken => route(endpoint, tokens::revoke),
         Endpoint::ShowAudit => route(endpoint, audit::show),
+        Endpoint::Backup => route(endpoint, backup::make),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The API as a function from request to answer, over the consensus of a single controller.
 
 mod access;
+mod backup;
 mod serving;
 
 use std::io::Write;

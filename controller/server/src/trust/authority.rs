@@ -22,19 +22,19 @@ pub(crate) enum SignError {
 }
 
 /// A certificate and what the state keeps of it.
-pub(super) struct Signed {
+pub(crate) struct Signed {
     /// With those between it and an authority, PEM.
-    pub(super) certificate: String,
+    pub(crate) certificate: String,
     /// Whose key it is for.
     pub(super) key: Digest,
     /// Fingerprint of the authority.
-    pub(super) signed_by: Digest,
+    pub(crate) signed_by: Digest,
     /// When it ends.
-    pub(super) ends: Timestamp,
+    pub(crate) ends: Timestamp,
 }
 
 /// Signs a request for `name` in `role`.
-pub(super) fn sign(trust: &Trust, role: MachineRole, name: &str, request: &[u8]) -> Result<Signed, SignError> {
+pub(crate) fn sign(trust: &Trust, role: MachineRole, name: &str, request: &[u8]) -> Result<Signed, SignError> {
     let (Some(founding), Some(row)) = (trust.founding(), trust.signing()) else { return Err(SignError::NotFounded) };
     let KeyId(key) = KeyId::of_request(request)?;
     let life = Duration::from_secs(founding.certificate_life);

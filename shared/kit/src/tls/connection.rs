@@ -12,6 +12,7 @@ use tonic::transport::server::Connected;
 
 use super::credentials::{Credentials, Entered};
 use crate::pki::{KeyId, Peer, PkiError, peer_of};
+use rustls::AlertDescription;
 use rustls_pki_types::CertificateDer;
 
 /// Who is at the other end of a connection, read from its certificate once.
@@ -60,10 +61,12 @@ impl<S> Secured<S> {
     }
 }
 
-/// Whether the other side has ended the connection for what it was shown.
-fn is_alert(error: &io::Error) -> bool {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(tls, Some(rustls::Error::AlertReceived(_)))
+/// With which word the other side has ended the connection for what it was shown, if it did.
+fn alert(error: &io::Error) -> Option<AlertDescription> {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::AlertReceived(alert)) => Some(*alert),
+        _ => None,
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Secured<S> {
@@ -77,8 +80,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Secured<S> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if let Poll::Ready(Err(error)) = &read
             && let Some(place) = &self.place
-            && is_alert(error)
+            && let Some(alert) = alert(error)
         {
+            if alert == AlertDescription::CertificateRevoked {
+                place.entered.revoked();
+            }
             place.entered.refused();
         }
         read

@@ -39,6 +39,8 @@ struct Shared {
     next: AtomicU64,
     /// How often the other side of a connection did not accept what it was shown.
     refusals: watch::Sender<u64>,
+    /// Whether one of them said that this machine's key is revoked.
+    revoked_here: watch::Sender<bool>,
     /// Changes are made one after the other.
     changing: Mutex<()>,
 }
@@ -98,6 +100,7 @@ impl Credentials {
             live: Mutex::default(),
             next: AtomicU64::new(0),
             refusals: watch::Sender::new(0),
+            revoked_here: watch::Sender::new(false),
             changing: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -118,6 +121,13 @@ impl Credentials {
     /// its own part of the handshake, and whoever uses the connection above only that it broke.
     pub fn refusals(&self) -> watch::Receiver<u64> {
         self.shared.refusals.subscribe()
+    }
+
+    /// Returns once a machine that this one dialled, and whose certificate was good, has said that this one's is revoked.
+    pub async fn until_revoked(&self) {
+        let mut revoked = self.shared.revoked_here.subscribe();
+        // The sender lives as long as these credentials.
+        let _ = revoked.wait_for(|revoked| *revoked).await;
     }
 
     /// Shows `certificate` from now on, a new one for the same key; connections stay.
@@ -190,6 +200,10 @@ pub(super) struct Entered {
 }
 
 impl Entered {
+    pub(super) fn revoked(&self) {
+        self.credentials.shared.revoked_here.send_replace(true);
+    }
+
     pub(super) fn refused(&self) {
         self.credentials.shared.refusals.send_modify(|times| *times += 1);
     }

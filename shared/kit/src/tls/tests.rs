@@ -81,6 +81,12 @@ async fn a_revoked_key_is_refused_and_its_connections_end_on_both_sides() {
     let cut = tokio::time::timeout(PATIENCE, at_server.read(&mut byte)).await.expect("it ends");
     assert_eq!(cut.unwrap_err().kind(), std::io::ErrorKind::ConnectionAborted);
     dial(address, &agent, &mut accepted).await.err().expect("it is not let in again");
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from(Role::Controller.domain()).unwrap();
+    let tls = tokio_rustls::TlsConnector::from(agent.client()).connect(name, stream).await.unwrap();
+    let caller = Caller::of(tls.get_ref().1.peer_certificates()).unwrap();
+    Secured::new(tls, caller, Some(&agent)).read(&mut byte).await.expect_err("it is told why");
+    tokio::time::timeout(PATIENCE, agent.until_revoked()).await.expect("and knows that it is out");
     // The other goes on.
     other_client.write_all(b"y").await.unwrap();
     tokio::time::timeout(PATIENCE, of_other.read_exact(&mut byte)).await.unwrap().unwrap();

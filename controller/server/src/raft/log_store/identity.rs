@@ -41,6 +41,11 @@ impl IdentityRecord {
         Self { id: id.0, initialized: false, replaces: None }
     }
 
+    /// The store of the only member of a cluster that is made with it.
+    pub(in crate::raft) fn beginning(id: ControllerId) -> Self {
+        Self { initialized: true, ..Self::new(id) }
+    }
+
     /// A store in the place of that of `old`, under an id that was never used.
     pub(super) fn replacing(old: ControllerId) -> Self {
         Self { id: rand::random(), initialized: true, replaces: Some(old.0) }

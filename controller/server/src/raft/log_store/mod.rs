@@ -43,7 +43,7 @@ use self::disk::Disk;
 use self::group::Operation;
 use self::identity::IdentityError;
 pub use self::identity::IdentityRecord;
-pub use self::quarantine::{identity_in, replace};
+pub use self::quarantine::{identity_in, replace, replace_with};
 use self::recovery::Loss;
 pub use self::room::DiskHealth;
 use self::room::Room;

@@ -32,11 +32,22 @@ pub fn quarantine(folder: &Path) -> Result<PathBuf, LogError> {
 /// Sets the folder of the Raft log of `old` aside as [`quarantine`] does, and puts a new, empty store in its place,
 /// with a random id that was never used. A crash leaves the old or the new one, see [`identity_in`].
 pub fn replace(folder: &Path, old: ControllerId) -> Result<(PathBuf, IdentityRecord), LogError> {
+    let identity = IdentityRecord::replacing(old);
+    let aside = replace_with(folder, identity, |_| Ok::<(), LogError>(()))?;
+    Ok((aside, identity))
+}
+
+/// The same for a store of `identity`, in which `fill` puts what it begins with.
+pub fn replace_with<E: From<LogError>>(
+    folder: &Path,
+    identity: IdentityRecord,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<PathBuf, E> {
     let wrap = |source| LogError::Folder { path: folder.to_owned(), source };
     let new = sibling(folder, "new");
     remove_if_there(&new).map_err(wrap)?;
     fs::create_dir_all(&new).map_err(wrap)?;
-    let identity = IdentityRecord::replacing(old);
+    fill(&new)?;
     let home = Home { id: identity.id(), folder: Some(new.clone()), identity: None };
     let (database, _) = open_database(&new, identity.id())?;
     drop(LogStore::on(Arc::new(database), home, None)?);
@@ -44,7 +55,7 @@ pub fn replace(folder: &Path, old: ControllerId) -> Result<(PathBuf, IdentityRec
     identity.save(&new).map_err(identity_error)?;
     let aside = quarantine(folder)?;
     put_in_place(folder, &new).map_err(wrap)?;
-    Ok((aside, identity))
+    Ok(aside)
 }
 
 /// Whose store is in `folder`; none for a new one. Ends a [`replace`] that a crash interrupted.

@@ -38,7 +38,7 @@ impl Answered {
 
 impl Fixture {
     /// With the apps `shop` and `blog`, once the token of the file is the first one.
-    async fn with_apps() -> Self {
+    pub(super) async fn with_apps() -> Self {
         let api = Self::start().await;
         for app in ["shop", "blog"] {
             assert_eq!(api.call(Method::POST, "/v1/apps", json!({"name": app})).await.0, 200);
@@ -50,7 +50,7 @@ impl Fixture {
     }
 
     /// A token that is in the state; its id and itself.
-    async fn token(&self, scopes: &[&str], ttl: Option<Duration>) -> (String, String) {
+    pub(super) async fn token(&self, scopes: &[&str], ttl: Option<Duration>) -> (String, String) {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let token = format!("a token of a test {}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let hash = Digest::of(token.as_bytes());
@@ -142,6 +142,7 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("POST", "/v1/tokens", "yes no no no"),
     ("DELETE", "/v1/tokens/{token}", "yes no no no"),
     ("GET", "/v1/audit", "yes no no no"),
+    ("GET", "/v1/backup", "yes no no no"),
 ];
 
 /// Bodies that get as far as the question whose app it is.

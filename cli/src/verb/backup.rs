@@ -1,0 +1,84 @@
+//! `pontoon backup`: everything the controllers agree on, encrypted here with a passphrase that never leaves this machine.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use futures_util::StreamExt;
+use pontoon_controller::backup::{Contents, verify};
+use tempfile::NamedTempFile;
+use tokio::time::timeout;
+
+use crate::output;
+use crate::seal::{PassphraseArgs, open, seal};
+use crate::session::Session;
+
+/// A controller that sends nothing for this long has gone; it may have to fetch a bundle from another first.
+const SILENCE: Duration = Duration::from_secs(120);
+
+/// Arguments of `backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The file to make
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// With what was built, so that the apps run again without a new deploy
+    #[arg(long)]
+    bundles: bool,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+/// Makes a backup, and reads it again before it gets its name.
+pub async fn run(session: &Session, args: &BackupArgs) -> anyhow::Result<()> {
+    let file = &args.file;
+    if file.exists() {
+        bail!("{} is there already: give another name, or move it away", file.display());
+    }
+    let passphrase = args.passphrase.new_one()?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let cannot_write = || format!("cannot write {}", file.display());
+    // Only its owner may read it, and without its end it has no name.
+    let temporary = NamedTempFile::new_in(folder).with_context(cannot_write)?;
+    let mut sealed = seal(io::BufWriter::new(temporary.as_file()), passphrase.clone()).with_context(cannot_write)?;
+    let mut bytes = session.client.backup(args.bundles).await?;
+    let silent = || format!("the controller sent nothing for {} s; nothing was made, try again", SILENCE.as_secs());
+    while let Some(part) = timeout(SILENCE, bytes.next()).await.with_context(silent)? {
+        sealed.write_all(&part?).with_context(cannot_write)?;
+    }
+    let written = sealed.finish().and_then(|buffered| buffered.into_inner().map_err(io::IntoInnerError::into_error));
+    written.and_then(|file| file.sync_all()).with_context(cannot_write)?;
+    // One that cannot be read is known now, and not on the day it is needed.
+    let contents = verify(open(temporary.path(), passphrase)?).context("what was written does not read back")?;
+    temporary.persist_noclobber(file).with_context(cannot_write)?;
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(cannot_write)?;
+    let size = std::fs::metadata(file).with_context(cannot_write)?.len();
+    let value = serde_json::json!({
+        "file": file, "size": size, "cluster": contents.manifest.cluster, "index": contents.manifest.index,
+        "time": contents.manifest.time, "records": contents.end.records, "bundles": contents.end.bundles,
+        "listed": contents.listed.len(), "missing": contents.end.missing.len(),
+    });
+    Ok(output::print(session.format, &value, |_| said(file, size, args.bundles, &contents))?)
+}
+
+fn said(file: &Path, size: u64, with_bundles: bool, contents: &Contents) -> String {
+    let Contents { manifest, listed, end, .. } = contents;
+    let bundles = match with_bundles {
+        true if end.missing.is_empty() => format!("with {} bundles", end.bundles),
+        true => format!(
+            "with {} bundles; {} were on no controller any more and are not in it",
+            end.bundles,
+            end.missing.len()
+        ),
+        false => format!("without the {} bundles (--bundles takes them along)", listed.len()),
+    };
+    format!(
+        "{}: cluster {} at index {}, {bundles}; {size} bytes, read back and whole\nwho has it and its passphrase has the \
+         cluster: the authority's key and every environment are in it",
+        file.display(),
+        manifest.cluster,
+        manifest.index
+    )
+}

@@ -1,0 +1,86 @@
+//! `pontoon restore`: a controller made of a backup, the first of a cluster with the same apps, tokens and machines.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use pontoon_controller::backup::{Place, Restored, restore};
+use pontoon_controller::raft;
+use pontoon_kit::{Role, file};
+use pontoon_model::{ControllerName, SiteName};
+
+use super::init::{ListenArgs, controller_file, new_id, own_address};
+use super::join::{folder_of, name_or_host};
+use crate::output;
+use crate::role::files::{Member, toml_of};
+use crate::seal::{PassphraseArgs, open};
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The file that `pontoon backup` made
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The controller's name; without it, this machine's host name
+    #[arg(long)]
+    name: Option<String>,
+    /// Where it stands: machines of one site fail together
+    #[arg(long, default_value = "main")]
+    site: SiteName,
+    /// Where keys, configuration and data are kept: empty, or not there
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    listen: ListenArgs,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+/// Makes the controller.
+pub fn run(args: &RestoreArgs) -> anyhow::Result<()> {
+    let name: ControllerName = name_or_host(args.name.as_deref())?;
+    let folder = folder_of(args.data_dir.as_deref(), Role::Controller)?;
+    let ip = args.listen.advertise.unwrap_or_else(own_address);
+    let own = Member { id: new_id(), name, grpc: SocketAddr::new(ip, args.listen.grpc_port) };
+    let input = open(&args.file, args.passphrase.known()?)?;
+    let config = toml_of(&controller_file(&own, &args.site, &args.listen, ip, std::slice::from_ref(&own)));
+    let member = raft::Member { id: own.id, name: own.name.clone(), grpc: own.grpc };
+    let restored = restore(input, &Place { folder: &folder, own: member }, |made| {
+        let path = made.join("config.toml");
+        file::replace(&path, config.as_bytes(), 0o600).map_err(|error| format!("cannot write config.toml: {error}"))?;
+        pontoon_controller::Config::load(&path).map(drop).map_err(|error| error.to_string())
+    })?;
+    Ok(output::line(&said(&folder.join("config.toml"), &own, &restored))?)
+}
+
+fn said(config: &Path, own: &Member, restored: &Restored) -> String {
+    let Restored { manifest, bundles, missing, former, epoch, apps } = restored;
+    let files = match missing {
+        0 => format!("{bundles} bundles are here"),
+        _ => format!(
+            "{bundles} bundles are here and {missing} are missing: what runs goes on, and what needs one of them starts \
+             again after a new deploy, or once a controller that has it has joined"
+        ),
+    };
+    let known: Vec<String> = former.iter().map(|(name, grpc)| format!("{name} {grpc}")).collect();
+    let others = if former.iter().any(|(_, grpc)| *grpc == own.grpc) {
+        format!("agents and balancers of before come back by themselves: they know {}", own.grpc)
+    } else {
+        format!(
+            "agents and balancers of before know the controllers as {}: give this machine one of those addresses, or write \
+             {} into `controllers` in their configuration and start them again",
+            known.join(", "),
+            own.grpc
+        )
+    };
+    format!(
+        "cluster {} as it was at index {} has {apps} apps and begins anew with controller {} at {} (epoch {epoch})\n\n  \
+         {files}\n  {others}\n  the former controllers do not belong to it: their certificates are worth nothing to it\n\n\
+         start it with\n\n    pontoon controller --config {}\n\ntokens are those of before",
+        manifest.cluster,
+        manifest.index,
+        own.name,
+        own.grpc,
+        config.display()
+    )
+}
