@@ -71,6 +71,7 @@ fn main() {
                 ("rejoin", "Rejoin", Unary, "RejoinRequest", "RejoinReply"),
                 ("change_members", "ChangeMembers", Unary, "MembershipRequest", "MembershipReply"),
                 ("inspect", "Inspect", Unary, "InspectRequest", "Inspected"),
+                ("measure", "Measure", Unary, "MeasureRequest", "MeasuredReply"),
                 ("has_blob", "HasBlob", Unary, "BlobRequest", "BlobPresence"),
                 ("get_blob", "GetBlob", ServerStream, "BlobRequest", "BlobPart"),
                 ("put_blob", "PutBlob", ClientStream, "BlobPart", "BlobStored"),

@@ -151,6 +151,7 @@ fn consensus_config(config: &Config, credentials: &Credentials) -> ConsensusConf
         joins: config.join,
         credentials: credentials.clone(),
         timing: config.timing.times(),
+        auto_timing: config.timing.is_auto(),
         compaction: config.store,
     }
 }

@@ -79,6 +79,7 @@ pub use request::{
     TransferLeader,
 };
 pub use response::{
-    App, AppScale, Audit, AuditRecord, Balancer, Build, Changed, Controller, CreatedToken, Deployment, Exit, Host,
-    ItemChanged, LogLine, MembershipChanged, Release, Route, RouteTarget, Servo, Source, Status, Token,
+    App, AppScale, Audit, AuditRecord, Balancer, Build, Changed, Controller, ControllerTiming, CreatedToken,
+    Deployment, Exit, Host, ItemChanged, LogLine, MembershipChanged, Release, Route, RouteTarget, Servo, Source,
+    Status, Token,
 };

@@ -292,9 +292,29 @@ pub struct Controller {
     /// Sources and bundles it does not have yet.
     #[serde(default)]
     pub missing_blobs: Option<u64>,
-    /// What speaks against its place, in sentences.
+    /// How patient it is with the others.
+    #[serde(default)]
+    pub timing: Option<ControllerTiming>,
+    /// What speaks against its place or its timing, in sentences.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// When a controller takes the leader for lost, and what that is chosen from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerTiming {
+    /// Whether it is what the leader chose for all; otherwise its configuration says so.
+    pub auto: bool,
+    /// Between two signs of life of a leader, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// The shortest silence before an election, in milliseconds.
+    pub election_min_ms: u64,
+    /// The longest.
+    pub election_max_ms: u64,
+    /// A slow flush of its log, in microseconds.
+    pub flush_us: u64,
+    /// A round trip from the leader, in microseconds; none for the leader itself, and before it was measured.
+    pub round_trip_us: Option<u64>,
 }
 
 /// How far a change of who the controllers are is. Asked for again while it is not done, it shows how far it is.

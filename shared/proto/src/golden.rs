@@ -234,6 +234,17 @@ fn members(text: &mut String) {
         missing_blobs: 8,
     };
     message(text, "Inspected", &inspected);
+    message(text, "MeasureRequest", &MeasureRequest { from: ControllerId(1) });
+    let measured = MeasuredReply {
+        flush_us: 1,
+        heartbeat_us: 2,
+        election_min_us: 3,
+        election_max_us: 4,
+        auto: true,
+        round_trips_us: vec![(ControllerId(5), 6)],
+        warning: Some("why".into()),
+    };
+    message(text, "MeasuredReply", &measured);
 }
 
 #[test]

@@ -79,6 +79,32 @@ pub struct InspectRequest {
     pub from: ControllerId,
 }
 
+/// How long is the way to you, and how slow is your disk?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeasureRequest {
+    /// Who asks.
+    pub from: ControllerId,
+}
+
+/// A controller's timing and what it has measured. The answer comes at once: how long it took is a measurement, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeasuredReply {
+    /// A slow flush of its log, in microseconds, as all below.
+    pub flush_us: u64,
+    /// Between two signs of life of a leader, as in force at this controller.
+    pub heartbeat_us: u64,
+    /// The shortest silence before an election.
+    pub election_min_us: u64,
+    /// The longest.
+    pub election_max_us: u64,
+    /// Whether these are what the leader chose for all.
+    pub auto: bool,
+    /// Round trips from it to others.
+    pub round_trips_us: Vec<(ControllerId, u64)>,
+    /// Why its timing is too short, if it is.
+    pub warning: Option<String>,
+}
+
 /// How a controller is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspected {

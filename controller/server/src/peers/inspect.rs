@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use pontoon_kit::clock;
 use pontoon_model::ControllerId;
-use pontoon_proto::{DescribeRequest, InspectRequest, Inspected};
+use pontoon_proto::{DescribeRequest, InspectRequest, Inspected, MeasureRequest, MeasuredReply};
 use tokio::time::timeout;
 use tonic::{Code, Request};
 
@@ -62,6 +62,16 @@ pub(crate) async fn inspect_all(from: ControllerId, others: &[Peer]) -> Vec<Seen
         Seen { id: peer.id(), answer }
     }))
     .await
+}
+
+/// The timing of all of `others` that answer and have one to tell.
+pub(crate) async fn measure_all(from: ControllerId, others: &[Peer]) -> Vec<(ControllerId, MeasuredReply)> {
+    let asked = join_all(others.iter().map(|peer| async move {
+        let mut client = peer.client();
+        let said = timeout(ANSWER, client.measure(MeasureRequest { from })).await.ok()?.ok()?;
+        Some((peer.id(), said.into_inner()))
+    }));
+    asked.await.into_iter().flatten().collect()
 }
 
 async fn ask(from: ControllerId, peer: &Peer) -> Option<Answer> {

@@ -10,8 +10,8 @@ use pontoon_model::{ControllerName, Timestamp};
 use pontoon_proto::services::peers_server::Peers as PeersRpc;
 use pontoon_proto::{
     AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described,
-    InspectRequest, Inspected, LogChunk, LogRequest, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest,
-    ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
+    InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply, MembershipReply, MembershipRequest,
+    ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
@@ -82,6 +82,11 @@ impl PeersRpc for PeersService {
     async fn inspect(&self, request: Request<InspectRequest>) -> Answer<Inspected> {
         rpc::caller(&request, Role::Controller)?;
         Ok(Response::new(inspect(&self.consensus, &self.store, &self.data_dir).await))
+    }
+
+    async fn measure(&self, request: Request<MeasureRequest>) -> Answer<MeasuredReply> {
+        rpc::caller(&request, Role::Controller)?;
+        Ok(Response::new(self.consensus.timing().into()))
     }
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Answer<ReadIndexReply> {

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::events::{EventLog, HeldEvent};
 use super::runtime;
 use super::snapshot::{SnapshotFile, SnapshotStore};
+use super::timing::Pace;
 use super::types::{Applied, Entry, EntryBytes, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
 type RaftSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFile>;
@@ -81,6 +82,7 @@ pub struct StateMachine {
     events: EventLog,
     /// Of the batch that is being applied.
     changed: Vec<HeldEvent>,
+    pace: Option<Pace>,
 }
 
 impl StateMachine {
@@ -95,6 +97,7 @@ impl StateMachine {
             newest,
             events: EventLog::default(),
             changed: Vec::new(),
+            pace: None,
         };
         (machine, StateFeed { newest: receiver })
     }
@@ -114,6 +117,12 @@ impl StateMachine {
         machine.membership = meta.last_membership;
         machine.publish();
         (machine, feed)
+    }
+
+    /// From now on `pace` follows what the state says was chosen.
+    pub(super) fn sets(&mut self, pace: Pace) {
+        pace.follow(&self.state);
+        self.pace = Some(pace);
     }
 
     fn apply_one(&mut self, entry: Entry) -> Result<Applied, ApplyError> {
@@ -150,6 +159,9 @@ impl StateMachine {
     }
 
     fn publish(&mut self) {
+        if let Some(pace) = &self.pace {
+            pace.follow(&self.state);
+        }
         if self.state.index() > self.newest.borrow().index() {
             self.newest.send_replace(Arc::new(self.state.clone()));
         }

@@ -47,6 +47,7 @@ impl Fixture {
             members: vec![member],
             credentials: Credentials::new(identity).unwrap(),
             timing: Timing::lan(),
+            auto_timing: false,
             joins: false,
             compaction: Compaction::default(),
         });
