@@ -79,6 +79,7 @@ mod tests {
             applied: Some(1200),
             lag: Some(0),
             free_disk: Some(MemoryBytes::mib(4096)),
+            feature_level: Some(3),
             clock_offset_ms: Some(-2),
             missing_blobs: Some(0),
             timing: Some(ControllerTiming {

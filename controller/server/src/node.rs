@@ -27,7 +27,9 @@ use crate::peers::PeersService;
 use crate::raft::{Consensus, ConsensusConfig, Member, Peers, RaftService};
 use crate::rejoin;
 use crate::rest::{self, Api, ApiParts, Failures, Limits, Rest, Tls, TokenHash};
-use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, KnownFeed, Logs, RouteFeed};
+use crate::sessions::{
+    self, AgentDirectory, AgentsService, BalancersService, Connected, Heard, KnownFeed, Logs, RouteFeed,
+};
 use crate::tokens::{self, TokenUses};
 use crate::trust::{EnrolmentService, Founder, Keeper};
 
@@ -180,6 +182,7 @@ struct Parts {
     waiting: Waiting,
     heard: Heard,
     directory: AgentDirectory,
+    connected: Connected,
     logs: Logs,
     /// Ends everything but consensus and the gRPC server, which hands over leadership.
     stopping: CancellationToken,
@@ -207,6 +210,7 @@ impl Parts {
             peers,
             consensus,
             directory,
+            connected: Connected::default(),
         }
     }
 
@@ -317,6 +321,7 @@ impl Parts {
             proposer: self.consensus.proposer(),
             leadership: leadership.clone(),
             directory: self.directory.clone(),
+            connected: self.connected.clone(),
             heard: self.heard.clone(),
             logs: self.logs.clone(),
             store: self.store.clone(),
@@ -330,6 +335,7 @@ impl Parts {
             routes,
             proposer: self.consensus.proposer(),
             leadership: leadership.clone(),
+            connected: self.connected.clone(),
             heard: self.heard.clone(),
             shutdown: self.stopping.clone(),
         };
@@ -346,6 +352,7 @@ impl Parts {
             store: self.store.clone(),
             logs: self.logs.clone(),
             audit: self.audit.clone(),
+            connected: self.connected.clone(),
             shutdown: self.stopping.clone(),
         };
         pontoon_kit::rpc::server()
@@ -383,6 +390,7 @@ impl Parts {
             uses: self.uses.clone(),
             failures: Failures::default(),
             audit: self.audit.clone(),
+            connected: self.connected.clone(),
             consensus: self.consensus.clone(),
             feed: self.consensus.feed(),
             proposer: self.consensus.proposer(),

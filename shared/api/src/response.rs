@@ -286,6 +286,9 @@ pub struct Controller {
     /// Bytes free where it keeps its data.
     #[serde(default)]
     pub free_disk: Option<MemoryBytes>,
+    /// The newest feature level it can read and write.
+    #[serde(default)]
+    pub feature_level: Option<u32>,
     /// Its clock less that of the controller that was asked, in milliseconds; good to half a round trip.
     #[serde(default)]
     pub clock_offset_ms: Option<i64>,
@@ -315,6 +318,34 @@ pub struct ControllerTiming {
     pub flush_us: u64,
     /// A round trip from the leader, in microseconds; none for the leader itself, and before it was measured.
     pub round_trip_us: Option<u64>,
+}
+
+/// What is in the way of upgrading Pontoon itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgrade {
+    /// What the controllers write, so that all of them can read it.
+    pub feature_level: u32,
+    /// Who runs which version: controllers, agents, balancers.
+    pub running: Vec<RunningVersion>,
+    /// What must be mended first, in sentences; nothing if all is well.
+    pub obstacles: Vec<String>,
+    /// What does not forbid it, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// A machine of the cluster and the version of Pontoon on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningVersion {
+    /// `controller`, `agent` or `balancer`.
+    pub role: String,
+    /// Its name.
+    pub name: String,
+    /// Its version; none if it is not reached, or too old to say.
+    pub version: Option<String>,
+    /// Whether it answers, or is connected to a controller that does.
+    pub connected: bool,
+    /// The newest feature level it can read; of controllers only.
+    pub feature_level: Option<u32>,
 }
 
 /// How far a change of who the controllers are is. Asked for again while it is not done, it shows how far it is.

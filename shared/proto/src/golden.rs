@@ -245,6 +245,9 @@ fn members(text: &mut String) {
         warning: Some("why".into()),
     };
     message(text, "MeasuredReply", &measured);
+    message(text, "ConnectedRequest", &ConnectedRequest { from: ControllerId(1) });
+    let machine = ConnectedMachine { role: MachineRole::Balancer, name: "lb".into(), version: Some("0.1.0".into()) };
+    message(text, "ConnectedReply", &ConnectedReply { machines: vec![machine] });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use pontoon_model::{ControllerId, ControllerName};
+use pontoon_model::{ControllerId, ControllerName, MachineRole};
 use serde::{Deserialize, Serialize};
 
 /// A change of who the controllers are, asked of the leader again and again until it is done.
@@ -103,6 +103,31 @@ pub struct MeasuredReply {
     pub round_trips_us: Vec<(ControllerId, u64)>,
     /// Why its timing is too short, if it is.
     pub warning: Option<String>,
+}
+
+/// Which agents and balancers are connected to you?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectedRequest {
+    /// Who asks.
+    pub from: ControllerId,
+}
+
+/// The agents and balancers that are connected to a controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectedReply {
+    /// By role and name.
+    pub machines: Vec<ConnectedMachine>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectedMachine {
+    /// Agent or balancer.
+    pub role: MachineRole,
+    /// Its name.
+    pub name: String,
+    /// Its version, if it says so.
+    pub version: Option<String>,
 }
 
 /// How a controller is.

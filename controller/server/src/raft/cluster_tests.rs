@@ -20,10 +20,10 @@ use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_client::RaftClient;
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
-    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described,
-    InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply, MembershipReply, MembershipRequest,
-    ProposeReply, ProposeRequest, RaftMessage, ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest,
-    RelayBatch, Relayed,
+    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
+    DescribeRequest, Described, InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply,
+    MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, RaftMessage, ReadIndexReply, ReadIndexRequest,
+    RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -95,6 +95,9 @@ impl peers_server::Peers for Forwarded {
     async fn measure(&self, _: Request<MeasureRequest>) -> Result<Response<MeasuredReply>, Status> {
         tokio::time::sleep(Duration::from_millis(self.as_if.delay.load(Ordering::Relaxed).into())).await;
         Ok(Response::new(self.timing.now().into()))
+    }
+    async fn connected(&self, _: Request<ConnectedRequest>) -> Result<Response<ConnectedReply>, Status> {
+        not_here()
     }
     async fn relay(&self, _: Request<RelayBatch>) -> Result<Response<Relayed>, Status> {
         not_here()

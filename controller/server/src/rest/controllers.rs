@@ -59,6 +59,7 @@ pub(super) async fn rows(api: &Api, state: &State) -> Vec<Controller> {
                 applied: said.map(|said| said.applied),
                 lag: said.and_then(|said| Some(end?.saturating_sub(said.applied))),
                 free_disk: said.map(|said| MemoryBytes(said.free_disk)),
+                feature_level: said.map(|said| said.feature_level),
                 clock_offset_ms: answer.and_then(|answer| answer.clock_offset),
                 missing_blobs: said.map(|said| said.missing_blobs),
                 timing: timings.get(&row.id).map(|said| timing(row.id, said, leader.and_then(|id| timings.get(&id)))),
@@ -215,10 +216,10 @@ fn goes_on(how_far: String) -> Response {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn row(name: &str, site: &str, role: &str) -> Controller {
+    pub(in crate::rest) fn row(name: &str, site: &str, role: &str) -> Controller {
         Controller {
             id: name.into(),
             name: name.into(),
@@ -233,6 +234,7 @@ mod tests {
             applied: None,
             lag: None,
             free_disk: None,
+            feature_level: None,
             clock_offset_ms: None,
             missing_blobs: None,
             timing: None,

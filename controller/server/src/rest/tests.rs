@@ -78,6 +78,7 @@ impl Fixture {
             replicator: Replicator::new(store.clone(), peers.clone()),
             store,
             logs: Logs::new(AgentDirectory::default(), peers),
+            connected: crate::sessions::Connected::default(),
             heard: Heard::default(),
             waiting: Waiting::default(),
             limits: Limits::default(),

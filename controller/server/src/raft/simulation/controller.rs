@@ -14,9 +14,10 @@ use pontoon_kit::{Authority, Credentials, Role};
 use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
-    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described,
-    InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply, MembershipReply, MembershipRequest,
-    ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
+    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
+    DescribeRequest, Described, InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply,
+    MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
+    RejoinRequest, RelayBatch, Relayed,
 };
 use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
@@ -281,6 +282,9 @@ impl peers_server::Peers for Forwarded {
     }
     async fn measure(&self, _: Request<MeasureRequest>) -> Result<Response<MeasuredReply>, Status> {
         Ok(Response::new(self.2.now().into()))
+    }
+    async fn connected(&self, _: Request<ConnectedRequest>) -> Result<Response<ConnectedReply>, Status> {
+        not_here()
     }
     async fn relay(&self, _: Request<RelayBatch>) -> Result<Response<Relayed>, Status> {
         not_here()
