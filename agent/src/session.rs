@@ -91,6 +91,8 @@ impl Session {
         }
         let mut opening = Request::new(ReceiverStream::new(receiver));
         opening.metadata_mut().insert(known::READS, MetadataValue::from_static(known::ALL));
+        let version = MetadataValue::from_static(env!("CARGO_PKG_VERSION"));
+        opening.metadata_mut().insert(known::VERSION, version);
         let opening = client.session(opening);
         let directives = match tokio::time::timeout(OPEN_TIMEOUT, opening).await {
             Ok(Ok(response)) => response.into_inner(),

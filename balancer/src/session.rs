@@ -179,6 +179,8 @@ impl Session {
         outgoing.send(BalancerMessage::Hello(hello)).await.map_err(|_| Ended::Closed)?;
         let mut request = Request::new(ReceiverStream::new(messages));
         request.metadata_mut().insert(known::READS, MetadataValue::from_static(known::ALL));
+        let version = MetadataValue::from_static(env!("CARGO_PKG_VERSION"));
+        request.metadata_mut().insert(known::VERSION, version);
         let opened = time::timeout(OPEN_TIMEOUT, client.session(request)).await;
         let incoming = opened.map_err(|_| Ended::Slow)??.into_inner();
         Ok((outgoing, incoming))

@@ -110,6 +110,8 @@ pub enum Command {
     Routes,
     /// Show the cluster at a glance
     Status,
+    /// Say what is in the way of another version of Pontoon
+    Upgrade(verb::upgrade::UpgradeArgs),
     /// Run a whole cluster on this machine, in this process
     Dev(crate::dev::DevArgs),
     /// Run a controller, or change who the controllers are
@@ -242,6 +244,7 @@ mod tests {
             "agent join 10.0.0.5:7710 --token T --name a --site home --memory 2G",
             "balancer join c1.example.org:7710 --token T --listen 0.0.0.0:8080",
             "machines",
+            "upgrade --check",
             "revoke agent attic-1",
             "ca status",
             "ca rotate",

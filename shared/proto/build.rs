@@ -99,6 +99,8 @@ fn main() {
                 ("rejoin", "Rejoin", Unary, "RejoinRequest", "RejoinReply"),
                 ("change_members", "ChangeMembers", Unary, "MembershipRequest", "MembershipReply"),
                 ("inspect", "Inspect", Unary, "InspectRequest", "Inspected"),
+                ("measure", "Measure", Unary, "MeasureRequest", "MeasuredReply"),
+                ("connected", "Connected", Unary, "ConnectedRequest", "ConnectedReply"),
                 ("has_blob", "HasBlob", Unary, "BlobRequest", "BlobPresence"),
                 ("get_blob", "GetBlob", ServerStream, "BlobRequest", "BlobPart"),
                 ("put_blob", "PutBlob", ClientStream, "BlobPart", "BlobStored"),

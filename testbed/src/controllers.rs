@@ -239,6 +239,13 @@ impl Controllers {
         Ok(())
     }
 
+    /// Everything between any two of them takes `delay` in each direction.
+    pub fn delay(&self, delay: Duration) {
+        for proxy in self.proxies.values() {
+            proxy.change(|link| (link.there.delay, link.back.delay) = (delay, delay));
+        }
+    }
+
     /// All links are whole again.
     pub fn heal(&self) {
         for proxy in self.proxies.values() {

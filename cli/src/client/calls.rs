@@ -6,7 +6,7 @@ use std::path::Path;
 use pontoon_api::{
     App, Audit, Balancer, Build, ChangeEnv, ChangeLabels, Changed, Controller, CreateApp, CreateToken, CreatedToken,
     Deployment, Host, MembershipChanged, Release, Rollback, Route, RunOneOff, Servo, SetScale, Source, StartBuild,
-    Status, Token, TransferLeader,
+    Status, Token, TransferLeader, Upgrade,
 };
 use pontoon_model::labels::Labels;
 use pontoon_model::{AppName, BuildId, ControllerName, DeploymentId, Digest, ReleaseNumber, ServoId, TokenId};
@@ -196,6 +196,11 @@ impl Client {
     /// All hosts.
     pub async fn hosts(&self) -> Answer<Vec<Host>> {
         self.fetch(Call::get("hosts".into())).await
+    }
+
+    /// What is in the way of upgrading Pontoon itself.
+    pub async fn upgrade(&self) -> Answer<Upgrade> {
+        self.fetch(Call::get("upgrade".into())).await
     }
 
     /// All controllers.

@@ -32,6 +32,7 @@ pub mod run;
 pub mod scale;
 pub mod status;
 pub mod token;
+pub mod upgrade;
 mod wait;
 
 use std::future::Future;
@@ -114,8 +115,9 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Balancers => balancers::run(session).await,
         Command::Routes => routes::run(session).await,
         Command::Status => status::run(session).await,
-        // The only one with an exit code of its own: the command's.
+        // These have exit codes of their own: the command's, and whether anything is in the way.
         Command::Run(args) => return run::run(session, args).await,
+        Command::Upgrade(args) => return upgrade::run(session, args).await,
         Command::Dev(_)
         | Command::Controller(ControllerArgs { verb: None, .. })
         | Command::Agent(_)

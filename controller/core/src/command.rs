@@ -178,6 +178,13 @@ pub struct RemoveController {
     pub id: ControllerId,
 }
 
+/// How patient the controllers that choose by themselves are with each other, from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetTiming {
+    /// Between two signs of life of the leader, in milliseconds.
+    pub heartbeat_ms: u32,
+}
+
 /// Cluster-wide settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeSettings {
@@ -447,6 +454,7 @@ commands! {
     151, 1 => AdoptApiToken,
     152, 1 => RevokeApiToken,
     153, 1 => NoteTokenUse,
+    160, 1 => SetTiming,
     #[cfg(feature = "next-level")]
     290, 1 => NextLevelProbe,
 }

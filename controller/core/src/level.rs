@@ -32,6 +32,9 @@ const NEEDS: &[(u16, u16, u32)] = &[
     (152, 1, 3),
     (153, 1, 3),
     (30, 1, 3),
+    // SetTiming and its row.
+    (160, 1, 3),
+    (40, 1, 3),
     // NextLevelProbe, and the App that has a note: a test's build only.
     #[cfg(feature = "next-level")]
     (290, 1, 4),
@@ -52,7 +55,7 @@ pub fn version_at(kind: u16, newest: u16, level: u32) -> u16 {
 #[cfg(test)]
 mod tests {
     use pontoon_model::wire::Wire;
-    use pontoon_model::{ApiToken, App};
+    use pontoon_model::{ApiToken, App, ChosenTiming};
 
     use super::*;
     use crate::Command;
@@ -64,7 +67,11 @@ mod tests {
         }
         for (kind, version, level) in NEEDS {
             let command = Command::KINDS.iter().any(|known| (known.0, known.1) == (*kind, *version));
-            let rows = [(App::KIND, App::VERSION), (ApiToken::KIND, ApiToken::VERSION)];
+            let rows = [
+                (App::KIND, App::VERSION),
+                (ApiToken::KIND, ApiToken::VERSION),
+                (ChosenTiming::KIND, ChosenTiming::VERSION),
+            ];
             let row = rows.iter().any(|row| row.0 == *kind && *version <= row.1);
             assert!(command || row, "{kind} v{version} does not exist");
             assert!((FIRST + 1..=NEWEST).contains(level), "{kind} v{version} needs level {level}");

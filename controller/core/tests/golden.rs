@@ -160,6 +160,7 @@ fn commands() -> Vec<Command> {
         AdoptApiToken { hash: Digest([0xCD; 32]) }.into(),
         RevokeApiToken { id: TokenId(9) }.into(),
         NoteTokenUse { uses: vec![(TokenId(9), Timestamp(8))] }.into(),
+        SetTiming { heartbeat_ms: 250 }.into(),
         #[cfg(feature = "next-level")]
         NextLevelProbe { app, note: "n".into() }.into(),
     ]
@@ -369,6 +370,7 @@ fn golden_bytes_of_every_row() {
         version: 2,
     };
     row(&mut text, "ApiToken", &token);
+    row(&mut text, "ChosenTiming", &ChosenTiming { heartbeat_ms: 250 });
     expect_file!["golden/rows.txt"].assert_eq(&text);
 }
 
@@ -411,7 +413,8 @@ fn golden_bytes_of_a_state_at_each_level() {
     let label = ChangeLabels { app: name("web"), set, unset: Vec::new() };
     let label = stamped(IdempotencyKey::born(1, 2), label.into());
     let adopt = stamped(IdempotencyKey::born(1, 3), AdoptApiToken { hash: Digest([0xCD; 32]) }.into());
-    let next = [vec![raise(2), label], vec![raise(3), adopt], Vec::new()];
+    let timing = stamped(IdempotencyKey::born(1, 4), SetTiming { heartbeat_ms: 250 }.into());
+    let next = [vec![raise(2), label], vec![raise(3), adopt, timing], Vec::new()];
     let mut text = String::new();
     for (level, commands) in (1..).zip(next) {
         assert_eq!(state.feature_level(), level);

@@ -39,6 +39,7 @@ enum Step {
     Deaf(u8),
     Enter(u8, u64),
     Leave(u64),
+    Timing(u32),
     Tick(u64),
     Elect,
     Obey,
@@ -70,6 +71,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..2u8).prop_map(Step::Deaf),
         1 => (0..2u8, 1..4u64).prop_map(|(n, id)| Step::Enter(n, id)),
         1 => (1..4u64).prop_map(Step::Leave),
+        1 => (0..1_500u32).prop_map(Step::Timing),
         4 => (1..40_000u64).prop_map(Step::Tick),
         1 => Just(Step::Elect),
         4 => Just(Step::Obey),
@@ -212,6 +214,12 @@ fn take(world: &mut World, step: &Step) {
         Step::Leave(id) => {
             world.apply(RemoveController { id: ControllerId(id) }).unwrap();
             assert!(world.state.controller(ControllerId(id)).is_none());
+        }
+        Step::Timing(heartbeat_ms) => {
+            let before = world.state.chosen_timing();
+            let taken = world.apply(SetTiming { heartbeat_ms }).is_ok();
+            let wanted = if taken { Some(ChosenTiming { heartbeat_ms }) } else { before };
+            assert_eq!(world.state.chosen_timing(), wanted);
         }
         Step::Tick(ms) => world.tick(Duration::from_millis(ms)),
         Step::Elect => {

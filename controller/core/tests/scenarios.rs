@@ -76,6 +76,10 @@ fn step(world: &mut World, line: &str) -> Result<String, String> {
             say = done(world.apply(RemoveController { id: ControllerId(id.parse().unwrap()) }))?;
             say += &controllers_text(world);
         }
+        ["timing", heartbeat] => {
+            say = done(world.apply(SetTiming { heartbeat_ms: heartbeat.parse().unwrap() }))?;
+            say += &format!("  timing: {:?}\n", world.state.chosen_timing());
+        }
         ["level", to] => say = done(world.apply(RaiseFeatureLevel { to: to.parse().unwrap() }))?,
         ["app", name] => say = done(world.apply(CreateApp { name: name.parse().unwrap() }))?,
         ["destroy", name] => say = done(world.apply(DestroyApp { name: name.parse().unwrap() }))?,

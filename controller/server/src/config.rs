@@ -121,7 +121,7 @@ pub struct MemberConfig {
     pub grpc: SocketAddr,
 }
 
-/// Raft's times: a preset, or explicit values.
+/// Raft's times: chosen by the leader, a preset, or explicit values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum TimingConfig {
@@ -133,7 +133,7 @@ pub enum TimingConfig {
 
 impl Default for TimingConfig {
     fn default() -> Self {
-        Self::Preset(TimingPreset::Lan)
+        Self::Preset(TimingPreset::Auto)
     }
 }
 
@@ -141,6 +141,8 @@ impl Default for TimingConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TimingPreset {
+    /// What the leader chooses for all from measured round trips and flush times; until then that of `lan`.
+    Auto,
     /// Heartbeat 100 ms, election 300 to 500 ms.
     Lan,
     /// Heartbeat 250 ms, election 800 to 1,200 ms: for round trips up to about 80 ms.
@@ -160,10 +162,15 @@ pub struct ExplicitTiming {
 }
 
 impl TimingConfig {
-    /// The times it stands for.
+    /// Whether the times are those that the leader chooses.
+    pub fn is_auto(self) -> bool {
+        self == Self::Preset(TimingPreset::Auto)
+    }
+
+    /// The times it stands for, or those to begin with.
     pub fn times(self) -> Timing {
         match self {
-            Self::Preset(TimingPreset::Lan) => Timing::lan(),
+            Self::Preset(TimingPreset::Auto | TimingPreset::Lan) => Timing::lan(),
             Self::Preset(TimingPreset::Wan) => Timing::wan(),
             Self::Explicit(explicit) => Timing {
                 heartbeat: Duration::from_millis(explicit.heartbeat_ms),
@@ -265,8 +272,9 @@ impl Config {
             return invalid(format!("{twice} is used by two `members`; ids, names and addresses are each unique"));
         }
         let times = self.timing.times();
-        if times.heartbeat.is_zero() || times.election_min < times.heartbeat * 3 {
-            return invalid("`timing` needs heartbeat_ms above 0 and election_min_ms of at least 3 heartbeats".into());
+        // Below 3 heartbeats there is a warning, with what was measured.
+        if times.heartbeat.is_zero() || times.election_min <= times.heartbeat {
+            return invalid("`timing` needs heartbeat_ms above 0 and election_min_ms above heartbeat_ms".into());
         }
         if times.election_max <= times.election_min {
             return invalid("`timing` needs election_max_ms above election_min_ms".into());
@@ -373,6 +381,8 @@ mod tests {
     fn timing_is_a_name_or_three_values() {
         let wan = load(&format!("timing = \"wan\"\n{GOOD}")).unwrap();
         assert_eq!(wan.timing.times().election_max, Duration::from_millis(1200));
+        assert!(!wan.timing.is_auto() && load(GOOD).unwrap().timing.is_auto());
+        assert!(load(&format!("timing = \"auto\"\n{GOOD}")).unwrap().timing.is_auto());
         let text = format!("timing = {{ heartbeat_ms = 50, election_min_ms = 150, election_max_ms = 250 }}\n{GOOD}");
         assert_eq!(load(&text).unwrap().timing.times().election_min, Duration::from_millis(150));
     }
@@ -409,8 +419,8 @@ mod tests {
             (GOOD.replace("7700", "7711"), "its own port"),
             (format!("base_domain = \"no/slash\"\n{GOOD}"), "base_domain"),
             (
-                format!("timing = {{ heartbeat_ms = 100, election_min_ms = 200, election_max_ms = 400 }}\n{GOOD}"),
-                "3 heartbeats",
+                format!("timing = {{ heartbeat_ms = 100, election_min_ms = 100, election_max_ms = 400 }}\n{GOOD}"),
+                "above heartbeat_ms",
             ),
             (format!("{GOOD}\n[store]\nsnapshot_bytes = 1000"), "at least 65536"),
             (format!("{GOOD}\n[store]\nkept_bytes = 1000000"), "kept_bytes of at least"),

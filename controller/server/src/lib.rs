@@ -28,3 +28,6 @@ pub mod trust;
 pub use config::{Config, ConfigError};
 pub use error::ControllerError;
 pub use node::run;
+
+/// The newest feature level that this version can read and write.
+pub const NEWEST_LEVEL: u32 = pontoon_core::level::NEWEST;

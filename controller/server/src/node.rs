@@ -28,7 +28,9 @@ use crate::peers::PeersService;
 use crate::raft::{Consensus, ConsensusConfig, Member, Peers, RaftService};
 use crate::rejoin;
 use crate::rest::{self, Api, ApiParts, Failures, Limits, Rest, Tls, TokenHash};
-use crate::sessions::{self, AgentDirectory, AgentsService, BalancersService, Heard, KnownFeed, Logs, RouteFeed};
+use crate::sessions::{
+    self, AgentDirectory, AgentsService, BalancersService, Connected, Heard, KnownFeed, Logs, RouteFeed,
+};
 use crate::tokens::{self, TokenUses};
 use crate::trust::{EnrolmentService, Founder, Keeper};
 
@@ -153,6 +155,7 @@ fn consensus_config(config: &Config, credentials: &Credentials) -> ConsensusConf
         joins: config.join,
         credentials: credentials.clone(),
         timing: config.timing.times(),
+        auto_timing: config.timing.is_auto(),
         compaction: config.store,
     }
 }
@@ -181,6 +184,7 @@ struct Parts {
     waiting: Waiting,
     heard: Heard,
     directory: AgentDirectory,
+    connected: Connected,
     logs: Logs,
     /// Ends everything but consensus and the gRPC server, which hands over leadership.
     stopping: CancellationToken,
@@ -208,6 +212,7 @@ impl Parts {
             peers,
             consensus,
             directory,
+            connected: Connected::default(),
         }
     }
 
@@ -318,6 +323,7 @@ impl Parts {
             proposer: self.consensus.proposer(),
             leadership: leadership.clone(),
             directory: self.directory.clone(),
+            connected: self.connected.clone(),
             heard: self.heard.clone(),
             logs: self.logs.clone(),
             store: self.store.clone(),
@@ -331,6 +337,7 @@ impl Parts {
             routes,
             proposer: self.consensus.proposer(),
             leadership: leadership.clone(),
+            connected: self.connected.clone(),
             heard: self.heard.clone(),
             shutdown: self.stopping.clone(),
         };
@@ -347,6 +354,7 @@ impl Parts {
             store: self.store.clone(),
             logs: self.logs.clone(),
             audit: self.audit.clone(),
+            connected: self.connected.clone(),
             shutdown: self.stopping.clone(),
         };
         pontoon_kit::rpc::server(pontoon_enrol::needs)
@@ -384,6 +392,7 @@ impl Parts {
             uses: self.uses.clone(),
             failures: Failures::default(),
             audit: self.audit.clone(),
+            connected: self.connected.clone(),
             consensus: self.consensus.clone(),
             feed: self.consensus.feed(),
             proposer: self.consensus.proposer(),

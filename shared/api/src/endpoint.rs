@@ -107,6 +107,7 @@ endpoints! {
     ShowCa: GET "/v1/ca", Read;
     RotateCa: POST "/v1/ca/rotate", Admin;
     RetireCa: POST "/v1/ca/retire", Admin;
+    CheckUpgrade: GET "/v1/upgrade", Read;
     ShowAudit: GET "/v1/audit", Admin;
     Backup: GET "/v1/backup", Admin;
     RevokeToken: DELETE "/v1/tokens/{token}", Admin;

@@ -36,6 +36,7 @@
 //! | `GET /v1/ca` | | [`Ca`](trust::Ca) |
 //! | `POST /v1/ca/rotate` | | [`Changed`]; another authority signs |
 //! | `POST /v1/ca/retire` | [`RetireAuthority`](trust::RetireAuthority) | [`Changed`]; the one before it is trusted no longer |
+//! | `GET /v1/upgrade` | | [`Upgrade`]: what is in the way of another version of Pontoon |
 //! | `DELETE /v1/controllers/{controller}?force=` | | [`MembershipChanged`] |
 //! | `POST /v1/controllers/{controller}/promote` | | [`MembershipChanged`] |
 //! | `POST /v1/leader` | [`TransferLeader`] | [`MembershipChanged`] |
@@ -80,6 +81,7 @@ pub use request::{
     TransferLeader,
 };
 pub use response::{
-    App, AppScale, Audit, AuditRecord, Balancer, Build, Changed, Controller, CreatedToken, Deployment, Exit, Host,
-    ItemChanged, LogLine, MembershipChanged, Release, Route, RouteTarget, Servo, Source, Status, Token,
+    App, AppScale, Audit, AuditRecord, Balancer, Build, Changed, Controller, ControllerTiming, CreatedToken,
+    Deployment, Exit, Host, ItemChanged, LogLine, MembershipChanged, Release, Route, RouteTarget, RunningVersion,
+    Servo, Source, Status, Token, Upgrade,
 };

@@ -286,15 +286,66 @@ pub struct Controller {
     /// Bytes free where it keeps its data.
     #[serde(default)]
     pub free_disk: Option<MemoryBytes>,
+    /// The newest feature level it can read and write.
+    #[serde(default)]
+    pub feature_level: Option<u32>,
     /// Its clock less that of the controller that was asked, in milliseconds; good to half a round trip.
     #[serde(default)]
     pub clock_offset_ms: Option<i64>,
     /// Sources and bundles it does not have yet.
     #[serde(default)]
     pub missing_blobs: Option<u64>,
-    /// What speaks against its place, in sentences.
+    /// How patient it is with the others.
+    #[serde(default)]
+    pub timing: Option<ControllerTiming>,
+    /// What speaks against its place or its timing, in sentences.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// When a controller takes the leader for lost, and what that is chosen from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerTiming {
+    /// Whether it is what the leader chose for all; otherwise its configuration says so.
+    pub auto: bool,
+    /// Between two signs of life of a leader, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// The shortest silence before an election, in milliseconds.
+    pub election_min_ms: u64,
+    /// The longest.
+    pub election_max_ms: u64,
+    /// A slow flush of its log, in microseconds.
+    pub flush_us: u64,
+    /// A round trip from the leader, in microseconds; none for the leader itself, and before it was measured.
+    pub round_trip_us: Option<u64>,
+}
+
+/// What is in the way of upgrading Pontoon itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgrade {
+    /// What the controllers write, so that all of them can read it.
+    pub feature_level: u32,
+    /// Who runs which version: controllers, agents, balancers.
+    pub running: Vec<RunningVersion>,
+    /// What must be mended first, in sentences; nothing if all is well.
+    pub obstacles: Vec<String>,
+    /// What does not forbid it, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// A machine of the cluster and the version of Pontoon on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningVersion {
+    /// `controller`, `agent` or `balancer`.
+    pub role: String,
+    /// Its name.
+    pub name: String,
+    /// Its version; none if it is not reached, or too old to say.
+    pub version: Option<String>,
+    /// Whether it answers, or is connected to a controller that does.
+    pub connected: bool,
+    /// The newest feature level it can read; of controllers only.
+    pub feature_level: Option<u32>,
 }
 
 /// How far a change of who the controllers are is. Asked for again while it is not done, it shows how far it is.

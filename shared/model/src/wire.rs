@@ -255,6 +255,7 @@ wire! {
     23, 1 => crate::Machine;
     24, 1 => crate::RevokedKey;
     30, 1 => crate::ApiToken;
+    40, 1 => crate::ChosenTiming;
 }
 
 #[cfg(test)]

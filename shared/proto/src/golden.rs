@@ -234,6 +234,20 @@ fn members(text: &mut String) {
         missing_blobs: 8,
     };
     message(text, "Inspected", &inspected);
+    message(text, "MeasureRequest", &MeasureRequest { from: ControllerId(1) });
+    let measured = MeasuredReply {
+        flush_us: 1,
+        heartbeat_us: 2,
+        election_min_us: 3,
+        election_max_us: 4,
+        auto: true,
+        round_trips_us: vec![(ControllerId(5), 6)],
+        warning: Some("why".into()),
+    };
+    message(text, "MeasuredReply", &measured);
+    message(text, "ConnectedRequest", &ConnectedRequest { from: ControllerId(1) });
+    let machine = ConnectedMachine { role: MachineRole::Balancer, name: "lb".into(), version: Some("0.1.0".into()) };
+    message(text, "ConnectedReply", &ConnectedReply { machines: vec![machine] });
 }
 
 #[test]

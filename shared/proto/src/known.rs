@@ -18,6 +18,9 @@ pub const TRUST: &str = "trust";
 /// [`READS`] of this version.
 pub const ALL: &str = "controllers,trust";
 
+/// A header of the request that opens a session: the version of Pontoon that its sender runs, for people.
+pub const VERSION: &str = "pontoon-version";
+
 /// Where a controller is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownController {

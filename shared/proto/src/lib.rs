@@ -25,7 +25,10 @@ pub use blobs::{BlobPart, BlobPresence, BlobRequest, BlobStored};
 pub use enrolment::{Admitted, Contact, JoinReply, JoinRequest, RenewReply, RenewRequest, TrustNow};
 pub use known::{KnownController, KnownControllers};
 pub use logs::{LogChunk, LogLine, LogPushed, LogRequest, LogSource};
-pub use members::{InspectRequest, Inspected, MembershipReply, MembershipRequest};
+pub use members::{
+    ConnectedMachine, ConnectedReply, ConnectedRequest, InspectRequest, Inspected, MeasureRequest, MeasuredReply,
+    MembershipReply, MembershipRequest,
+};
 pub use methods::{METHODS, MayCall, may_call};
 pub use peers::{
     AuditReply, AuditRequest, DescribeRequest, Described, ProposeReply, ProposeRequest, ReadIndexReply,
@@ -73,6 +76,10 @@ pontoon_model::wire! {
     361, 1 => MembershipReply;
     362, 1 => InspectRequest;
     363, 1 => Inspected;
+    364, 1 => MeasureRequest;
+    365, 1 => MeasuredReply;
+    366, 1 => ConnectedRequest;
+    367, 1 => ConnectedReply;
     370, 1 => KnownControllers;
     380, 1 => JoinRequest;
     381, 1 => JoinReply;

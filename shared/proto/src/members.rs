@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use pontoon_model::{ControllerId, ControllerName};
+use pontoon_model::{ControllerId, ControllerName, MachineRole};
 use serde::{Deserialize, Serialize};
 
 /// A change of who the controllers are, asked of the leader again and again until it is done.
@@ -77,6 +77,57 @@ pub enum MembershipReply {
 pub struct InspectRequest {
     /// Who asks.
     pub from: ControllerId,
+}
+
+/// How long is the way to you, and how slow is your disk?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeasureRequest {
+    /// Who asks.
+    pub from: ControllerId,
+}
+
+/// A controller's timing and what it has measured. The answer comes at once: how long it took is a measurement, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeasuredReply {
+    /// A slow flush of its log, in microseconds, as all below.
+    pub flush_us: u64,
+    /// Between two signs of life of a leader, as in force at this controller.
+    pub heartbeat_us: u64,
+    /// The shortest silence before an election.
+    pub election_min_us: u64,
+    /// The longest.
+    pub election_max_us: u64,
+    /// Whether these are what the leader chose for all.
+    pub auto: bool,
+    /// Round trips from it to others.
+    pub round_trips_us: Vec<(ControllerId, u64)>,
+    /// Why its timing is too short, if it is.
+    pub warning: Option<String>,
+}
+
+/// Which agents and balancers are connected to you?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectedRequest {
+    /// Who asks.
+    pub from: ControllerId,
+}
+
+/// The agents and balancers that are connected to a controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectedReply {
+    /// By role and name.
+    pub machines: Vec<ConnectedMachine>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectedMachine {
+    /// Agent or balancer.
+    pub role: MachineRole,
+    /// Its name.
+    pub name: String,
+    /// Its version, if it says so.
+    pub version: Option<String>,
 }
 
 /// How a controller is.

@@ -12,6 +12,7 @@ mod oracle;
 mod partitions;
 mod pauses;
 mod slow_disk;
+mod slow_links;
 mod snapshots;
 mod watcher;
 mod workload;

@@ -1,8 +1,8 @@
 //! Hosts, balancers and controllers: who is there, and what agents report.
 
-use pontoon_model::{Balancer, Controller, Desired, Host, HostState, Servo, ServoReport, ServoStatus};
+use pontoon_model::{Balancer, ChosenTiming, Controller, Desired, Host, HostState, Servo, ServoReport, ServoStatus};
 
-use crate::command::{RegisterBalancer, RegisterController, RegisterHost, RemoveController, ReportServos};
+use crate::command::{RegisterBalancer, RegisterController, RegisterHost, RemoveController, ReportServos, SetTiming};
 use crate::{Outcome, Rejected, Reply, State};
 
 impl State {
@@ -112,6 +112,18 @@ impl State {
         if self.controllers.contains_key(&command.id) {
             self.remove_controller(command.id);
         }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn set_timing(&mut self, command: &SetTiming) -> Outcome {
+        let SetTiming { heartbeat_ms } = *command;
+        let (least, most) = (ChosenTiming::LEAST_MS, ChosenTiming::MOST_MS);
+        if !(least..=most).contains(&heartbeat_ms) {
+            return Err(Rejected::conflict(format!(
+                "the controllers cannot send signs of life every {heartbeat_ms} ms: it must be {least} to {most} ms"
+            )));
+        }
+        self.timing = Some(ChosenTiming { heartbeat_ms });
         Ok(Reply::Done)
     }
 }

@@ -67,6 +67,7 @@ impl State {
             Command::RegisterController(command) => self.register_controller(command),
             Command::RemoveController(command) => self.forget_controller(command),
             Command::ChangeSettings(command) => self.change_settings(command),
+            Command::SetTiming(command) => self.set_timing(command),
             Command::ChangeLabels(command) => self.change_labels(command),
             Command::FoundTrust(command) => self.found_trust(command),
             Command::CreateJoinToken(command) => self.create_join_token(command),

@@ -14,8 +14,8 @@ mod unsettled;
 
 use imbl::{OrdMap, OrdSet};
 use pontoon_model::{
-    ApiToken, App, AppName, Balancer, BalancerName, Build, BuildId, Controller, ControllerId, Deployment, DeploymentId,
-    Digest, Host, HostName, Release, ReleaseNumber, RouteVersion, Servo, ServoId, Timestamp, TokenId,
+    ApiToken, App, AppName, Balancer, BalancerName, Build, BuildId, ChosenTiming, Controller, ControllerId, Deployment,
+    DeploymentId, Digest, Host, HostName, Release, ReleaseNumber, RouteVersion, Servo, ServoId, Timestamp, TokenId,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -43,6 +43,7 @@ pub struct State {
     pub(crate) api_tokens: OrdMap<TokenId, Arc<ApiToken>>,
     pub(crate) answers: Answers,
     pub(crate) trust: Arc<Trust>,
+    pub(crate) timing: Option<ChosenTiming>,
     // Derived row by row, never serialized; `check::violations` compares them with a full recomputation.
     pub(crate) servos_by_app: OrdSet<(AppName, ServoId)>,
     pub(crate) servos_by_host: OrdSet<(HostName, ServoId)>,

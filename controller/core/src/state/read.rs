@@ -4,9 +4,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use pontoon_model::{
-    ApiToken, App, AppName, Balancer, BalancerName, BlobRef, Build, BuildId, BuildOutcome, BuildState, Controller,
-    ControllerId, Deployment, DeploymentId, Desired, Digest, Host, HostName, HostState, MemoryBytes, Phase, Release,
-    ReleaseNumber, ReleaseReason, RouteVersion, Servo, ServoId, ServoStatus, Timestamp, TokenId,
+    ApiToken, App, AppName, Balancer, BalancerName, BlobRef, Build, BuildId, BuildOutcome, BuildState, ChosenTiming,
+    Controller, ControllerId, Deployment, DeploymentId, Desired, Digest, Host, HostName, HostState, MemoryBytes, Phase,
+    Release, ReleaseNumber, ReleaseReason, RouteVersion, Servo, ServoId, ServoStatus, Timestamp, TokenId,
 };
 
 use super::{Settings, State, Trust};
@@ -50,6 +50,11 @@ impl State {
     /// Index of the newest entry any of whose answers was forgotten: an older controller's key is refused.
     pub fn answers_forgotten_upto(&self) -> u64 {
         self.answers.forgotten_upto()
+    }
+
+    /// How patient the controllers are with each other, if anything was chosen yet.
+    pub fn chosen_timing(&self) -> Option<ChosenTiming> {
+        self.timing
     }
 
     /// Who belongs to the cluster. The same pointer as before says that nothing of it has changed.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use pontoon_model::wire::{self, Envelope, Wire, WireError};
 use pontoon_model::{
-    ApiToken, App, AuthorityRow, Balancer, Build, Controller, Deployment, Founding, Host, JoinToken, Machine, Release,
-    RevokedKey, Servo,
+    ApiToken, App, AuthorityRow, Balancer, Build, ChosenTiming, Controller, Deployment, Founding, Host, JoinToken,
+    Machine, Release, RevokedKey, Servo,
 };
 
 use super::answers::AnsweredRow;
@@ -47,6 +47,7 @@ impl State {
             .chain(rows(self.trust.machines.values().cloned(), level))
             .chain(rows(self.trust.revoked.values().cloned(), level))
             .chain(rows(self.api_tokens.values().cloned(), level))
+            .chain(self.timing.iter().map(wire::encode))
             .chain(self.answers.rows().map(|row| wire::encode(&row)))
     }
 
@@ -131,6 +132,7 @@ impl State {
                 let row = ApiToken::open(&envelope)?;
                 self.api_tokens.insert(row.id, Arc::new(row));
             }
+            ChosenTiming::KIND => self.timing = Some(ChosenTiming::open(&envelope)?),
             AnsweredRow::KIND => self.answers.put_row(AnsweredRow::open(&envelope)?)?,
             kind => return Err(WireError::TooNew { kind, version: envelope.version }),
         }

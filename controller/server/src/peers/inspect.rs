@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use pontoon_kit::clock;
 use pontoon_model::ControllerId;
-use pontoon_proto::{DescribeRequest, InspectRequest, Inspected};
+use pontoon_proto::{
+    ConnectedReply, ConnectedRequest, DescribeRequest, InspectRequest, Inspected, MeasureRequest, MeasuredReply,
+};
 use tokio::time::timeout;
 use tonic::{Code, Request};
 
@@ -62,6 +64,26 @@ pub(crate) async fn inspect_all(from: ControllerId, others: &[Peer]) -> Vec<Seen
         Seen { id: peer.id(), answer }
     }))
     .await
+}
+
+/// The agents and balancers that are connected to those of `others` that answer and can tell.
+pub(crate) async fn connected_all(from: ControllerId, others: &[Peer]) -> Vec<ConnectedReply> {
+    let asked = join_all(others.iter().map(|peer| async move {
+        let mut client = peer.client();
+        let said = timeout(ANSWER, client.connected(ConnectedRequest { from })).await.ok()?.ok()?;
+        Some(said.into_inner())
+    }));
+    asked.await.into_iter().flatten().collect()
+}
+
+/// The timing of all of `others` that answer and have one to tell.
+pub(crate) async fn measure_all(from: ControllerId, others: &[Peer]) -> Vec<(ControllerId, MeasuredReply)> {
+    let asked = join_all(others.iter().map(|peer| async move {
+        let mut client = peer.client();
+        let said = timeout(ANSWER, client.measure(MeasureRequest { from })).await.ok()?.ok()?;
+        Some((peer.id(), said.into_inner()))
+    }));
+    asked.await.into_iter().flatten().collect()
 }
 
 async fn ask(from: ControllerId, peer: &Peer) -> Option<Answer> {

@@ -3,5 +3,5 @@
 mod inspect;
 mod service;
 
-pub(crate) use inspect::{Answer, inspect, inspect_all};
+pub(crate) use inspect::{Answer, connected_all, inspect, inspect_all, measure_all};
 pub use service::PeersService;

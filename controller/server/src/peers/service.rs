@@ -9,9 +9,10 @@ use pontoon_kit::{CancellationToken, Role, rpc};
 use pontoon_model::ControllerName;
 use pontoon_proto::services::peers_server::Peers as PeersRpc;
 use pontoon_proto::{
-    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described,
-    InspectRequest, Inspected, LogChunk, LogRequest, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest,
-    ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
+    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
+    DescribeRequest, Described, InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply,
+    MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
+    RejoinRequest, RelayBatch, Relayed,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
@@ -21,7 +22,7 @@ use crate::audit::AuditLog;
 use crate::blobs::{BlobStore, parts, receive};
 use crate::leader::LeaderMemory;
 use crate::raft::{Consensus, Leadership, MembershipQueue, Proposer, Reads, StateFeed};
-use crate::sessions::Logs;
+use crate::sessions::{Connected, Logs};
 use crate::{members, rejoin};
 
 /// What controllers offer each other.
@@ -47,6 +48,8 @@ pub struct PeersService {
     pub store: BlobStore,
     /// Logs of agents that are connected here.
     pub logs: Logs,
+    /// Which agents and balancers are connected here.
+    pub connected: Connected,
     /// Records of what was asked of this controller.
     pub audit: AuditLog,
     /// Ends all streams.
@@ -82,6 +85,16 @@ impl PeersRpc for PeersService {
     async fn inspect(&self, request: Request<InspectRequest>) -> Answer<Inspected> {
         rpc::caller(&request, Role::Controller)?;
         Ok(Response::new(inspect(&self.consensus, &self.store, &self.data_dir).await))
+    }
+
+    async fn measure(&self, request: Request<MeasureRequest>) -> Answer<MeasuredReply> {
+        rpc::caller(&request, Role::Controller)?;
+        Ok(Response::new(self.consensus.timing().into()))
+    }
+
+    async fn connected(&self, request: Request<ConnectedRequest>) -> Answer<ConnectedReply> {
+        rpc::caller(&request, Role::Controller)?;
+        Ok(Response::new(self.connected.list()))
     }
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Answer<ReadIndexReply> {

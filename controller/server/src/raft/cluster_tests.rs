@@ -20,9 +20,10 @@ use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_client::RaftClient;
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
-    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described,
-    InspectRequest, Inspected, LogChunk, LogRequest, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest,
-    RaftMessage, ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
+    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
+    DescribeRequest, Described, InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply,
+    MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, RaftMessage, ReadIndexReply, ReadIndexRequest,
+    RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -31,8 +32,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 mod membership;
+mod timing;
 
 use super::network::Network;
+use super::timing::Chosen;
 use super::types::Vote;
 use super::*;
 use crate::{members, rejoin};
@@ -41,7 +44,22 @@ use crate::{members, rejoin};
 const BOUND: Duration = Duration::from_secs(30);
 
 /// The `Peers` service as far as proposals need it; the rest of it is the controller's.
-struct Forwarded(Proposer, MembershipQueue, Reads, Arc<AtomicU32>);
+struct Forwarded {
+    proposer: Proposer,
+    membership: MembershipQueue,
+    reads: Reads,
+    timing: Chosen,
+    as_if: AsIf,
+}
+
+/// What they say of themselves that is not so. All of a cluster share it.
+#[derive(Clone)]
+struct AsIf {
+    /// The feature level that each can read.
+    readable: Arc<AtomicU32>,
+    /// What a question of the measurement takes on top, in milliseconds.
+    delay: Arc<AtomicU32>,
+}
 
 type Stub<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -56,22 +74,29 @@ impl peers_server::Peers for Forwarded {
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
         rpc::caller(&request, Role::Controller)?;
-        let reply = self.0.answer(request.into_inner()).await;
+        let reply = self.proposer.answer(request.into_inner()).await;
         reply.map(Response::new).map_err(|error| Status::invalid_argument(error.to_string()))
     }
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<Described>, Status> {
-        let feature_level = self.3.load(Ordering::Relaxed);
+        let feature_level = self.as_if.readable.load(Ordering::Relaxed);
         Ok(Response::new(Described { feature_level, version: "test".to_owned() }))
     }
     async fn read_index(&self, _: Request<ReadIndexRequest>) -> Result<Response<ReadIndexReply>, Status> {
-        let reply = self.2.here().await;
+        let reply = self.reads.here().await;
         reply.map(Response::new).map_err(|error| Status::unavailable(error.to_string()))
     }
     async fn change_members(&self, request: Request<MembershipRequest>) -> Result<Response<MembershipReply>, Status> {
         let name = rpc::caller(&request, Role::Controller)?.id.parse().unwrap();
-        Ok(Response::new(members::answer(&self.1, &name, request.into_inner())))
+        Ok(Response::new(members::answer(&self.membership, &name, request.into_inner())))
     }
     async fn inspect(&self, _: Request<InspectRequest>) -> Result<Response<Inspected>, Status> {
+        not_here()
+    }
+    async fn measure(&self, _: Request<MeasureRequest>) -> Result<Response<MeasuredReply>, Status> {
+        tokio::time::sleep(Duration::from_millis(self.as_if.delay.load(Ordering::Relaxed).into())).await;
+        Ok(Response::new(self.timing.now().into()))
+    }
+    async fn connected(&self, _: Request<ConnectedRequest>) -> Result<Response<ConnectedReply>, Status> {
         not_here()
     }
     async fn relay(&self, _: Request<RelayBatch>) -> Result<Response<Relayed>, Status> {
@@ -79,7 +104,7 @@ impl peers_server::Peers for Forwarded {
     }
     async fn rejoin(&self, request: Request<RejoinRequest>) -> Result<Response<RejoinReply>, Status> {
         let name = rpc::caller(&request, Role::Controller)?.id.parse().unwrap();
-        Ok(Response::new(rejoin::answer(&self.1, &name, request.into_inner())))
+        Ok(Response::new(rejoin::answer(&self.membership, &name, request.into_inner())))
     }
     async fn has_blob(&self, _: Request<BlobRequest>) -> Result<Response<BlobPresence>, Status> {
         not_here()
@@ -106,19 +131,25 @@ struct Node {
 }
 
 impl Node {
-    async fn start(config: ConsensusConfig, listener: TcpListener, readable: Arc<AtomicU32>) -> Self {
+    async fn start(config: ConsensusConfig, listener: TcpListener, as_if: AsIf) -> Self {
         let credentials = config.credentials.clone();
         let started = Consensus::start(config).await.unwrap();
-        Self::serve(credentials, started, listener, readable)
+        Self::serve(credentials, started, listener, as_if)
     }
 
     fn serve(
         credentials: Credentials,
         (consensus, service): (Consensus, RaftServer<RaftService>),
         listener: TcpListener,
-        readable: Arc<AtomicU32>,
+        as_if: AsIf,
     ) -> Self {
-        let forwarded = Forwarded(consensus.proposer(), consensus.membership(), consensus.reads(), readable);
+        let forwarded = Forwarded {
+            proposer: consensus.proposer(),
+            membership: consensus.membership(),
+            reads: consensus.reads(),
+            timing: consensus.timing.clone(),
+            as_if,
+        };
         let peers = PeersServer::new(forwarded);
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
@@ -160,8 +191,8 @@ struct Cluster {
     /// So many of them made the cluster; the others join.
     first: usize,
     nodes: Vec<Option<Node>>,
-    /// The feature level that each says it can read.
-    readable: Arc<AtomicU32>,
+    as_if: AsIf,
+    auto_timing: bool,
 }
 
 impl Cluster {
@@ -185,11 +216,11 @@ impl Cluster {
         }
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::create().unwrap();
-        let readable = Arc::new(AtomicU32::new(level));
+        let as_if = AsIf { readable: Arc::new(AtomicU32::new(level)), delay: Arc::default() };
         let first = members.len();
-        let mut cluster = Self { folder, authority, members, first, nodes: Vec::new(), readable };
+        let mut cluster = Self { folder, authority, members, first, nodes: Vec::new(), as_if, auto_timing: true };
         for (at, listener) in listeners.into_iter().enumerate() {
-            let node = Node::start(cluster.config(at), listener, cluster.readable.clone()).await;
+            let node = Node::start(cluster.config(at), listener, cluster.as_if.clone()).await;
             cluster.nodes.push(Some(node));
         }
         cluster
@@ -215,6 +246,7 @@ impl Cluster {
             },
             credentials: self.credentials(at),
             timing: Timing::lan(),
+            auto_timing: self.auto_timing,
             joins: at >= self.first,
             compaction: Compaction::default(),
         }
@@ -223,7 +255,7 @@ impl Cluster {
     async fn restart(&mut self, at: usize) {
         let address: SocketAddr = self.members[at].grpc;
         let listener = wait_for_port(address).await;
-        self.nodes[at] = Some(Node::start(self.config(at), listener, self.readable.clone()).await);
+        self.nodes[at] = Some(Node::start(self.config(at), listener, self.as_if.clone()).await);
     }
 
     fn consensus(&self, at: usize) -> &Consensus {
@@ -537,8 +569,7 @@ async fn a_controller_whose_store_is_lost_votes_again_under_a_new_id() {
         let started = timeout(BOUND, rejoin::start_anew(config.clone(), config.members[lost].grpc, loss));
         let started = started.await.expect("the others allow it").unwrap();
         let listener = wait_for_port(config.members[lost].grpc).await;
-        cluster.nodes[lost] =
-            Some(Node::serve(config.credentials.clone(), started, listener, cluster.readable.clone()));
+        cluster.nodes[lost] = Some(Node::serve(config.credentials.clone(), started, listener, cluster.as_if.clone()));
         assert!(cluster.consensus(lost).is_replacement());
         let voting = rejoin::become_voter(cluster.consensus(lost), config.members[lost].grpc);
         timeout(BOUND, voting).await.expect("in time").unwrap();
@@ -634,7 +665,7 @@ async fn the_leader_raises_the_feature_level_when_all_can_read_the_next() {
         assert!(named((at + 1) % 3) && named((at + 2) % 3), "{reason}");
     }
     assert_eq!(cluster.consensus(leader).feed().snapshot().feature_level(), 1);
-    cluster.readable.store(pontoon_core::level::NEWEST, Ordering::Relaxed);
+    cluster.as_if.readable.store(pontoon_core::level::NEWEST, Ordering::Relaxed);
     follower.propose(label("x")).await.unwrap();
     // A level at a time.
     let mut feed = cluster.consensus(leader).feed();

@@ -84,8 +84,10 @@ pub struct ConsensusConfig {
     pub joins: bool,
     /// This controller's certificate, for the connections to the others.
     pub credentials: Credentials,
-    /// Timeouts.
+    /// Timeouts; with `auto_timing` those to begin with, [`Timing::lan`].
     pub timing: Timing,
+    /// Whether the timeouts are those that the leader chooses for all.
+    pub auto_timing: bool,
     /// When the log is compacted.
     pub compaction: Compaction,
 }

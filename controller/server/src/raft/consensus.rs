@@ -32,6 +32,7 @@ use super::read::Reads;
 use super::runtime;
 use super::snapshot::{SnapshotError, SnapshotStore};
 use super::state_machine::{StateFeed, StateMachine};
+use super::timing::{Chosen, Measuring, Pace, TimingNow};
 use super::types::{Peer, Raft, SnapshotMeta};
 
 /// A planned stop waits this long for another leader, in election timeouts: a handover takes a few round trips,
@@ -123,7 +124,8 @@ pub struct Consensus {
     recovered: u64,
     leadership: watch::Receiver<Leadership>,
     failure: watch::Receiver<Option<String>>,
-    handover: Duration,
+    pace: Pace,
+    pub(super) timing: Chosen,
     configured: BTreeMap<u64, SocketAddr>,
     _background: DropGuard,
 }
@@ -139,16 +141,19 @@ impl Consensus {
         let Stores { log, snapshots, loaded } = open_stores(raft_folder(&config), config.id).await?;
         // The configuration names the first life of the store; after a loss its identity file names another.
         let id = log.identity().id();
-        let (state_machine, feed) = match loaded {
+        let (mut state_machine, feed) = match loaded {
             Some((meta, state)) => StateMachine::restored(snapshots.clone(), meta, state),
             None => StateMachine::new(snapshots.clone()),
         };
+        let pace = Pace::new(config.timing, config.auto_timing);
+        state_machine.sets(pace.clone());
         let events = state_machine.events();
         let recovered = committed_before(&log, id).await?;
         let configured: BTreeMap<u64, SocketAddr> =
             config.members.iter().map(|member| (member.id.0, member.grpc)).collect();
         let network = Network::new(id.0, config.credentials.clone(), configured.clone());
-        let started = Raft::new(id.0, Arc::new(openraft), network.clone(), log.clone(), state_machine).await;
+        let starting = Raft::new(id.0, Arc::new(openraft), network.clone(), log.clone(), state_machine);
+        let started = pace.scope(starting).await;
         let raft = match started {
             Ok(raft) => raft,
             Err(error) => {
@@ -159,7 +164,7 @@ impl Consensus {
         initialize(&raft, &log, &config).await?;
 
         let heard = Heard::default();
-        let Watched { leadership, failure } = leadership::watch_leadership(&raft, heard.clone(), config.timing);
+        let Watched { leadership, failure } = leadership::watch_leadership(&raft, heard.clone(), pace.clone());
         let (health, held_back) = (Health::default(), HeldBack::default());
         let batcher = Batcher::start(raft.clone(), feed.clone(), health.clone(), held_back.clone());
         let peers = Peers::new(id, raft.clone(), Connections::new(config.credentials.clone(), config.members.clone()));
@@ -173,14 +178,25 @@ impl Consensus {
             batcher: batcher.clone(),
             held_back,
         };
+        let timing = Chosen::new(pace.clone(), log.flush_times());
+        let measuring = Measuring {
+            id,
+            chosen: timing.clone(),
+            peers: peers.clone(),
+            feed: feed.clone(),
+            leadership: leadership.clone(),
+            batcher: batcher.clone(),
+        };
         let proposer = Proposer::new(id, batcher, leadership.clone(), peers.clone());
         let membership =
-            MembershipQueue::start(raft.clone(), leadership.clone(), feed.clone(), proposer.clone(), config.timing);
-        let handover = config.timing.election_max * HANDOVER_ELECTIONS;
-        let yielding = leadership::yield_when_full(raft.clone(), log.disk_health(), leadership.clone(), handover);
+            MembershipQueue::start(raft.clone(), leadership.clone(), feed.clone(), proposer.clone(), pace.clone());
+        let paced = pace.clone();
+        let recent = move || handover(&paced);
+        let yielding = leadership::yield_when_full(raft.clone(), log.disk_health(), leadership.clone(), recent);
         let compacting = compact(raft.clone(), log.clone(), snapshots.clone(), config.compaction);
         let background = CancellationToken::new();
         runtime::spawn(background.clone().run_until_cancelled_owned(levels.run()));
+        runtime::spawn(background.clone().run_until_cancelled_owned(measuring.run()));
         let following = health.clone().follow(config.name.clone(), log.disk_health());
         runtime::spawn(background.clone().run_until_cancelled_owned(following));
         runtime::spawn(background.clone().run_until_cancelled_owned(yielding));
@@ -188,7 +204,7 @@ impl Consensus {
         runtime::spawn(background.clone().run_until_cancelled_owned(peers.clone().forget_removed()));
         runtime::spawn(background.clone().run_until_cancelled_owned(keep_warm(network, raft.clone())));
 
-        let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard))
+        let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard, pace.clone()))
             .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES);
         let consensus = Self {
@@ -205,7 +221,8 @@ impl Consensus {
             recovered,
             leadership,
             failure,
-            handover,
+            pace,
+            timing,
             configured,
             _background: background.drop_guard(),
         };
@@ -303,6 +320,11 @@ impl Consensus {
         self.recovered
     }
 
+    /// How patient it is with the others, and what it has measured of them.
+    pub fn timing(&self) -> TimingNow {
+        self.timing.now()
+    }
+
     /// Who leads.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
@@ -350,17 +372,22 @@ impl Consensus {
 
     /// Transfers leadership to the follower that has most of the log, so that nobody waits for an election.
     async fn hand_over(&self) {
-        let target = leadership::successor(&self.raft, self.handover);
+        let target = leadership::successor(&self.raft, handover(&self.pace));
         let Some(target) = target else { return };
         if self.raft.trigger().transfer_leader(target).await.is_err() {
             return;
         }
         let mut leadership = self.leadership.clone();
         let handed_over = leadership::until(&mut leadership, |now| now.leader.filter(|leader| *leader != self.id));
-        if timeout(self.handover, handed_over).await.is_err() {
+        if timeout(handover(&self.pace), handed_over).await.is_err() {
             tracing::warn!(target = %ControllerId(target), "leadership could not be handed over; the others will elect");
         }
     }
+}
+
+/// How long a handover may take, and how lately a successor must have been heard.
+fn handover(pace: &Pace) -> Duration {
+    pace.timing().election_max * HANDOVER_ELECTIONS
 }
 
 fn raft_folder(config: &ConsensusConfig) -> PathBuf {

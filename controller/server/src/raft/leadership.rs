@@ -12,6 +12,7 @@ use super::config::Timing;
 use super::log_store::DiskHealth;
 use super::network::Heard;
 use super::runtime;
+use super::timing::Pace;
 use super::types::{Raft, TypeConfig};
 
 /// Who leads.
@@ -46,14 +47,13 @@ pub(super) struct Watched {
 }
 
 /// Follows `raft` and publishes who leads, until the consensus ends.
-pub(super) fn watch_leadership(raft: &Raft, heard: Heard, timing: Timing) -> Watched {
+pub(super) fn watch_leadership(raft: &Raft, heard: Heard, pace: Pace) -> Watched {
     let (sender, leadership) = watch::channel(Leadership::unknown());
     let (failed, failure) = watch::channel(None);
     let (mut server, mut data, all) = (raft.server_metrics(), raft.data_metrics(), raft.metrics());
     runtime::spawn(async move {
         // A leader's silence changes no metric, so there is also a clock.
-        let mut clock = tokio::time::interval(timing.heartbeat);
-        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look_at = tokio::time::Instant::now();
         let mut settled = true;
         loop {
             // What changes with each entry is only looked at while it can change who leads.
@@ -61,14 +61,17 @@ pub(super) fn watch_leadership(raft: &Raft, heard: Heard, timing: Timing) -> Wat
                 biased;
                 changed = server.changed() => changed.is_err(),
                 changed = data.changed(), if !settled => changed.is_err(),
-                _ = clock.tick() => false,
+                () = tokio::time::sleep_until(look_at) => {
+                    look_at = tokio::time::Instant::now() + pace.timing().heartbeat;
+                    false
+                }
                 () = sender.closed() => return,
             };
             let fatal = all.borrow_watched().running_state.clone().err();
             ended |= fatal.is_some();
             let now = match ended {
                 true => Leadership::unknown(),
-                false => judge(&server.borrow_and_update(), &data.borrow_and_update(), &heard, timing),
+                false => judge(&server.borrow_and_update(), &data.borrow_and_update(), &heard, pace.timing()),
             };
             settled = now.leading || now.leader != Some(ControllerId(server.borrow_watched().id));
             sender.send_if_modified(|before| {
@@ -129,7 +132,7 @@ pub(super) async fn yield_when_full(
     raft: Raft,
     mut health: watch::Receiver<DiskHealth>,
     mut leadership: watch::Receiver<Leadership>,
-    recent: Duration,
+    recent: impl Fn() -> Duration,
 ) {
     loop {
         let full = |health: &DiskHealth| matches!(health, DiskHealth::Full { .. });
@@ -142,7 +145,7 @@ pub(super) async fn yield_when_full(
         if !full(&health.borrow()) {
             continue;
         }
-        if let Some(target) = successor(&raft, recent) {
+        if let Some(target) = successor(&raft, recent()) {
             tracing::warn!(target = %ControllerId(target), "this controller's disk is full: it hands leadership over");
             if raft.trigger().transfer_leader(target).await.is_err() {
                 return;

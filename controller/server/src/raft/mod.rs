@@ -30,6 +30,7 @@ mod runtime;
 mod seed;
 mod snapshot;
 mod state_machine;
+mod timing;
 mod types;
 
 #[cfg(test)]
@@ -55,3 +56,4 @@ pub use self::read::{ReadError, Reads};
 pub use self::seed::seed;
 pub use self::snapshot::SnapshotError;
 pub use self::state_machine::StateFeed;
+pub use self::timing::TimingNow;

@@ -12,6 +12,7 @@ use openraft::impls::TokioRuntime;
 
 #[cfg(test)]
 use super::simulation::seam;
+use super::timing::{Pace, PacedInstant, real};
 
 pub(super) use self::seam::{background, blocking, changed, rng, spawn, unix_millis, wait_for};
 
@@ -101,7 +102,8 @@ fn give_way() {
     }
 }
 
-/// openraft's runtime: tokio, with tasks and random numbers from this module.
+/// openraft's runtime: tokio, with tasks and random numbers from this module, and durations by the clock of the controller
+/// that a task belongs to.
 #[derive(Debug)]
 pub struct Runtime(TokioRuntime);
 
@@ -109,7 +111,7 @@ impl AsyncRuntime for Runtime {
     type JoinError = <TokioRuntime as AsyncRuntime>::JoinError;
     type JoinHandle<T: Send + 'static> = <TokioRuntime as AsyncRuntime>::JoinHandle<T>;
     type Sleep = <TokioRuntime as AsyncRuntime>::Sleep;
-    type Instant = <TokioRuntime as AsyncRuntime>::Instant;
+    type Instant = PacedInstant;
     type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
     type Timeout<R, T: Future<Output = R> + Send> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = seam::Rng;
@@ -123,23 +125,26 @@ impl AsyncRuntime for Runtime {
         T: Future + Send + 'static,
         T::Output: Send + 'static,
     {
-        spawn(task)
+        match Pace::current() {
+            Some(pace) => spawn(pace.scope(task)),
+            None => spawn(task),
+        }
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        TokioRuntime::sleep(duration)
+        TokioRuntime::sleep(real(duration))
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        TokioRuntime::sleep_until(deadline)
+        TokioRuntime::sleep_until(deadline.0)
     }
 
     fn timeout<R, F: Future<Output = R> + Send>(duration: Duration, future: F) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout(duration, future)
+        TokioRuntime::timeout(real(duration), future)
     }
 
     fn timeout_at<R, F: Future<Output = R> + Send>(deadline: Self::Instant, future: F) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout_at(deadline, future)
+        TokioRuntime::timeout_at(deadline.0, future)
     }
 
     fn is_panic(error: &Self::JoinError) -> bool {

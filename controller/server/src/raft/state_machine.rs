@@ -15,6 +15,7 @@ use super::cluster_clock::ClusterClock;
 use super::events::{EventLog, HeldEvent};
 use super::runtime;
 use super::snapshot::{SnapshotFile, SnapshotStore};
+use super::timing::Pace;
 use super::types::{Applied, Entry, EntryBytes, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
 type RaftSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFile>;
@@ -89,6 +90,7 @@ pub struct StateMachine {
     events: EventLog,
     /// Of the batch that is being applied.
     changed: Vec<HeldEvent>,
+    pace: Option<Pace>,
 }
 
 impl StateMachine {
@@ -103,6 +105,7 @@ impl StateMachine {
             newest,
             events: EventLog::default(),
             changed: Vec::new(),
+            pace: None,
         };
         (machine, StateFeed { newest: receiver, clock: ClusterClock::default() })
     }
@@ -122,6 +125,12 @@ impl StateMachine {
         machine.membership = meta.last_membership;
         machine.publish();
         (machine, feed)
+    }
+
+    /// From now on `pace` follows what the state says was chosen.
+    pub(super) fn sets(&mut self, pace: Pace) {
+        pace.follow(&self.state);
+        self.pace = Some(pace);
     }
 
     fn apply_one(&mut self, entry: Entry) -> Result<Applied, ApplyError> {
@@ -158,6 +167,9 @@ impl StateMachine {
     }
 
     fn publish(&mut self) {
+        if let Some(pace) = &self.pace {
+            pace.follow(&self.state);
+        }
         if self.state.index() > self.newest.borrow().index() {
             self.newest.send_replace(Arc::new(self.state.clone()));
         }

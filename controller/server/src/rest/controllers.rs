@@ -6,9 +6,10 @@ use std::time::Duration;
 use axum::extract::State as Context;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use pontoon_api::{Controller, ErrorCode, MembershipChanged, TransferLeader};
+use pontoon_api::{Controller, ControllerTiming, ErrorCode, MembershipChanged, TransferLeader};
+use pontoon_core::State;
 use pontoon_model::{ControllerId, ControllerName, MemoryBytes, SiteName};
-use pontoon_proto::MembershipRequest;
+use pontoon_proto::{MeasuredReply, MembershipRequest};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
@@ -16,7 +17,7 @@ use super::Api;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Json, Path, Query, Snapshot};
 use crate::members::MembersError;
-use crate::peers::{Answer, inspect, inspect_all};
+use crate::peers::{Answer, inspect, inspect_all, measure_all};
 use crate::raft::MemberStatus;
 
 /// Then the answer says how far it is: before a client or what is between gives the request up.
@@ -25,11 +26,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) async fn list(Context(api): Context<Api>, Snapshot(state): Snapshot) -> Json<Vec<Controller>> {
+    Json(rows(&api, &state).await)
+}
+
+/// All controllers, each as it says of itself.
+pub(super) async fn rows(api: &Api, state: &State) -> Vec<Controller> {
     let members = api.consensus.members();
-    let mut answers = ask_all(&api).await;
+    let (mut answers, mut timings) = tokio::join!(ask_all(api), measure_all_others(api));
     let own = inspect(&api.consensus, &api.store, &api.data_dir).await;
     let own = Answer { version: own.version.clone(), said: Some(own), clock_offset: Some(0) };
     answers.insert(api.consensus.id(), own);
+    timings.insert(api.consensus.id(), api.consensus.timing().into());
     let leader = members.iter().find(|member| member.role == "leader").map(|member| member.id);
     let end = leader.and_then(|leader| answers.get(&leader)?.said.as_ref().map(|said| said.last));
     let mut rows: Vec<Controller> = state
@@ -52,14 +59,42 @@ pub(super) async fn list(Context(api): Context<Api>, Snapshot(state): Snapshot) 
                 applied: said.map(|said| said.applied),
                 lag: said.and_then(|said| Some(end?.saturating_sub(said.applied))),
                 free_disk: said.map(|said| MemoryBytes(said.free_disk)),
+                feature_level: said.map(|said| said.feature_level),
                 clock_offset_ms: answer.and_then(|answer| answer.clock_offset),
                 missing_blobs: said.map(|said| said.missing_blobs),
-                warnings: Vec::new(),
+                timing: timings.get(&row.id).map(|said| timing(row.id, said, leader.and_then(|id| timings.get(&id)))),
+                warnings: timings
+                    .get(&row.id)
+                    .and_then(|said| too_short(row.name.as_str(), said))
+                    .into_iter()
+                    .collect(),
             }
         })
         .collect();
     warn_of_shared_sites(&mut rows);
-    Json(rows)
+    rows
+}
+
+async fn measure_all_others(api: &Api) -> BTreeMap<ControllerId, MeasuredReply> {
+    measure_all(api.consensus.id(), &api.members.peers.others()).await.into_iter().collect()
+}
+
+/// The timing that a controller told of, and what the leader has measured of it.
+fn timing(id: ControllerId, said: &MeasuredReply, leader: Option<&MeasuredReply>) -> ControllerTiming {
+    let round_trips = leader.map(|leader| leader.round_trips_us.as_slice()).unwrap_or_default();
+    ControllerTiming {
+        auto: said.auto,
+        heartbeat_ms: said.heartbeat_us / 1_000,
+        election_min_ms: said.election_min_us / 1_000,
+        election_max_ms: said.election_max_us / 1_000,
+        flush_us: said.flush_us,
+        round_trip_us: round_trips.iter().find(|(measured, _)| *measured == id).map(|(_, took)| *took),
+    }
+}
+
+/// The sentence of a controller whose timing is too short.
+fn too_short(name: &str, said: &MeasuredReply) -> Option<String> {
+    said.warning.as_ref().map(|warning| format!("the timing of controller {name} is too short: {warning}"))
 }
 
 async fn ask_all(api: &Api) -> BTreeMap<ControllerId, Answer> {
@@ -181,10 +216,10 @@ fn goes_on(how_far: String) -> Response {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn row(name: &str, site: &str, role: &str) -> Controller {
+    pub(in crate::rest) fn row(name: &str, site: &str, role: &str) -> Controller {
         Controller {
             id: name.into(),
             name: name.into(),
@@ -199,8 +234,10 @@ mod tests {
             applied: None,
             lag: None,
             free_disk: None,
+            feature_level: None,
             clock_offset_ms: None,
             missing_blobs: None,
+            timing: None,
             warnings: Vec::new(),
         }
     }
@@ -209,6 +246,24 @@ mod tests {
         let mut rows: Vec<_> = rows.iter().map(|(name, site, role)| row(name, site, role)).collect();
         warn_of_shared_sites(&mut rows);
         rows.into_iter().flat_map(|row| row.warnings).collect()
+    }
+
+    #[test]
+    fn a_timing_is_shown_with_what_the_leader_measured() {
+        let said = MeasuredReply {
+            flush_us: 7,
+            heartbeat_us: 250_000,
+            election_min_us: 750_000,
+            election_max_us: 1_250_000,
+            auto: false,
+            round_trips_us: vec![(ControllerId(1), 5)],
+            warning: Some("it is".into()),
+        };
+        let leader = MeasuredReply { round_trips_us: vec![(ControllerId(2), 80_000)], ..said.clone() };
+        let shown = timing(ControllerId(2), &said, Some(&leader));
+        assert_eq!((shown.round_trip_us, shown.election_max_ms, shown.flush_us), (Some(80_000), 1_250, 7));
+        assert_eq!(timing(ControllerId(1), &leader, Some(&leader)).round_trip_us, None);
+        assert_eq!(too_short("b", &said).unwrap(), "the timing of controller b is too short: it is");
     }
 
     #[test]

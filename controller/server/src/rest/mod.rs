@@ -32,6 +32,7 @@ mod status;
 mod tls;
 mod tokens;
 mod trust;
+mod upgrade;
 
 #[cfg(test)]
 mod tests;
@@ -52,7 +53,7 @@ use crate::blobs::{BlobStore, Fetcher, Replicator};
 use crate::leader::Waiting;
 use crate::members::Members;
 use crate::raft::{Consensus, Leadership, Proposer, StateFeed};
-use crate::sessions::{Heard, Logs};
+use crate::sessions::{Connected, Heard, Logs};
 use crate::tokens::TokenUses;
 
 pub use auth::{MIN_TOKEN, TokenHash};
@@ -129,6 +130,8 @@ pub struct ApiParts {
     pub replicator: Replicator,
     /// Output of servos and builds.
     pub logs: Logs,
+    /// Which agents and balancers are connected here.
+    pub connected: Connected,
     /// What balancers connected here acknowledged.
     pub heard: Heard,
     /// What apps wait for.
@@ -188,6 +191,7 @@ fn handler(endpoint: Endpoint) -> MethodRouter<Api> {
         Endpoint::ListTokens => route(endpoint, tokens::list),
         Endpoint::CreateToken => route(endpoint, tokens::create),
         Endpoint::RevokeToken => route(endpoint, tokens::revoke),
+        Endpoint::CheckUpgrade => route(endpoint, upgrade::check),
         Endpoint::ShowAudit => route(endpoint, audit::show),
         Endpoint::Backup => route(endpoint, backup::make),
     }

@@ -18,6 +18,9 @@ pub(super) async fn show(Context(api): Context<Api>, caller: Caller, Snapshot(st
     let mut problems = leadership.leader.is_none().then(|| nobody_leads(&members)).into_iter().collect::<Vec<_>>();
     if caller.sees_all() {
         problems.extend(machine_problems(&state));
+        let warning = api.consensus.timing().warning;
+        problems
+            .extend(warning.map(|warning| format!("the timing of controller {} is too short: {warning}", api.name)));
     }
     let waiting = api.waiting.sentences(&state);
     problems.extend(app_problems(&state, &caller));

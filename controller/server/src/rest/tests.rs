@@ -48,6 +48,7 @@ impl Fixture {
             members: vec![member],
             credentials: Credentials::new(identity).unwrap(),
             timing: Timing::lan(),
+            auto_timing: false,
             joins: false,
             compaction: Compaction::default(),
         });
@@ -78,6 +79,7 @@ impl Fixture {
             replicator: Replicator::new(store.clone(), peers.clone()),
             store,
             logs: Logs::new(AgentDirectory::default(), peers),
+            connected: crate::sessions::Connected::default(),
             heard: Heard::default(),
             waiting: Waiting::default(),
             limits: Limits::default(),

@@ -13,11 +13,13 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::connected::version_of;
 use super::directory::Outbox;
 use super::known::{self, Reads};
 use super::reports::Reports;
 use super::{
-    AgentDirectory, HELLO, Heard, KnownFeed, LEAVE, Logs, OUTBOX, agent_blobs, key_of, leaderless, push_trust,
+    AgentDirectory, Connected, HELLO, Heard, KnownFeed, LEAVE, Logs, OUTBOX, agent_blobs, key_of, leaderless,
+    push_trust,
 };
 use crate::blobs::{BlobStore, Fetcher, Replicator};
 use crate::raft::{Leadership, Proposer, StateFeed};
@@ -36,6 +38,8 @@ pub struct AgentsService {
     pub leadership: watch::Receiver<Leadership>,
     /// Who is connected.
     pub directory: AgentDirectory,
+    /// And which version of Pontoon each runs.
+    pub connected: Connected,
     /// Where heartbeats go.
     pub heard: Heard,
     /// Where logs go.
@@ -62,9 +66,11 @@ impl Agents for AgentsService {
         let peer = rpc::caller(&request, Role::Agent)?;
         let notices = Notices::new(MachineRole::Agent, &peer.id, key_of(&request));
         let reads = Reads::of(&request);
+        let place = self.connected.enter(MachineRole::Agent, &peer.id, version_of(&request));
         let (outbox, receiver) = mpsc::channel(OUTBOX);
         let service = self.clone();
         tokio::spawn(async move {
+            let _place = place;
             let ended = tokio::select! {
                 ended = service.serve(&peer, (reads, notices), request.into_inner(), &outbox) => ended,
                 () = service.shutdown.cancelled() => Err(Status::unavailable("this controller is stopping")),

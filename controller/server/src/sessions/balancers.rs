@@ -12,8 +12,9 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::connected::version_of;
 use super::known::{self, Reads};
-use super::{HELLO, Heard, KnownFeed, LEAVE, OUTBOX, RouteFeed, key_of, leaderless, push_trust};
+use super::{Connected, HELLO, Heard, KnownFeed, LEAVE, OUTBOX, RouteFeed, key_of, leaderless, push_trust};
 use crate::raft::{Leadership, Proposer, StateFeed};
 use crate::trust::Notices;
 
@@ -32,6 +33,8 @@ pub struct BalancersService {
     pub proposer: Proposer,
     /// Whether there is a leader.
     pub leadership: watch::Receiver<Leadership>,
+    /// Which version of Pontoon each runs that is connected.
+    pub connected: Connected,
     /// Where acknowledgements go.
     pub heard: Heard,
     /// Ends all sessions.
@@ -49,9 +52,11 @@ impl Balancers for BalancersService {
         let peer = rpc::caller(&request, Role::Balancer)?;
         let notices = Notices::new(MachineRole::Balancer, &peer.id, key_of(&request));
         let reads = Reads::of(&request);
+        let place = self.connected.enter(MachineRole::Balancer, &peer.id, version_of(&request));
         let (outbox, receiver) = mpsc::channel(OUTBOX);
         let service = self.clone();
         tokio::spawn(async move {
+            let _place = place;
             let ended = tokio::select! {
                 ended = service.serve(&peer, (reads, notices), request.into_inner(), &outbox) => ended,
                 () = service.shutdown.cancelled() => Err(Status::unavailable("this controller is stopping")),

@@ -4,6 +4,7 @@
 mod agent_blobs;
 mod agents;
 mod balancers;
+mod connected;
 mod directory;
 mod known;
 mod logs;
@@ -13,6 +14,7 @@ mod routes;
 
 pub use agents::AgentsService;
 pub use balancers::BalancersService;
+pub use connected::Connected;
 pub use directory::AgentDirectory;
 pub use known::{KnownFeed, publish_controllers};
 pub use logs::{LogError, LogStream, Logs};

@@ -32,6 +32,8 @@ const MATRIX: &[(&str, &[&str], MayCall)] = &[
             "PutBlob",
             "OpenLog",
             "Audit",
+            "Measure",
+            "Connected",
         ],
         MayCall::Controller,
     ),

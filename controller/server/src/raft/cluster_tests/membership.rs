@@ -78,7 +78,7 @@ impl Cluster {
         let id = ControllerId((at as u64 + 1) * 1_000);
         self.members.push(Member { id, name: format!("controller-{}", at + 1).parse().unwrap(), grpc });
         let config = self.config(at);
-        self.nodes.push(Some(Node::start(config, listener, self.readable.clone()).await));
+        self.nodes.push(Some(Node::start(config, listener, self.as_if.clone()).await));
         at
     }
 

@@ -51,6 +51,7 @@ use self::window::Window;
 use self::writer::QUEUE;
 pub(in crate::raft) use self::writer::Writer;
 use super::runtime;
+use super::timing::FlushTimes;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Bytes of entries in one message to a follower, so that a slow link still answers within its deadline.
@@ -144,6 +145,7 @@ struct Shared {
     /// None once closed.
     disk: Mutex<Option<Arc<dyn Disk>>>,
     health: watch::Receiver<DiskHealth>,
+    flushes: FlushTimes,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -218,6 +220,7 @@ impl LogStore {
         let health = room.health();
         let writer =
             Writer::new(disk.clone(), window.clone(), committed.clone(), receiver, room, (recovered.mark, journal));
+        let flushes = writer.flush_times();
         let identity = home.identity.unwrap_or_else(|| IdentityRecord::new(home.id));
         let shared = Shared {
             folder: home.folder,
@@ -228,6 +231,7 @@ impl LogStore {
             telling: AtomicBool::new(false),
             identity: Mutex::new(identity),
             health,
+            flushes,
             disk: Mutex::new(Some(disk)),
             thread: Mutex::new(None),
         };
@@ -264,6 +268,11 @@ impl LogStore {
     /// Whether the disk has room. While it has not, appends are held, and go on by themselves.
     pub fn disk_health(&self) -> watch::Receiver<DiskHealth> {
         self.shared.health.clone()
+    }
+
+    /// How long flushes took.
+    pub(in crate::raft) fn flush_times(&self) -> FlushTimes {
+        self.shared.flushes.clone()
     }
 
     /// Bytes of the entries after `index`.

@@ -8,8 +8,10 @@ use std::time::Duration;
 use openraft::entry::RaftEntry;
 use pontoon_model::wire;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::super::layout::{LogIdRecord, VoteRecord};
+use super::super::timing::FlushTimes;
 use super::super::types::LogId;
 use super::disk::{Batch, Disk, DiskError};
 use super::group::{Answer, Group, Operation, Waiting};
@@ -68,6 +70,7 @@ pub(in crate::raft) struct Writer {
     purging: Option<u64>,
     /// After a failed write nothing is written any more: what is on disk is unknown.
     failed: Option<String>,
+    flushes: FlushTimes,
 }
 
 /// What taking from the queue came to.
@@ -105,7 +108,13 @@ impl Writer {
             journal,
             purging,
             failed: None,
+            flushes: FlushTimes::default(),
         }
+    }
+
+    /// How long flushes took.
+    pub(super) fn flush_times(&self) -> FlushTimes {
+        self.flushes.clone()
     }
 
     /// Writes until it is told to stop or nobody can tell it any more.
@@ -397,10 +406,12 @@ impl Writer {
             return Ok(());
         }
         self.add_committed(group)?;
+        let begun = Instant::now();
         if group.batch.is_empty() && group.mark == self.mark {
             group.answer(Ok(()));
         } else if self.journal.takes(&group.batch) {
             self.journal.write(self.disk.as_ref(), &group.mark, &group.batch)?;
+            self.flushes.note(begun);
             self.mark = group.mark;
             group.journalled = true;
             group.answer(Ok(()));
@@ -408,6 +419,7 @@ impl Writer {
         } else {
             self.disk.apply(&group.batch)?;
             self.checkpoint(group.mark)?;
+            self.flushes.note(begun);
             group.answer(Ok(()));
         }
         self.remove_purged(group)

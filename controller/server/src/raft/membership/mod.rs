@@ -18,11 +18,11 @@ use self::change::ids_of;
 pub(super) use self::change::votes;
 pub use self::change::{Change, Joining, Progress, Replacement};
 use self::worker::Worker;
-use super::config::Timing;
 use super::leadership::{self, Leadership};
 use super::proposer::Proposer;
 use super::runtime;
 use super::state_machine::StateFeed;
+use super::timing::Pace;
 use super::types::{Membership, Raft};
 
 /// Changes that may wait: one per controller of the largest cluster, and who is refused asks again.
@@ -37,7 +37,7 @@ pub struct MembershipQueue {
     raft: Raft,
     leadership: watch::Receiver<Leadership>,
     feed: StateFeed,
-    timing: Timing,
+    pace: Pace,
     queue: mpsc::Sender<Change>,
     board: Board,
 }
@@ -66,15 +66,21 @@ impl MembershipQueue {
         leadership: watch::Receiver<Leadership>,
         feed: StateFeed,
         proposer: Proposer,
-        timing: Timing,
+        pace: Pace,
     ) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING);
         let board = Board::default();
         let (raft_, leadership_) = (raft.clone(), leadership.clone());
-        let worker =
-            Worker { raft: raft_, leadership: leadership_, feed: feed.clone(), proposer, timing, board: board.clone() };
+        let worker = Worker {
+            raft: raft_,
+            leadership: leadership_,
+            feed: feed.clone(),
+            proposer,
+            pace: pace.clone(),
+            board: board.clone(),
+        };
         runtime::spawn(worker.run(waiting));
-        Self { raft, leadership, feed, timing, queue, board }
+        Self { raft, leadership, feed, pace, queue, board }
     }
 
     /// Whether a controller called `name` may give up its store: this one leads, knows the name as a voter, and a
@@ -205,7 +211,7 @@ impl MembershipQueue {
     }
 
     fn recent(&self) -> Duration {
-        self.timing.election_max * LIVING_ELECTIONS
+        self.pace.timing().election_max * LIVING_ELECTIONS
     }
 
     fn leads(&self) -> Result<(), Progress> {

@@ -10,11 +10,11 @@ use pontoon_model::{ControllerId, ControllerName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use super::super::config::Timing;
 use super::super::leadership::{self, Leadership};
 use super::super::proposer::Proposer;
 use super::super::runtime;
 use super::super::state_machine::StateFeed;
+use super::super::timing::Pace;
 use super::super::types::{Peer, Raft};
 use super::change::{Change, Joining, Progress, Replacement, ids_of, is_uniform};
 use super::{Board, LIVING_ELECTIONS, current, is_settled};
@@ -43,7 +43,7 @@ pub(super) struct Worker {
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) feed: StateFeed,
     pub(super) proposer: Proposer,
-    pub(super) timing: Timing,
+    pub(super) pace: Pace,
     pub(super) board: Board,
 }
 
@@ -188,7 +188,7 @@ impl Worker {
     async fn transfer(&self, to: Option<&ControllerName>) -> Result<(), String> {
         let target = match to {
             Some(name) => ids_of(&current(&self.raft), name).into_iter().next(),
-            None => leadership::successor(&self.raft, self.timing.election_max * LIVING_ELECTIONS),
+            None => leadership::successor(&self.raft, self.pace.timing().election_max * LIVING_ELECTIONS),
         };
         let target = target.ok_or("no other controller that votes has answered lately, so none can lead")?;
         self.say(format!("leadership is being handed to {}", ControllerId(target)));
@@ -196,7 +196,7 @@ impl Worker {
         let own = ControllerId(*self.raft.node_id());
         let mut leadership = self.leadership.clone();
         let elsewhere = leadership::until(&mut leadership, |now| now.leader.filter(|leader| *leader != own));
-        let patience = self.timing.election_max * HANDOVER_ELECTIONS;
+        let patience = self.pace.timing().election_max * HANDOVER_ELECTIONS;
         if timeout(patience, elsewhere).await.is_ok() {
             return Ok(());
         }

@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 use tonic::{Code, Response, Status, Streaming};
 
 use super::super::snapshot::SnapshotFile;
+use super::super::timing::real;
 use super::super::types::{TypeConfig, Vote};
 use super::link::Link;
 use super::message::{self, Append, Appended, Ballot, Transfer, Transferred, Voted};
@@ -91,7 +92,7 @@ impl Connection {
         option: &RPCOption,
         request: impl Future<Output = Result<Response<RaftMessage>, Status>>,
     ) -> Result<T, RpcError> {
-        let deadline = option.soft_ttl();
+        let deadline = real(option.soft_ttl());
         match timeout(deadline, request).await {
             Ok(Ok(response)) => message::open(self.id(), response.get_ref())
                 .map_err(|error| RPCError::Network(NetworkError::new(&error))),
@@ -123,7 +124,7 @@ impl NetStreamAppend<TypeConfig> for Connection {
             let unanswered = Arc::new(Unanswered::default());
             let requests = sealed(Box::pin(paced(input)), self.id(), self.target, unanswered.clone());
             // The answer's head comes at once; a new connection comes first, which may take longer than a heartbeat.
-            let deadline = option.soft_ttl().max(pontoon_kit::rpc::CONNECT_TIMEOUT);
+            let deadline = real(option.soft_ttl()).max(pontoon_kit::rpc::CONNECT_TIMEOUT);
             let answers = match timeout(deadline, client.append(requests)).await {
                 Ok(Ok(response)) => response.into_inner(),
                 Ok(Err(status)) => return Err(self.failed(&status)),

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::super::snapshot::SnapshotStore;
+use super::super::timing::Pace;
 use super::super::types::Raft;
 use super::message::{
     self, Append, Appended, Ballot, MessageError, SnapshotArrived, SnapshotOffer, SnapshotTaken, Transfer, Transferred,
@@ -45,11 +46,12 @@ pub struct RaftService {
     raft: Raft,
     snapshots: Arc<SnapshotStore>,
     heard: Heard,
+    pace: Pace,
 }
 
 impl RaftService {
-    pub(in super::super) fn new(id: u64, raft: Raft, snapshots: Arc<SnapshotStore>, heard: Heard) -> Self {
-        Self { id, raft, snapshots, heard }
+    pub(in super::super) fn new(id: u64, raft: Raft, snapshots: Arc<SnapshotStore>, heard: Heard, pace: Pace) -> Self {
+        Self { id, raft, snapshots, heard, pace }
     }
 
     /// Refuses whoever is no controller, and everyone once this one has stopped: a stream of entries into a
@@ -141,7 +143,9 @@ impl raft_server::Raft for RaftService {
 
     async fn transfer_leader(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
         let (from, transfer): (u64, Transfer) = self.open(&request)?;
-        let transferred = self.raft.handle_transfer_leader(transfer.into()).await.map_err(stopped)?;
+        // It waits for its log as long as openraft's shortest election takes.
+        let handling = self.raft.handle_transfer_leader(transfer.into());
+        let transferred = self.pace.scope(handling).await.map_err(stopped)?;
         seal(self.id, from, Transferred::from(&transferred)).map(Response::new)
     }
 }

@@ -14,9 +14,10 @@ use pontoon_kit::{Authority, Credentials, Role};
 use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
-    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, DescribeRequest, Described,
-    InspectRequest, Inspected, LogChunk, LogRequest, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest,
-    ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
+    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
+    DescribeRequest, Described, InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply,
+    MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
+    RejoinRequest, RelayBatch, Relayed,
 };
 use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
@@ -30,6 +31,7 @@ use super::plan::Planted;
 use super::world::World;
 use super::{id_of, lock, wire as transport};
 use crate::raft::log_store::{Home, LogError, LogStore};
+use crate::raft::timing::Chosen;
 use crate::raft::{Compaction, Consensus, ConsensusConfig, ConsensusError, Member, Proposer, RaftService, Reads};
 
 /// Of all simulated controllers: made once, since nothing simulated looks at them.
@@ -142,6 +144,7 @@ fn config(world: &World, node: usize) -> ConsensusConfig {
         credentials: CREDENTIALS.clone(),
         joins: false,
         timing: world.plan.timing,
+        auto_timing: world.plan.auto_timing,
         compaction: Compaction::default(),
     }
 }
@@ -158,7 +161,7 @@ async fn run(life: Arc<Life>) {
             return refused(&life, &error);
         }
     };
-    let peers = PeersServer::new(Forwarded(consensus.proposer(), consensus.reads()));
+    let peers = PeersServer::new(Forwarded(consensus.proposer(), consensus.reads(), consensus.timing.clone()));
     world.network.listen(&life, Services { raft: service, peers });
     let mut feed = consensus.feed();
     // Production keeps it in a file beside the log.
@@ -241,7 +244,7 @@ impl Services {
 
 /// The `Peers` service as far as proposals need it; the rest of it is no part of consensus.
 #[derive(Debug)]
-struct Forwarded(Proposer, Reads);
+struct Forwarded(Proposer, Reads, Chosen);
 
 type Stub<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -275,6 +278,12 @@ impl peers_server::Peers for Forwarded {
         not_here()
     }
     async fn inspect(&self, _: Request<InspectRequest>) -> Result<Response<Inspected>, Status> {
+        not_here()
+    }
+    async fn measure(&self, _: Request<MeasureRequest>) -> Result<Response<MeasuredReply>, Status> {
+        Ok(Response::new(self.2.now().into()))
+    }
+    async fn connected(&self, _: Request<ConnectedRequest>) -> Result<Response<ConnectedReply>, Status> {
         not_here()
     }
     async fn relay(&self, _: Request<RelayBatch>) -> Result<Response<Relayed>, Status> {

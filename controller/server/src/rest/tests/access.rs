@@ -131,6 +131,7 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("POST", "/v1/join-tokens", "yes no no no"),
     ("DELETE", "/v1/join-tokens/{id}", "yes no no no"),
     ("GET", "/v1/machines", "yes yes no no"),
+    ("GET", "/v1/upgrade", "yes yes no no"),
     ("DELETE", "/v1/machines/{role}/{name}", "yes no no no"),
     ("GET", "/v1/ca", "yes yes no no"),
     ("POST", "/v1/ca/rotate", "yes no no no"),

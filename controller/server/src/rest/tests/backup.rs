@@ -101,6 +101,7 @@ async fn a_controller_made_of_a_backup_has_the_state_and_leads_alone_in_the_next
         members: vec![own],
         credentials,
         timing: Timing::lan(),
+        auto_timing: false,
         joins: false,
         compaction: Compaction::default(),
     });
@@ -197,6 +198,7 @@ async fn the_last_copy_of_a_store_becomes_a_cluster_of_its_own_under_a_new_id() 
         members: vec![Member { id, name: name.clone(), grpc: SocketAddr::from(([127, 0, 0, 1], 1)) }],
         credentials: Credentials::new(Authority::create().unwrap().issue(Role::Controller, "a").unwrap()).unwrap(),
         timing: Timing::lan(),
+        auto_timing: false,
         joins: false,
         compaction: Compaction::default(),
     };

@@ -26,10 +26,9 @@ impl Invariant for NothingUnasked {
             }
             Event::Applied { node, at, .. } => {
                 let commands = record.log.get(&at.index).into_iter().flat_map(|entry| &entry.commands);
-                // The leader itself raises the level.
-                let unasked = |stamped: &&Stamped| {
-                    !self.asked.contains(&stamped.key) && !matches!(stamped.command, Command::RaiseFeatureLevel(_))
-                };
+                // The leader itself raises the level and chooses the timing.
+                let own = |command: &Command| matches!(command, Command::RaiseFeatureLevel(_) | Command::SetTiming(_));
+                let unasked = |stamped: &&Stamped| !self.asked.contains(&stamped.key) && !own(&stamped.command);
                 if let Some(stamped) = commands.into_iter().find(unasked) {
                     return Err(format!("controller {node} applies {stamped:?} at {at:?}"));
                 }
