@@ -247,3 +247,53 @@ fn wrong_clock(made: &mut Made, clock: Vec<(String, String)>, offset: &str) -> R
         Ok(())
     })
 }
+
+#[test]
+fn a_controller_that_joins_after_the_authority_was_changed_stays_reachable() {
+    let mut made = deployed().unwrap();
+    joins_after_a_change(&mut made).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+fn joins_after_a_change(made: &mut Made) -> Result<()> {
+    let at = made.folder.path().to_owned();
+    ok(&at, &["ca", "rotate"], "")?;
+    let signs = until("one authority that everybody has a certificate of", PATIENCE, || {
+        let ca = made.json(&["ca", "status"])?;
+        let all = ca["authorities"].as_array().context("a list")?;
+        ensure!(all.len() == 1, "{} authorities; behind: {}", all.len(), ca["behind"]);
+        Ok(all[0]["fingerprint"].clone())
+    })?;
+    let token = ok(&at, &["token", "create", "--role", "controller"], "")?;
+    let contact = std::fs::read_to_string(at.join("east/config.toml"))?;
+    let contact = word_after(&contact, "grpc = ")?.trim_matches('"').to_owned();
+    let [grpc, rest] = ports::<2>()?.map(|port| port.to_string());
+    let south = at.join("south").display().to_string();
+    let join = ["controller", "join", &contact, "--token", token.trim(), "--name", "south", "--site", "do.south"];
+    // What cannot be run is refused before the token is used.
+    let wrong = ["--data-dir", &south, "--advertise", "127.0.0.1", "--grpc-port", &grpc, "--rest-port", &grpc];
+    let (code, _, why) = run(&at, &[&join[..], &wrong].concat(), "")?;
+    ensure!(code == 2 && why.contains("nothing was done"), "{code} {why}");
+    let right = ["--data-dir", &south, "--advertise", "127.0.0.1", "--grpc-port", &grpc, "--rest-port", &rest];
+    ok(&at, &[&join[..], &right].concat(), "")?;
+    made.start("controller", "south")?;
+    let votes = |made: &Made| {
+        until("the fourth to vote and to be reached", PATIENCE, || {
+            let controllers = made.json(&["controllers"])?;
+            let south = controllers.as_array().context("a list")?.iter().find(|one| one["name"] == "south");
+            let south = south.context("south")?;
+            ensure!(south["role"] == "voter" && south["applied"].is_u64(), "{south}");
+            let machines = made.json(&["machines"])?;
+            let row = machines.as_array().context("a list")?.iter().find(|one| one["name"] == "south");
+            ensure!(row.context("its row")?["signed_by"] == signs, "{machines}");
+            Ok(())
+        })
+    };
+    votes(made)?;
+    let last = made.machines.len() - 1;
+    made.machines[last].kill()?;
+    made.machines[last].restart()?;
+    votes(made)?;
+    until("it to lead", PATIENCE, || ok(&at, &["controller", "transfer-leader", "south"], ""))?;
+    ok(&at, &["label", APP, "led=south"], "")?;
+    Ok(())
+}

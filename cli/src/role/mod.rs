@@ -70,6 +70,9 @@ pub enum BalancerVerb {
 
 /// Runs a controller until SIGTERM, SIGINT or SIGHUP.
 pub fn controller(config: &Path) -> anyhow::Result<()> {
+    #[cfg(target_os = "linux")]
+    // Its log and snapshots hold the authority's key, and every environment.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     as_a_process(|stop| run_controller(config, stop))
 }
 

@@ -68,7 +68,8 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
             // A name that is mistyped is told from one that is gone by the time the answer was lost.
             let known = client.controllers().await?.iter().any(|one| one.name == name.as_str());
             until_done(known, async || client.remove_controller(&name, force).await).await?;
-            tell(session.format, &format!("removed {name}"))
+            let next = format!("removed {name}; `pontoon revoke controller {name}` shuts its machine out too");
+            tell(session.format, &next)
         }
         Verb::Promote { name } => {
             until_done(false, async || client.promote_controller(&name).await).await?;

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
+use pontoon_enrol::Admitted;
 use pontoon_kit::{Authority, Identity, Role, file};
 use pontoon_model::{ControllerId, ControllerName, Digest, SiteName};
 
-use super::join::{JoinArgs, Place, folder_of, make_folder, name_or_host};
+use super::join::{JoinArgs, Place, check_text, folder_of, make_folder, name_or_host};
 use crate::output;
 use crate::role::files::{ControllerFile, FoundingFile, Member, toml_of};
 
@@ -85,6 +86,15 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     }
     let ip = args.listen.advertise.unwrap_or_else(own_address);
     let cluster = args.cluster.clone().unwrap_or_else(|| format!("pontoon-{:08x}", rand::random::<u32>()));
+    let own = Member { id: new_id(), name: name.clone(), grpc: SocketAddr::new(ip, args.listen.grpc_port) };
+    let text = toml_of(&ControllerFile {
+        founding: Some(FoundingFile { ca_dir: "ca".into(), cluster: &cluster }),
+        token_file: Some(Path::new("token")),
+        base_domain: Some(&args.base_domain),
+        ..controller_file(&own, &args.site, &args.listen, ip, std::slice::from_ref(&own))
+    });
+    // Before anything is made of it.
+    check_text(&text, |path| Ok(pontoon_controller::Config::load(path).map(drop)?))?;
     make_folder(&folder)?;
     make_folder(&folder.join("data"))?;
     let authority = Authority::load_or_create(&folder.join("ca"))?;
@@ -96,15 +106,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     // Only its hash is kept: whoever can read the disk must not be able to use it.
     let kept = format!("sha256:{}\n", Digest::of(token.as_bytes()));
     write(&folder.join("token"), &kept)?;
-    let own = Member { id: new_id(), name: name.clone(), grpc: SocketAddr::new(ip, args.listen.grpc_port) };
-    let file = ControllerFile {
-        founding: Some(FoundingFile { ca_dir: "ca".into(), cluster: &cluster }),
-        token_file: Some(Path::new("token")),
-        base_domain: Some(&args.base_domain),
-        ..controller_file(&own, &args.site, &args.listen, ip, std::slice::from_ref(&own))
-    };
-    write(&path, &toml_of(&file))?;
-    pontoon_controller::Config::load(&path)?;
+    write(&path, &text)?;
     let rest = SocketAddr::new(ip, args.listen.rest_port);
     let login = match args.listen.plain_http {
         true => format!("pontoon login http://{rest}"),
@@ -124,20 +126,28 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
 pub fn join(args: &ControllerJoin) -> anyhow::Result<()> {
     let place = Place::of(&args.join, Role::Controller)?;
     let name: ControllerName = args.join.name_or_host()?;
-    let admitted = place.join(name.as_str(), &args.join.site)?;
     let ip = args.listen.advertise.unwrap_or(place.own_ip);
     let own = Member { id: new_id(), name: name.clone(), grpc: SocketAddr::new(ip, args.listen.grpc_port) };
-    let known = admitted.controllers.iter().filter(|contact| contact.name != name);
-    let known = known.map(|contact| Member { id: contact.id, name: contact.name.clone(), grpc: contact.grpc });
-    let members: Vec<Member> = std::iter::once(own.clone()).chain(known).collect();
-    let file = ControllerFile {
-        join: true,
-        voter: !args.learner,
-        ..controller_file(&own, &args.join.site, &args.listen, ip, &members)
+    let file = |admitted: &Admitted| {
+        let known = admitted.controllers.iter().filter(|contact| contact.name != name);
+        let known = known.map(|contact| Member { id: contact.id, name: contact.name.clone(), grpc: contact.grpc });
+        let mut members: Vec<Member> = std::iter::once(own.clone()).chain(known).collect();
+        if members.len() == 1 {
+            // Before anybody was asked: somebody whom it joins through.
+            members.push(Member { id: new_id(), name: some_other(&name), grpc: place.address() });
+        }
+        toml_of(&ControllerFile {
+            join: true,
+            voter: !args.learner,
+            ..controller_file(&own, &args.join.site, &args.listen, ip, &members)
+        })
     };
-    place.finish(name.as_str(), &toml_of(&file), &admitted, |path| {
-        pontoon_controller::Config::load(path).map(drop).map_err(Into::into)
-    })
+    place.join(name.as_str(), &args.join.site, file, |path| Ok(pontoon_controller::Config::load(path).map(drop)?))
+}
+
+fn some_other(name: &ControllerName) -> ControllerName {
+    let other = if name.as_str() == "contact" { "another" } else { "contact" };
+    other.parse().unwrap_or_else(|_| name.clone())
 }
 
 pub(super) fn controller_file<'a>(

@@ -74,43 +74,41 @@ pub struct BalancerJoin {
 pub fn agent(args: &AgentJoin) -> anyhow::Result<()> {
     let place = Place::of(&args.join, Role::Agent)?;
     let name: HostName = args.join.name_or_host()?;
-    let admitted = place.join(name.as_str(), &args.join.site)?;
-    let file = AgentFile {
-        name: &name,
-        site: &args.join.site,
-        cluster: &admitted.cluster,
-        data_dir: &place.folder.join("data"),
-        tls_dir: place.folder.join("tls"),
-        controllers: place.controllers(&admitted),
-        runtime: &args.runtime,
-        listen_ip: args.listen_ip.unwrap_or(place.own_ip),
-        ports: &args.ports,
-        memory: args.memory.clone(),
-        stop_servos_on_exit: false,
+    let file = |admitted: &Admitted| {
+        toml_of(&AgentFile {
+            name: &name,
+            site: &args.join.site,
+            cluster: &admitted.cluster,
+            data_dir: &place.folder.join("data"),
+            tls_dir: place.folder.join("tls"),
+            controllers: place.controllers(admitted),
+            runtime: &args.runtime,
+            listen_ip: args.listen_ip.unwrap_or(place.own_ip),
+            ports: &args.ports,
+            memory: args.memory.clone(),
+            stop_servos_on_exit: false,
+        })
     };
-    place.finish(name.as_str(), &toml_of(&file), &admitted, |path| {
-        pontoon_agent::Config::load(path).map(drop).map_err(Into::into)
-    })
+    place.join(name.as_str(), &args.join.site, file, |path| Ok(pontoon_agent::Config::load(path).map(drop)?))
 }
 
 /// Joins as a balancer.
 pub fn balancer(args: &BalancerJoin) -> anyhow::Result<()> {
     let place = Place::of(&args.join, Role::Balancer)?;
     let name: BalancerName = args.join.name_or_host()?;
-    let admitted = place.join(name.as_str(), &args.join.site)?;
     let everywhere = args.listen.ip().is_unspecified();
-    let file = BalancerFile {
-        name: &name,
-        site: &args.join.site,
-        data_dir: &place.folder.join("data"),
-        tls_dir: place.folder.join("tls"),
-        controllers: place.controllers(&admitted),
-        listen: args.listen,
-        listen_advertised: everywhere.then(|| SocketAddr::new(place.own_ip, args.listen.port())),
+    let file = |admitted: &Admitted| {
+        toml_of(&BalancerFile {
+            name: &name,
+            site: &args.join.site,
+            data_dir: &place.folder.join("data"),
+            tls_dir: place.folder.join("tls"),
+            controllers: place.controllers(admitted),
+            listen: args.listen,
+            listen_advertised: everywhere.then(|| SocketAddr::new(place.own_ip, args.listen.port())),
+        })
     };
-    place.finish(name.as_str(), &toml_of(&file), &admitted, |path| {
-        pontoon_balancer::Config::load(path).map(drop).map_err(Into::into)
-    })
+    place.join(name.as_str(), &args.join.site, file, |path| Ok(pontoon_balancer::Config::load(path).map(drop)?))
 }
 
 impl JoinArgs {
@@ -145,6 +143,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The controller that is asked.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Checks everything that can be checked before anybody is asked.
     pub(super) fn of(args: &JoinArgs, role: Role) -> anyhow::Result<Self> {
         let token: JoinText = args.token.parse().map_err(Usage)?;
@@ -168,23 +171,36 @@ impl Place {
         Ok(Self { role, address, token, folder, own_ip })
     }
 
-    /// Asks to be let in; key and certificate are kept.
-    pub(super) fn join(&self, name: &str, site: &SiteName) -> anyhow::Result<Admitted> {
+    /// Asks to be let in, writes the configuration and says how to go on. What `file` makes is tried before anybody is asked:
+    /// a token is not used up for what cannot be run.
+    pub(super) fn join(
+        &self,
+        name: &str,
+        site: &SiteName,
+        file: impl Fn(&Admitted) -> String,
+        check: impl Fn(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let nobody_yet = Admitted {
+            certificate: String::new(),
+            roots: String::new(),
+            cluster: "pontoon".to_owned(),
+            controllers: Vec::new(),
+        };
+        check_text(&file(&nobody_yet), &check)?;
         make_folder(&self.folder)?;
         let who = Who { role: self.role, name, site: Some(site) };
         let tls = self.folder.join("tls");
         let joined = block_on(async { Ok(join(self.address, &self.token, &who, &tls).await?) })?;
-        Ok(joined.admitted)
+        self.finish(name, &file(&joined.admitted), &joined.admitted, check)
     }
 
     /// Where the controllers are: the one that answered first, which certainly can be reached.
-    pub(super) fn controllers(&self, admitted: &Admitted) -> Vec<SocketAddr> {
+    fn controllers(&self, admitted: &Admitted) -> Vec<SocketAddr> {
         let others = admitted.controllers.iter().map(|contact| contact.grpc).filter(|grpc| *grpc != self.address);
         std::iter::once(self.address).chain(others).collect()
     }
 
-    /// Writes the configuration and says how to go on.
-    pub(super) fn finish(
+    fn finish(
         &self,
         name: &str,
         config: &str,
@@ -204,6 +220,19 @@ impl Place {
         ))?;
         Ok(())
     }
+}
+
+/// Tries a configuration file that is not there yet.
+pub(super) fn check_text(text: &str, check: impl Fn(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir().context("no place for a temporary file")?;
+    let path = folder.path().join("config.toml");
+    fs::write(&path, text).context("no place for a temporary file")?;
+    check(&path).map_err(|error| {
+        let sentences: Vec<_> = error.chain().map(ToString::to_string).collect();
+        // Where it was tried says nothing to whoever reads it.
+        let said = sentences.join(": ").replace(&path.display().to_string(), "config.toml");
+        Usage(format!("that cannot be run, and nothing was done: {said}")).into()
+    })
 }
 
 /// The folder given, else `/var/lib/pontoon/ROLE`; absolute.

@@ -157,6 +157,25 @@ fn a_revoked_machine_stays_out_until_it_has_another_key() {
 }
 
 #[test]
+fn a_host_that_was_revoked_and_joins_anew_counts_its_starts_from_the_beginning() {
+    let mut world = founded();
+    world.apply(token(MachineRole::Agent, 5)).unwrap();
+    let register = |incarnation| RegisterHost {
+        name: "a".parse().unwrap(),
+        site: "east".parse().unwrap(),
+        incarnation: Incarnation(incarnation),
+        capacity: Capacity { memory: MemoryBytes::mib(1), cpu: CpuMillis(1000) },
+        runtime: RuntimeKind::Process,
+    };
+    let admission = admit(&world, "a", 1);
+    world.apply(admission).unwrap();
+    world.apply(register(7)).unwrap();
+    refused(world.apply(register(1)), RejectedKind::Conflict, "later start");
+    world.apply(RevokeMachine { role: MachineRole::Agent, name: "a".into() }).unwrap();
+    world.apply(register(1)).unwrap();
+}
+
+#[test]
 fn the_only_controller_cannot_be_revoked() {
     let mut world = founded();
     let controller = |name: &str, key, world: &World| NoteCertificate {

@@ -165,11 +165,17 @@ async fn until_done(
         let mut heard = Vec::new();
         for (name, client) in known(consensus, own) {
             match ask(client, &request()).await {
-                Ok(MembershipReply::Done) => return Ok(()),
+                Ok(MembershipReply::Done) => {
+                    consensus.let_in();
+                    return Ok(());
+                }
                 Ok(MembershipReply::Refused { why } | MembershipReply::Unknown { why, .. }) => {
                     return Err(format!("{name}: {why}"));
                 }
-                Ok(MembershipReply::Wait { why }) => heard.push(format!("{name}: {why}")),
+                Ok(MembershipReply::Wait { why }) => {
+                    consensus.let_in();
+                    heard.push(format!("{name}: {why}"));
+                }
                 Ok(MembershipReply::NotLeader { .. }) => heard.push(format!("{name} does not lead")),
                 Err(why) => heard.push(format!("{name}: {why}")),
             }

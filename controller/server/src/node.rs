@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pontoon_enrol::Renewal;
 use pontoon_kit::rpc::Guarded;
 use pontoon_kit::{Backoff, CancellationToken, Credentials, Identity, tls};
 use pontoon_proto::MAX_MESSAGE_BYTES;
@@ -13,6 +14,7 @@ use pontoon_proto::services::enrolment_server::EnrolmentServer;
 use pontoon_proto::services::peers_server::PeersServer;
 use pontoon_proto::services::raft_server::RaftServer;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::transport::server::Router;
@@ -246,9 +248,19 @@ impl Parts {
             folder: self.config.tls_dir.clone(),
             feed: feed.clone(),
             proposer: self.consensus.proposer(),
+            reads: self.consensus.reads(),
             leadership: leadership.clone(),
         };
         tasks.spawn("the keeping of trust", never_fails(keeper.run(stopping())));
+        // Who was off while the authority changed is refused by the others, and asks them as any machine does.
+        let renewing = Renewal {
+            credentials: self.credentials.clone(),
+            folder: self.config.tls_dir.clone(),
+            asked: watch::channel(0).1,
+        };
+        let (consensus, own) = (self.consensus.clone(), self.config.grpc_address());
+        let known = move || consensus.addresses().into_iter().filter(|address| *address != own).collect();
+        tasks.spawn("renewing when refused", until(stopping(), renewing.keep_when_refused(known)));
         if let Some(config) = self.config.founding.clone() {
             let (feed, proposer) = (feed.clone(), self.consensus.proposer());
             let founder = Founder { config, feed, proposer, leadership: leadership.clone() };

@@ -89,6 +89,16 @@ impl Renewal {
         }
     }
 
+    /// Renews whenever the others no longer accept the certificate, for ever; all else is seen to by whoever calls this.
+    pub async fn keep_when_refused(mut self, controllers: impl Fn() -> Vec<SocketAddr> + Send) {
+        let mut refusals = self.credentials.refusals();
+        while refusals.changed().await.is_ok() {
+            self.until_renewed(&controllers).await;
+            refusals.mark_unchanged();
+            sleep(APART).await;
+        }
+    }
+
     /// Waits until the certificate is two thirds old or a controller asks.
     async fn due(&mut self) {
         loop {

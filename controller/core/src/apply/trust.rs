@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pontoon_model::{AuthorityRow, Digest, Founding, JoinToken, Machine, MachineRole, RevokedKey};
+use pontoon_model::{AuthorityRow, Digest, Founding, Host, Incarnation, JoinToken, Machine, MachineRole, RevokedKey};
 
 use crate::command::{
     AdmitMachine, CreateJoinToken, FoundTrust, NoteCertificate, RetireAuthority, RevokeJoinToken, RevokeMachine,
@@ -199,6 +199,12 @@ impl State {
             revoked_at: now,
             certificate_ends: machine.certificate_ends,
         };
+        // The next machine of this name counts its starts from the beginning.
+        let host = self.hosts.values().find(|host| *role == MachineRole::Agent && host.name.as_str() == name);
+        if let Some(mut host) = host.map(|host| Host::clone(host)) {
+            host.incarnation = Incarnation(0);
+            self.put_host(host);
+        }
         self.change_trust(|trust| {
             trust.machines.remove(&(*role, name.clone()));
             trust.revoked = trust.revoked.iter().filter(|(_, old)| old.certificate_ends > now).map(owned).collect();

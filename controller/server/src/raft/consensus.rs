@@ -25,7 +25,7 @@ use super::leadership::{self, Leadership, Watched};
 use super::levels::{HeldBack, Levels};
 use super::log_store::{IdentityRecord, LogError, LogStore, identity_in, replace};
 use super::membership::{self, MembershipQueue};
-use super::network::{Heard, Network, RaftService, keep_warm};
+use super::network::{Heard, LetIn, Network, RaftService, keep_warm};
 use super::peers::{Connections, Peers};
 use super::proposer::Proposer;
 use super::read::Reads;
@@ -127,6 +127,7 @@ pub struct Consensus {
     pace: Pace,
     pub(super) timing: Chosen,
     configured: BTreeMap<u64, SocketAddr>,
+    let_in: LetIn,
     _background: DropGuard,
 }
 
@@ -204,9 +205,14 @@ impl Consensus {
         runtime::spawn(background.clone().run_until_cancelled_owned(peers.clone().forget_removed()));
         runtime::spawn(background.clone().run_until_cancelled_owned(keep_warm(network, raft.clone())));
 
-        let service = RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard, pace.clone()))
-            .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES);
+        let let_in = LetIn::default();
+        if !config.joins || log.is_initialized() || !is_empty(&raft) {
+            let_in.now();
+        }
+        let service =
+            RaftServer::new(RaftService::new(id.0, raft.clone(), snapshots, heard, pace.clone(), let_in.clone()))
+                .max_decoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES);
         let consensus = Self {
             id,
             raft,
@@ -224,6 +230,7 @@ impl Consensus {
             pace,
             timing,
             configured,
+            let_in,
             _background: background.drop_guard(),
         };
         Ok((consensus, service))
@@ -248,6 +255,11 @@ impl Consensus {
     /// Remembers that this controller was let in.
     pub async fn settle(&self) -> Result<(), ConsensusError> {
         mark_initialized(&self.log, self.id).await
+    }
+
+    /// A leader has agreed that this controller takes part.
+    pub fn let_in(&self) {
+        self.let_in.now();
     }
 
     /// How this controller's consensus is.
@@ -325,6 +337,15 @@ impl Consensus {
         self.timing.now()
     }
 
+    /// Where all members are, and those of the configuration.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let mut all: Vec<SocketAddr> = self.members().into_iter().map(|member| member.grpc).collect();
+        all.extend(self.configured.values());
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
     /// Who leads.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
@@ -388,6 +409,13 @@ impl Consensus {
 /// How long a handover may take, and how lately a successor must have been heard.
 fn handover(pace: &Pace) -> Duration {
     pace.timing().election_max * HANDOVER_ELECTIONS
+}
+
+/// Whether this controller has neither entries nor a snapshot.
+fn is_empty(raft: &Raft) -> bool {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.last_log_index.is_none() && metrics.snapshot.is_none()
 }
 
 fn raft_folder(config: &ConsensusConfig) -> PathBuf {

@@ -27,6 +27,8 @@ pub(super) const MAX_STREAMS: u32 = 256;
 pub(super) const MAX_HEADERS: u32 = 16 * 1024;
 /// What of a HTTP/1.1 request is read ahead, which bounds its headers too.
 const MAX_READ_AHEAD: usize = 64 * 1024;
+/// A head comes within this time, over any link: one that begins and does not end would hold its connection for ever.
+const HEADERS: Duration = Duration::from_secs(10);
 /// An HTTP/2 client that is silent is asked this often whether it is there, and has as long to answer: one whose machine
 /// is gone would hold its streams of events for ever.
 const ALIVE: Duration = Duration::from_secs(20);
@@ -98,7 +100,7 @@ where
         async move { Ok::<_, Infallible>(rest.answer(request.map(Body::new), from).await) }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().max_buf_size(MAX_READ_AHEAD);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(MAX_READ_AHEAD);
     server
         .http2()
         .timer(TokioTimer::new())

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::authority::{SignError, roots, sign};
 use super::notices::needs_certificate;
-use crate::raft::{Leadership, Proposer, StateFeed};
+use crate::raft::{Leadership, Proposer, Reads, StateFeed};
 
 /// How often it is looked whether something is due that no change of the state tells of.
 const LOOK: Duration = Duration::from_secs(1);
@@ -30,6 +30,8 @@ pub struct Keeper {
     pub feed: StateFeed,
     /// Where its new certificates are noted.
     pub proposer: Proposer,
+    /// How far this controller must have applied the log to know what the others do.
+    pub reads: Reads,
     /// Only the leader retires authorities.
     pub leadership: watch::Receiver<Leadership>,
 }
@@ -39,10 +41,17 @@ impl Keeper {
     pub async fn run(self, stop: CancellationToken) {
         let mut feed = self.feed.clone();
         let mut taken: Option<Arc<Trusted>> = None;
+        let mut caught_up = false;
         loop {
+            // Whoever has just joined, or was off, goes through all that was trusted before: none of that may be believed
+            // again, nor signed with.
+            caught_up = caught_up || self.has_caught_up(&feed).await;
             let state = feed.snapshot();
             let trust = state.trust().clone();
-            if trust.founding().is_some() {
+            if trust.founding().is_some() && !caught_up {
+                self.renew_what_has_ended(&trust);
+            }
+            if trust.founding().is_some() && caught_up {
                 let new = taken.as_ref().is_none_or(|taken| !Arc::ptr_eq(taken, &trust));
                 if new {
                     match self.take(&trust) {
@@ -64,6 +73,28 @@ impl Keeper {
         }
     }
 
+    /// Whether this controller has applied all that was committed before now.
+    async fn has_caught_up(&self, feed: &StateFeed) -> bool {
+        match timeout(LOOK, self.reads.index()).await {
+            Ok(Ok(index)) => feed.snapshot().index() >= index,
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    /// Every controller has the authority's key, so that it needs nobody for this: all may have been off for so long that
+    /// none could speak to another, and then nobody leads.
+    fn renew_what_has_ended(&self, trust: &Trusted) {
+        let identity = self.credentials.identity();
+        let ended = identity.validity().is_ok_and(|validity| validity.ends <= SystemTime::now());
+        let known = identity.key_id().ok().zip(trust.machine(MachineRole::Controller, &self.name));
+        if ended && known.is_some_and(|(key, row)| row.key == Digest(key.0)) {
+            match self.sign_own(trust, &identity).and_then(|(renewed, _)| Ok(self.install(renewed)?)) {
+                Ok(()) => tracing::info!("this controller's certificate had ended, and was renewed"),
+                Err(error) => tracing::error!(%error, "this controller's certificate has ended"),
+            }
+        }
+    }
+
     fn take(&self, trust: &Trusted) -> Result<(), PkiError> {
         let revoked = trust.revoked().map(|revoked| KeyId(revoked.key.0)).collect();
         let now = Trust { roots: roots(trust), revoked };
@@ -78,8 +109,6 @@ impl Keeper {
         Ok(())
     }
 
-    /// Every controller has the authority's key, so that it needs nobody for this: not even when all were off for so long
-    /// that none could speak to another.
     async fn renew_own(&self, trust: &Trusted) -> Result<(), String> {
         let identity = self.credentials.identity();
         let own = identity.key_id().map_err(|error| error.to_string())?;
@@ -95,8 +124,10 @@ impl Keeper {
         if known.is_some_and(|row| Some(row.key) != key) {
             return Err(format!("another machine belongs as controller {}", self.name));
         }
-        let note = self.sign_own(trust, &identity).map_err(|error| error.to_string())?;
+        let (renewed, note) = self.sign_own(trust, &identity).map_err(|error| error.to_string())?;
         let (_, index) = self.proposer.propose(note.into()).await.map_err(|error| error.to_string())?;
+        // Only now: what the others do not take would be of no use.
+        self.install(renewed).map_err(|error| error.to_string())?;
         // Not again because this controller does not know yet what it has just had written.
         let mut feed = self.feed.clone();
         let noted = async { while feed.changed().await.index() < index {} };
@@ -105,19 +136,23 @@ impl Keeper {
         Ok(())
     }
 
-    fn sign_own(&self, trust: &Trusted, identity: &Identity) -> Result<NoteCertificate, SignError> {
+    fn install(&self, renewed: Identity) -> Result<(), PkiError> {
+        renewed.save(&self.folder)?;
+        self.credentials.renew(renewed.certificate)
+    }
+
+    fn sign_own(&self, trust: &Trusted, identity: &Identity) -> Result<(Identity, NoteCertificate), SignError> {
         let request = Identity::request(&identity.key)?;
         let signed = sign(trust, MachineRole::Controller, &self.name, &request)?;
-        let renewed = Identity { certificate: signed.certificate.clone(), ..identity.clone() };
-        renewed.save(&self.folder)?;
-        self.credentials.renew(signed.certificate)?;
-        Ok(NoteCertificate {
+        let renewed = Identity { certificate: signed.certificate, ..identity.clone() };
+        let note = NoteCertificate {
             role: MachineRole::Controller,
             name: self.name.clone(),
             key: signed.key,
             signed_by: signed.signed_by,
             certificate_ends: signed.ends,
-        })
+        };
+        Ok((renewed, note))
     }
 
     /// An authority that no certificate in use comes from any more has served.

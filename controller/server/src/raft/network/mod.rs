@@ -21,7 +21,7 @@ use tonic::transport;
 
 pub(super) use self::connection::Connection;
 use self::link::Link;
-pub use self::server::{Heard, RaftService};
+pub use self::server::{Heard, LetIn, RaftService};
 pub(super) use self::warm::keep_warm;
 use super::types::{Peer, TypeConfig};
 

@@ -1,7 +1,7 @@
 //! The answering side: other controllers' requests, handed to openraft.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{Stream, StreamExt};
@@ -47,17 +47,40 @@ pub struct RaftService {
     snapshots: Arc<SnapshotStore>,
     heard: Heard,
     pace: Pace,
+    let_in: LetIn,
+}
+
+/// Whether this controller takes part. One that joins with an empty store does once a leader has heard of that and agreed: it
+/// may have had another store under the same id, and have forgotten whom it voted for and what it had acknowledged.
+#[derive(Debug, Clone, Default)]
+pub struct LetIn(Arc<AtomicBool>);
+
+impl LetIn {
+    /// It takes part from now on.
+    pub fn now(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl RaftService {
-    pub(in super::super) fn new(id: u64, raft: Raft, snapshots: Arc<SnapshotStore>, heard: Heard, pace: Pace) -> Self {
-        Self { id, raft, snapshots, heard, pace }
+    pub(in super::super) fn new(
+        id: u64,
+        raft: Raft,
+        snapshots: Arc<SnapshotStore>,
+        heard: Heard,
+        pace: Pace,
+        let_in: LetIn,
+    ) -> Self {
+        Self { id, raft, snapshots, heard, pace, let_in }
     }
 
     /// Refuses whoever is no controller, and everyone once this one has stopped: a stream of entries into a
     /// stopped openraft would end without a word, and its sender would try the same connection for ever.
     fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
         link::check_caller(request)?;
+        if !self.let_in.0.load(Ordering::Relaxed) {
+            return Err(Status::unavailable("this controller has not been let into the cluster yet"));
+        }
         self.raft.metrics().borrow_watched().running_state.clone().map_err(stopped)
     }
 
