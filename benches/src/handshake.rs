@@ -9,7 +9,7 @@ use pontoon_proto::services::enrolment_client::EnrolmentClient;
 use pontoon_proto::services::enrolment_server::{Enrolment, EnrolmentServer};
 use pontoon_proto::{JoinReply, JoinRequest, RenewReply, RenewRequest};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 
@@ -57,7 +57,7 @@ pub(crate) fn run() -> Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let plain = listener.local_addr()?;
         let router = Server::builder().tcp_nodelay(true).add_service(EnrolmentServer::new(Echo));
-        tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+        tokio::spawn(router.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))));
 
         let with_certificates = || rpc::channel(secured, Role::Controller, &client).context("a channel");
         let without = || {

@@ -38,6 +38,9 @@ pub struct LoginArgs {
 /// Checks the token against the cluster and keeps it.
 pub async fn run(args: LoginArgs, format: Format) -> anyhow::Result<()> {
     let urls = split_urls(&args.url);
+    if let Some(bare) = urls.iter().find(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+        return Err(Usage(format!("{bare} says neither https:// nor http://; write for example https://{bare}")).into());
+    }
     let first = urls.first().and_then(|url| reqwest::Url::parse(url).ok());
     let host = first.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
     let name = args.name.unwrap_or_else(|| host.trim_matches(['[', ']']).replace(':', "-"));

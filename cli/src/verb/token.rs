@@ -119,8 +119,12 @@ async fn create_to_join(session: &Session, asked: &CreateJoinToken) -> anyhow::R
     if session.format == Format::Table {
         let left = short(Duration::from_millis(made.expires_at.saturating_sub(clock::unix_millis())));
         output::note(&format!(
-            "token {} lets in {} {}, for {left}; it is shown this once. On that machine:\n\n    pontoon {} join ADDR --token TOKEN\n",
-            made.id, made.uses_left, made.role, made.role
+            "token {} lets in {} as {}, for {left}; it is shown this once. On that machine (or with PONTOON_JOIN_TOKEN):\n\n    pontoon {} \
+             join ADDR --token TOKEN\n",
+            made.id,
+            if made.uses_left == 1 { "one machine".to_owned() } else { format!("{} machines", made.uses_left) },
+            made.role,
+            made.role
         ));
     }
     Ok(output::print(session.format, &made, |made| made.token.clone().unwrap_or_default())?)
