@@ -4,6 +4,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use pontoon_api::AuditRecord;
 use pontoon_kit::clock;
@@ -15,6 +17,9 @@ use super::{Message, What};
 
 /// Records written at once: as many as wait, and no more than some 100 KB.
 const AT_ONCE: usize = 512;
+/// After less than that the writer rests, so that under load it wakes a hundred times a second and not for each record:
+/// waking a thread costs more than its record. Fifty thousand records a second still find room.
+const GATHER: Duration = Duration::from_millis(10);
 /// Longest path of a record, in characters: ours are shorter, and what others send is theirs to make long.
 const MOST_PATH: usize = 200;
 
@@ -30,7 +35,11 @@ impl Writer {
     /// Runs in a thread of its own until nobody can send any more.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         let (mut messages, mut lines) = (Vec::with_capacity(AT_ONCE), Vec::new());
-        while queue.blocking_recv_many(&mut messages, AT_ONCE) > 0 {
+        loop {
+            let came = queue.blocking_recv_many(&mut messages, AT_ONCE);
+            if came == 0 {
+                return;
+            }
             let mut flushes: Vec<oneshot::Sender<()>> = Vec::new();
             lines.clear();
             let mut records = 0;
@@ -59,6 +68,9 @@ impl Writer {
             // Whoever waited may be gone.
             for done in flushes {
                 let _ = done.send(());
+            }
+            if came < AT_ONCE {
+                thread::sleep(GATHER);
             }
         }
     }
