@@ -6,6 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use pontoon_kit::pki::new_api_token;
 use pontoon_kit::{Authority, PkiError, Role, file};
 use pontoon_model::{BalancerName, ControllerName, HostName, MemoryBytes, SiteName};
 use serde::{Deserialize, Serialize};
@@ -300,7 +301,7 @@ fn token(data_dir: &Path) -> Result<(PathBuf, String), ProvisionError> {
     if let Some(kept) = kept {
         return Ok((path, String::from_utf8_lossy(&kept).trim().to_owned()));
     }
-    let token = format!("pontoon_{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+    let token = new_api_token();
     write(&path, format!("{token}\n").as_bytes(), 0o600)?;
     Ok((path, token))
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use pontoon_enrol::Admitted;
+use pontoon_kit::pki::new_api_token;
 use pontoon_kit::{Authority, Identity, Role, file};
 use pontoon_model::{ControllerId, ControllerName, Digest, SiteName};
 
@@ -102,7 +103,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     if Identity::load(&tls).is_err() {
         authority.issue(Role::Controller, name.as_str())?.save(&tls)?;
     }
-    let token = format!("pontoon_{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+    let token = new_api_token();
     // Only its hash is kept: whoever can read the disk must not be able to use it.
     let kept = format!("sha256:{}\n", Digest::of(token.as_bytes()));
     write(&folder.join("token"), &kept)?;

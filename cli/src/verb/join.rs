@@ -190,8 +190,8 @@ impl Place {
         make_folder(&self.folder)?;
         let who = Who { role: self.role, name, site: Some(site) };
         let tls = self.folder.join("tls");
-        let joined = block_on(async { Ok(join(self.address, &self.token, &who, &tls).await?) })?;
-        self.finish(name, &file(&joined.admitted), &joined.admitted, check)
+        let admitted = block_on(async { Ok(join(self.address, &self.token, &who, &tls).await?) })?;
+        self.finish(name, &file(&admitted), &admitted, check)
     }
 
     /// Where the controllers are: the one that answered first, which certainly can be reached.

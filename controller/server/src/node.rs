@@ -264,35 +264,19 @@ impl Parts {
         if let Some(config) = self.config.founding.clone() {
             let (feed, proposer) = (feed.clone(), self.consensus.proposer());
             let founder = Founder { config, feed, proposer, leadership: leadership.clone() };
-            let stopping = stopping();
-            tasks.spawn("the founding", async move {
-                founder.run(stopping.clone()).await;
-                stopping.cancelled().await;
-                Ok::<(), std::convert::Infallible>(())
-            });
+            tasks.spawn("the founding", once(stopping(), founder.run()));
         }
         let noting = self.uses.clone().run(self.consensus.proposer());
         tasks.spawn("noting the use of tokens", until(stopping(), noting));
         if let Some(token) = self.token {
             let proposer = self.consensus.proposer();
             let adopting = tokens::adopt(token.digest(), proposer, feed.clone(), leadership.clone());
-            let adopting = async move {
-                adopting.await;
-                std::future::pending::<()>().await;
-            };
-            tasks.spawn("the first token", until(stopping(), adopting));
+            tasks.spawn("the first token", once(stopping(), adopting));
         }
         let backoff = Backoff::new(ANNOUNCE_RETRY.0, ANNOUNCE_RETRY.1);
         let (config, id) = (self.config.clone(), self.consensus.id());
         let announcing = announce::announce(config, id, self.consensus.proposer(), feed, leadership, backoff);
-        let stopping = stopping();
-        tasks.spawn("the announcement", async move {
-            tokio::select! {
-                () = announcing => stopping.cancelled().await,
-                () = stopping.cancelled() => {}
-            }
-            Ok::<(), std::convert::Infallible>(())
-        });
+        tasks.spawn("the announcement", once(stopping(), announcing));
     }
 
     /// Gets this controller into the cluster where it is not in it yet; returns when it is out, or stays out.
@@ -451,6 +435,15 @@ impl Tasks {
         let _ = timeout(patience, async { while self.0.join_next().await.is_some() {} }).await;
         self.0.shutdown().await;
     }
+}
+
+/// Runs `task`, which is done some day, and lasts until `stop`.
+async fn once(stop: CancellationToken, task: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {
+    let lasting = async {
+        task.await;
+        std::future::pending().await
+    };
+    until(stop, lasting).await
 }
 
 /// Runs `task` until `stop`.

@@ -32,13 +32,6 @@ pub struct Who<'a> {
     pub site: Option<&'a SiteName>,
 }
 
-/// A machine that belongs now; its key and certificates are in its folder.
-#[derive(Debug)]
-pub struct Joined {
-    /// The cluster and its controllers.
-    pub admitted: Admitted,
-}
-
 /// Why a machine does not belong.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
@@ -93,7 +86,7 @@ pub enum JoinError {
 
 /// Asks the controller at `address` to let `who` in; keeps key and certificates in `folder`. Asked again after a failure, it
 /// goes on with the same key, and no use of the token is lost.
-pub async fn join(address: SocketAddr, token: &JoinText, who: &Who<'_>, folder: &Path) -> Result<Joined, JoinError> {
+pub async fn join(address: SocketAddr, token: &JoinText, who: &Who<'_>, folder: &Path) -> Result<Admitted, JoinError> {
     if token.role != who.role {
         return Err(JoinError::Role { of: token.role, wanted: who.role });
     }
@@ -112,7 +105,7 @@ pub async fn join(address: SocketAddr, token: &JoinText, who: &Who<'_>, folder: 
     let admitted = ask(address, token, request).await?;
     let identity = Identity { ca: admitted.roots.clone(), certificate: admitted.certificate.clone(), key };
     identity.save(folder)?;
-    Ok(Joined { admitted })
+    Ok(admitted)
 }
 
 async fn ask(address: SocketAddr, token: &JoinText, request: JoinRequest) -> Result<Admitted, JoinError> {

@@ -7,7 +7,7 @@ mod join;
 mod remembered;
 mod renewal;
 
-pub use join::{JoinError, Joined, Who, join};
+pub use join::{JoinError, Who, join};
 pub use pontoon_proto::{Admitted, Contact};
 pub use remembered::Remembered;
 pub use renewal::{Renewal, RenewalAsked, obey};

@@ -35,6 +35,12 @@ impl Trust {
         self.authorities.values().max_by_key(|authority| authority.sequence)
     }
 
+    /// The one that signed before, if it is still trusted.
+    pub fn former(&self) -> Option<&Arc<AuthorityRow>> {
+        let signing = self.signing()?.sequence;
+        self.authorities.values().find(|authority| authority.sequence < signing)
+    }
+
     /// A token, by its secret's hash.
     pub fn token(&self, secret: &Digest) -> Option<&Arc<JoinToken>> {
         self.tokens.get(secret)

@@ -13,7 +13,7 @@ use pontoon_model::{BlobRef, ControllerName, Digest, Machine, MachineRole, Times
 use super::{BackupError, Contents, Manifest, read};
 use crate::blobs::BlobStore;
 use crate::raft::{Member, seed};
-use crate::trust::certificate_for;
+use crate::trust::{certificate_for, roots};
 
 /// Where the restored controller shall be.
 #[derive(Debug)]
@@ -115,8 +115,7 @@ fn own_machine(trust: &Trust, name: &str, tls: &Path) -> Result<Machine, BackupE
     let key = Identity::load_or_make_key(tls)?;
     let request = Identity::request(&key)?;
     let signed = certificate_for(trust, role, name, &request).map_err(|_| BackupError::NoAuthority)?;
-    let roots = trust.authorities().iter().map(|authority| authority.certificate.as_str()).collect();
-    let identity = Identity { ca: roots, certificate: signed.certificate, key };
+    let identity = Identity { ca: roots(trust), certificate: signed.certificate, key };
     identity.save(tls)?;
     debug_assert_eq!(identity.peer().map(|peer| peer.role).ok(), Some(role_of(role)));
     let KeyId(key) = identity.key_id()?;

@@ -34,15 +34,12 @@ pub async fn missing(store: &BlobStore, state: &State) -> Vec<Digest> {
 
 /// Returns when `store` has everything that the cluster's state refers to, as of a moment after the call: who is to count
 /// as one of a majority that has each bundle must have them.
-pub async fn whole(store: BlobStore, mut feed: StateFeed, reads: Reads) {
+pub async fn whole(store: BlobStore, feed: StateFeed, reads: Reads) {
     loop {
-        if let Ok(index) = reads.index().await {
-            while feed.snapshot().index() < index {
-                feed.changed().await;
-            }
-            if missing(&store, &feed.snapshot()).await.is_empty() {
-                return;
-            }
+        if let Ok(index) = reads.index().await
+            && missing(&store, &*feed.at(index).await).await.is_empty()
+        {
+            return;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -77,7 +77,7 @@ impl Planner {
             let decided = !plan.ops.is_empty();
             match self.propose(plan.into_commands()).await {
                 // Rows change once per pass: the next pass sees what this one left. One plan is in flight at a time.
-                Ok(Some(index)) => self.feed_reaches(index).await,
+                Ok(Some(index)) => drop(self.feed.at(index).await),
                 Ok(None) => self.wait(&state, pause).await,
                 Err(why) => {
                     tracing::debug!(term, why, decided, "a plan was not taken");
@@ -96,12 +96,6 @@ impl Planner {
             last = Some(index);
         }
         Ok(last)
-    }
-
-    async fn feed_reaches(&mut self, index: u64) {
-        while self.feed.snapshot().index() < index {
-            self.feed.changed().await;
-        }
     }
 
     /// Until something changes that a plan depends on: thousands of labels a second do not.

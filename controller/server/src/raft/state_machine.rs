@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use pontoon_core::State;
+use pontoon_core::{State, Trust};
 use pontoon_model::Timestamp;
 use pontoon_model::wire::WireError;
 use tokio::sync::watch;
@@ -45,6 +45,7 @@ pub enum ApplyError {
 #[derive(Debug, Clone)]
 pub struct StateFeed {
     newest: watch::Receiver<Arc<State>>,
+    trust: watch::Receiver<Arc<Trust>>,
     clock: ClusterClock,
 }
 
@@ -52,7 +53,8 @@ impl StateFeed {
     /// A feed of what a test shows.
     #[cfg(test)]
     pub(crate) fn of(newest: watch::Receiver<Arc<State>>) -> Self {
-        Self { newest, clock: ClusterClock::default() }
+        let trust = watch::channel(newest.borrow().trust().clone()).1;
+        Self { newest, trust, clock: ClusterClock::default() }
     }
 
     /// The newest applied state, at once.
@@ -68,6 +70,22 @@ impl StateFeed {
     /// Looks at the newest applied state for a moment; who holds it any longer holds up the next.
     pub fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.newest.borrow())
+    }
+
+    /// The newest state once it has reached `index`.
+    pub async fn at(&self, index: u64) -> Arc<State> {
+        let mut feed = self.clone();
+        let mut state = feed.snapshot();
+        while state.index() < index {
+            state = feed.changed().await;
+        }
+        state
+    }
+
+    /// Who belongs, for those who need nothing else: it changes a few times a day, the state thousands of times a second. Never
+    /// older than what [`StateFeed::snapshot`] has.
+    pub fn trust(&self) -> watch::Receiver<Arc<Trust>> {
+        self.trust.clone()
     }
 
     /// Waits until there is a newer state than the last one this call returned; never goes back, and may
@@ -87,6 +105,7 @@ pub struct StateMachine {
     applied: Option<LogId>,
     membership: StoredMembership,
     newest: watch::Sender<Arc<State>>,
+    trust: watch::Sender<Arc<Trust>>,
     events: EventLog,
     /// Of the batch that is being applied.
     changed: Vec<HeldEvent>,
@@ -97,17 +116,19 @@ impl StateMachine {
     /// An empty state; openraft installs the stored snapshot and applies the committed log on top.
     pub fn new(store: Arc<SnapshotStore>) -> (Self, StateFeed) {
         let (newest, receiver) = watch::channel(Arc::new(State::default()));
+        let (trust, trusted) = watch::channel(receiver.borrow().trust().clone());
         let machine = Self {
             store,
             state: State::default(),
             applied: None,
             membership: StoredMembership::default(),
             newest,
+            trust,
             events: EventLog::default(),
             changed: Vec::new(),
             pace: None,
         };
-        (machine, StateFeed { newest: receiver, clock: ClusterClock::default() })
+        (machine, StateFeed { newest: receiver, trust: trusted, clock: ClusterClock::default() })
     }
 
     /// Where each entry's changes are to be had.
@@ -170,6 +191,14 @@ impl StateMachine {
         if let Some(pace) = &self.pace {
             pace.follow(&self.state);
         }
+        // First: whoever finds the state new enough must not find an older trust beside it.
+        self.trust.send_if_modified(|trust| {
+            let changed = !Arc::ptr_eq(trust, self.state.trust());
+            if changed {
+                trust.clone_from(self.state.trust());
+            }
+            changed
+        });
         if self.state.index() > self.newest.borrow().index() {
             self.newest.send_replace(Arc::new(self.state.clone()));
         }

@@ -160,15 +160,8 @@ impl FromRequestParts<Api> for Snapshot {
 
 /// The state once it has reached `index`.
 pub(super) async fn state_at(feed: &StateFeed, index: u64) -> ApiResult<Arc<State>> {
-    let mut feed = feed.clone();
-    let mut state = feed.snapshot();
-    let reached = async {
-        while state.index() < index {
-            state = feed.changed().await;
-        }
-    };
-    match tokio::time::timeout(WAIT_FOR_INDEX, reached).await {
-        Ok(()) => Ok(state),
+    match tokio::time::timeout(WAIT_FOR_INDEX, feed.at(index)).await {
+        Ok(state) => Ok(state),
         Err(_) => Err(ApiError::unavailable(format!(
             "this controller is at index {} and did not reach {index} in {} s; ask another controller",
             feed.snapshot().index(),

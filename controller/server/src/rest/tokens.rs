@@ -8,6 +8,7 @@ use axum::response::IntoResponse;
 use pontoon_api::{CreateToken, CreatedToken, Token};
 use pontoon_core::command;
 use pontoon_kit::clock;
+use pontoon_kit::pki::new_api_token;
 use pontoon_model::{ApiToken, Scope, Timestamp};
 
 use super::Api;
@@ -17,9 +18,6 @@ use super::change::Applied;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Json, Key, Path, Snapshot, state_at};
 use super::servos::id;
-
-/// What a token looks like: told apart from other secrets, where somebody finds one.
-const PREFIX: &str = "pontoon_";
 
 pub(super) async fn own(caller: Caller) -> Json<Token> {
     Json(convert(caller.token()))
@@ -34,7 +32,7 @@ pub(super) async fn create(
     key: Key,
     Json(body): Json<CreateToken>,
 ) -> ApiResult<impl IntoResponse> {
-    let token = format!("{PREFIX}{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+    let token = new_api_token();
     let hash = TokenHash::of(&token).digest();
     let name = body.name.unwrap_or_else(|| default_name(&body.scopes));
     let ttl = body.ttl_seconds.map(Duration::from_secs);

@@ -7,7 +7,7 @@ use axum::extract::State as Context;
 use axum::response::IntoResponse;
 use pontoon_api::ErrorCode;
 use pontoon_api::trust::{Authority, Ca, CreateJoinToken, JoinToken, Machine, RetireAuthority};
-use pontoon_core::{Trust, command};
+use pontoon_core::command;
 use pontoon_enrol::role_of;
 use pontoon_kit::pki::{Fingerprint, JoinText};
 use pontoon_model::{Digest, MachineRole};
@@ -96,19 +96,14 @@ pub(super) async fn retire_ca(
     key: Key,
     Json(body): Json<RetireAuthority>,
 ) -> ApiResult<impl IntoResponse> {
-    let older = older_authority(api.feed.snapshot().trust());
-    let fingerprint = older.ok_or_else(|| {
+    let former = api.feed.snapshot().trust().former().map(|row| row.fingerprint);
+    let fingerprint = former.ok_or_else(|| {
         ApiError::new(
             ErrorCode::Conflict,
             "there is one authority, which signs; `pontoon ca rotate` makes the next one",
         )
     })?;
     api.change(key, command::RetireAuthority { fingerprint, force: body.force }).await
-}
-
-fn older_authority(trust: &Trust) -> Option<Digest> {
-    let all = trust.authorities();
-    (all.len() > 1).then(|| all[0].fingerprint)
 }
 
 fn token(row: &pontoon_model::JoinToken) -> JoinToken {

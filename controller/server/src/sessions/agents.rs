@@ -121,7 +121,7 @@ impl AgentsService {
         tokio::select! {
             ended = self.listen(&hello, &mut inbound, &reports) => ended,
             ended = self.push_assignments(&hello.host, hello.incarnation, index, outbox) => ended,
-            ended = push_trust(self.feed.clone(), notices, outbox, AgentDirective::Trust), if reads.trust => ended,
+            ended = push_trust(self.feed.trust(), notices, outbox, AgentDirective::Trust), if reads.trust => ended,
             ended = self.push_known(outbox), if reads.controllers => ended,
             why = reports.propose(&hello.host, hello.incarnation, &self.proposer) => {
                 Err(Status::unavailable(format!("reports cannot be committed: {why}")))

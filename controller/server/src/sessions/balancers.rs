@@ -85,7 +85,7 @@ impl BalancersService {
         let ended = tokio::select! {
             ended = self.listen(&hello.name, &mut inbound) => ended,
             ended = self.push_routes(&hello, index, outbox) => ended,
-            ended = push_trust(self.feed.clone(), notices, outbox, BalancerDirective::Trust), if reads.trust => ended,
+            ended = push_trust(self.feed.trust(), notices, outbox, BalancerDirective::Trust), if reads.trust => ended,
             ended = self.push_known(outbox), if reads.controllers => ended,
             () = leaderless(self.leadership.clone()) => {
                 // A full outbox is as good as a closed one: the session ends either way.
@@ -132,15 +132,10 @@ impl BalancersService {
 
     /// Sends the table, unless the balancer has it, and then what changes.
     async fn push_routes(&self, hello: &BalancerHello, index: u64, outbox: &Outbox) -> Result<(), Status> {
-        let (mut feed, mut routes) = (self.feed.clone(), self.routes.follow());
-        let mut state = feed.snapshot();
-        // The balancer's version may come from another controller: first be at least as far as the registration.
-        while state.index() < index {
-            state = feed.changed().await;
-        }
+        let mut routes = self.routes.follow();
         let stopping = || Status::unavailable("this controller is stopping");
-        let known = state.route_version();
-        drop(state);
+        // The balancer's version may come from another controller: first be at least as far as the registration.
+        let known = self.feed.at(index).await.route_version();
         let mut current = routes.at_least(known).await.ok_or_else(stopping)?;
         if hello.have != current.version {
             send(outbox, BalancerDirective::Table(RouteTable::clone(&current))).await?;

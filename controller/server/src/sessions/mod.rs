@@ -21,15 +21,17 @@ pub use logs::{LogError, LogStream, Logs};
 pub use relay::{Heard, Relay};
 pub use routes::{RouteFeed, publish_routes};
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use pontoon_core::Trust;
 use pontoon_kit::{KeyId, rpc};
 use pontoon_model::Digest;
 use pontoon_proto::TrustNow;
 use tokio::sync::{mpsc, watch};
 use tonic::{Request, Status};
 
-use crate::raft::{Leadership, StateFeed};
+use crate::raft::Leadership;
 use crate::trust::Notices;
 
 /// The first message must come within this time, and its machine be registered: an election may lie between.
@@ -48,19 +50,21 @@ fn key_of<T>(request: &Request<T>) -> Option<Digest> {
 
 /// Tells a machine whom to trust, at once and whenever that changes.
 async fn push_trust<D>(
-    mut feed: StateFeed,
+    mut trust: watch::Receiver<Arc<Trust>>,
     mut notices: Notices,
     outbox: &mpsc::Sender<Result<D, Status>>,
     directive: impl Fn(TrustNow) -> D,
 ) -> Result<(), Status> {
-    let mut state = feed.snapshot();
     loop {
-        if let Some(now) = notices.next(&state) {
+        let newest = trust.borrow_and_update().clone();
+        if let Some(now) = notices.next(&newest) {
             let pushed = outbox.send_timeout(Ok(directive(now)), HELLO).await;
             pushed.map_err(|_| Status::deadline_exceeded("what is to be trusted is not read"))?;
         }
-        drop(state);
-        state = feed.changed().await;
+        if trust.changed().await.is_err() {
+            // The consensus has ended, and sessions end with it.
+            return std::future::pending().await;
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use pontoon_core::Trust;
-use pontoon_core::command::RotateAuthority;
+use pontoon_core::command::{NoteCertificate, RotateAuthority};
 use pontoon_enrol::role_of;
 use pontoon_kit::{Authority, Identity, KeyId, PkiError};
 use pontoon_model::{AuthorityRow, Digest, MachineRole, Secret, Timestamp};
@@ -33,6 +33,14 @@ pub(crate) struct Signed {
     pub(crate) ends: Timestamp,
 }
 
+impl Signed {
+    /// What is to be noted of it.
+    pub(super) fn note(&self, role: MachineRole, name: String) -> NoteCertificate {
+        let Self { key, signed_by, ends, .. } = *self;
+        NoteCertificate { role, name, key, signed_by, certificate_ends: ends }
+    }
+}
+
 /// Signs a request for `name` in `role`.
 pub(crate) fn sign(trust: &Trust, role: MachineRole, name: &str, request: &[u8]) -> Result<Signed, SignError> {
     let (Some(founding), Some(row)) = (trust.founding(), trust.signing()) else { return Err(SignError::NotFounded) };
@@ -58,7 +66,7 @@ pub(crate) fn next_authority(trust: &Trust) -> Result<RotateAuthority, SignError
 }
 
 /// The certificates of all that are trusted, PEM.
-pub(super) fn roots(trust: &Trust) -> String {
+pub(crate) fn roots(trust: &Trust) -> String {
     trust.authorities().iter().map(|row| row.certificate.as_str()).collect()
 }
 

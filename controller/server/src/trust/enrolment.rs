@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pontoon_core::command::{AdmitMachine, NoteCertificate};
+use pontoon_core::command::AdmitMachine;
 use pontoon_core::{State, Trust};
 use pontoon_enrol::role_of;
 use pontoon_kit::pki::JoinText;
@@ -149,14 +149,7 @@ impl EnrolmentService {
                 return Err(No::Refused(why));
             }
         }
-        let note = NoteCertificate {
-            role: request.role,
-            name: request.name,
-            key: signed.key,
-            signed_by: signed.signed_by,
-            certificate_ends: signed.ends,
-        };
-        self.proposer.propose(note.into()).await?;
+        self.proposer.propose(signed.note(request.role, request.name).into()).await?;
         Ok((signed.certificate, roots(trust)))
     }
 
@@ -175,16 +168,8 @@ impl EnrolmentService {
             return Ok(state);
         }
         let index = self.reads.index().await.map_err(|error| No::Unavailable(error.to_string()))?;
-        let mut feed = self.feed.clone();
-        let caught_up = async {
-            let mut state = feed.snapshot();
-            while state.index() < index {
-                state = feed.changed().await;
-            }
-            state
-        };
         let behind = |_| No::Unavailable("this controller is behind the others; ask another one".to_owned());
-        timeout(CATCH_UP, caught_up).await.map_err(behind)
+        timeout(CATCH_UP, self.feed.at(index)).await.map_err(behind)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pontoon_core::command::FoundTrust;
-use pontoon_kit::{Authority, CancellationToken, PkiError};
+use pontoon_kit::{Authority, PkiError};
 use pontoon_model::{Digest, Secret};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -28,8 +28,8 @@ pub struct Founder {
 }
 
 impl Founder {
-    /// Returns once the state has an authority, or at `stop`.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Returns once the state has an authority.
+    pub async fn run(self) {
         let mut said: Option<String> = None;
         loop {
             if self.feed.snapshot().trust().founding().is_some() {
@@ -42,10 +42,7 @@ impl Founder {
                 tracing::warn!(%why, "the cluster's authority cannot be kept by the controllers yet");
                 said = Some(why);
             }
-            tokio::select! {
-                () = sleep(RETRY) => {}
-                () = stop.cancelled() => return,
-            }
+            sleep(RETRY).await;
         }
     }
 

@@ -1,7 +1,6 @@
 //! This controller's own trust: follows the state, and renews its own certificate from it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pontoon_core::Trust as Trusted;
@@ -39,44 +38,40 @@ pub struct Keeper {
 impl Keeper {
     /// Follows until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let mut feed = self.feed.clone();
-        let mut taken: Option<Arc<Trusted>> = None;
+        let mut trusted = self.feed.trust();
         let mut caught_up = false;
         loop {
             // Whoever has just joined, or was off, goes through all that was trusted before: none of that may be believed
             // again, nor signed with.
-            caught_up = caught_up || self.has_caught_up(&feed).await;
-            let state = feed.snapshot();
-            let trust = state.trust().clone();
-            if trust.founding().is_some() && !caught_up {
-                self.renew_what_has_ended(&trust);
+            caught_up = caught_up || self.has_caught_up().await;
+            let trust = trusted.borrow_and_update().clone();
+            match (trust.founding(), caught_up) {
+                (None, _) => {}
+                (Some(_), false) => self.renew_what_has_ended(&trust),
+                (Some(_), true) => self.follow(&trust).await,
             }
-            if trust.founding().is_some() && caught_up {
-                let new = taken.as_ref().is_none_or(|taken| !Arc::ptr_eq(taken, &trust));
-                if new {
-                    match self.take(&trust) {
-                        Ok(()) => taken = Some(trust.clone()),
-                        Err(error) => tracing::error!(%error, "what the cluster trusts cannot be taken in"),
-                    }
-                }
-                if let Err(why) = self.renew_own(&trust).await {
-                    tracing::warn!(%why, "this controller's certificate is not renewed yet");
-                }
-                self.retire_older(&trust, state.time()).await;
-            }
-            drop(state);
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = until_other_trust(&mut feed, taken.as_ref()) => {}
+                Ok(()) = trusted.changed() => {}
                 () = sleep(LOOK) => {}
             }
         }
     }
 
+    async fn follow(&self, trust: &Trusted) {
+        if let Err(error) = self.take(trust) {
+            tracing::error!(%error, "what the cluster trusts cannot be taken in");
+        }
+        if let Err(why) = self.renew_own(trust).await {
+            tracing::warn!(%why, "this controller's certificate is not renewed yet");
+        }
+        self.retire_former(trust, self.feed.snapshot().time()).await;
+    }
+
     /// Whether this controller has applied all that was committed before now.
-    async fn has_caught_up(&self, feed: &StateFeed) -> bool {
+    async fn has_caught_up(&self) -> bool {
         match timeout(LOOK, self.reads.index()).await {
-            Ok(Ok(index)) => feed.snapshot().index() >= index,
+            Ok(Ok(index)) => self.feed.snapshot().index() >= index,
             Ok(Err(_)) | Err(_) => false,
         }
     }
@@ -129,9 +124,7 @@ impl Keeper {
         // Only now: what the others do not take would be of no use.
         self.install(renewed).map_err(|error| error.to_string())?;
         // Not again because this controller does not know yet what it has just had written.
-        let mut feed = self.feed.clone();
-        let noted = async { while feed.changed().await.index() < index {} };
-        let _ = timeout(LOOK, noted).await;
+        let _ = timeout(LOOK, self.feed.at(index)).await;
         tracing::info!("this controller's certificate was renewed");
         Ok(())
     }
@@ -144,38 +137,19 @@ impl Keeper {
     fn sign_own(&self, trust: &Trusted, identity: &Identity) -> Result<(Identity, NoteCertificate), SignError> {
         let request = Identity::request(&identity.key)?;
         let signed = sign(trust, MachineRole::Controller, &self.name, &request)?;
-        let renewed = Identity { certificate: signed.certificate, ..identity.clone() };
-        let note = NoteCertificate {
-            role: MachineRole::Controller,
-            name: self.name.clone(),
-            key: signed.key,
-            signed_by: signed.signed_by,
-            certificate_ends: signed.ends,
-        };
-        Ok((renewed, note))
+        let note = signed.note(MachineRole::Controller, self.name.clone());
+        Ok((Identity { certificate: signed.certificate, ..identity.clone() }, note))
     }
 
     /// An authority that no certificate in use comes from any more has served.
-    async fn retire_older(&self, trust: &Trusted, now: Timestamp) {
+    async fn retire_former(&self, trust: &Trusted, now: Timestamp) {
         if !self.leadership.borrow().leading || trust.behind(now).next().is_some() {
             return;
         }
-        let signing = trust.signing().map(|row| row.fingerprint);
-        let older = trust.authorities().into_iter().find(|row| Some(row.fingerprint) != signing);
-        let Some(fingerprint) = older.map(|row| row.fingerprint) else { return };
+        let Some(fingerprint) = trust.former().map(|row| row.fingerprint) else { return };
         match self.proposer.propose(RetireAuthority { fingerprint, force: false }.into()).await {
             Ok(_) => tracing::info!(authority = %fingerprint.short(), "the former authority is trusted no longer"),
             Err(error) => tracing::debug!(%error, "the former authority is not retired yet"),
-        }
-    }
-}
-
-/// Waits for a state that trusts others than `taken`.
-async fn until_other_trust(feed: &mut StateFeed, taken: Option<&Arc<Trusted>>) {
-    loop {
-        let state = feed.changed().await;
-        if taken.is_none_or(|taken| !Arc::ptr_eq(taken, state.trust())) {
-            return;
         }
     }
 }

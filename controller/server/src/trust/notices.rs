@@ -1,8 +1,6 @@
 //! What a connected machine is told about trust.
 
-use std::sync::Arc;
-
-use pontoon_core::{State, Trust};
+use pontoon_core::Trust;
 use pontoon_model::{Digest, MachineRole};
 use pontoon_proto::TrustNow;
 
@@ -14,24 +12,17 @@ pub(crate) struct Notices {
     role: MachineRole,
     name: String,
     key: Option<Digest>,
-    looked_at: Option<Arc<Trust>>,
     told: Option<TrustNow>,
 }
 
 impl Notices {
     /// For a machine that showed a certificate for `key`.
     pub(crate) fn new(role: MachineRole, name: &str, key: Option<Digest>) -> Self {
-        Self { role, name: name.to_owned(), key, looked_at: None, told: None }
+        Self { role, name: name.to_owned(), key, told: None }
     }
 
     /// What is to be said to it now, if anything.
-    pub(crate) fn next(&mut self, state: &State) -> Option<TrustNow> {
-        let trust = state.trust();
-        // Nearly every change of the state is one of something else.
-        if self.looked_at.as_ref().is_some_and(|looked_at| Arc::ptr_eq(looked_at, trust)) {
-            return None;
-        }
-        self.looked_at = Some(trust.clone());
+    pub(crate) fn next(&mut self, trust: &Trust) -> Option<TrustNow> {
         trust.founding()?;
         let now = TrustNow {
             roots: roots(trust),

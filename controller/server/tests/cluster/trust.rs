@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use pontoon_enrol::{JoinError, Joined, Who, join};
+use pontoon_enrol::{Admitted, JoinError, Who, join};
 use pontoon_kit::{Credentials, Identity, Role, rpc};
 use pontoon_proto::services::agents_client::AgentsClient;
 use pontoon_proto::{AgentMessage, BlobRequest};
@@ -34,7 +34,13 @@ async fn token(cluster: &Cluster, node: usize, body: Value) -> String {
     made["token"].as_str().expect("the token itself").to_owned()
 }
 
-async fn try_join(cluster: &Cluster, node: usize, token: &str, name: &str, folder: &Path) -> Result<Joined, JoinError> {
+async fn try_join(
+    cluster: &Cluster,
+    node: usize,
+    token: &str,
+    name: &str,
+    folder: &Path,
+) -> Result<Admitted, JoinError> {
     let who = Who { role: Role::Agent, name, site: None };
     join(cluster.grpc(node), &token.parse().unwrap(), &who, folder).await
 }
@@ -57,9 +63,9 @@ async fn a_machine_joins_with_a_token_at_any_controller_and_nobody_without() {
     let folder = tempfile::tempdir().unwrap();
     let text = token(&cluster, 0, json!({"role": "agent"})).await;
     // At once, and at another than the one that made it.
-    let joined = try_join(&cluster, 1, &text, "h1", &folder.path().join("h1")).await.unwrap();
-    assert_eq!(joined.admitted.cluster, "test");
-    assert_eq!(joined.admitted.controllers.len(), 3);
+    let admitted = try_join(&cluster, 1, &text, "h1", &folder.path().join("h1")).await.unwrap();
+    assert_eq!(admitted.cluster, "test");
+    assert_eq!(admitted.controllers.len(), 3);
     let machine = Machine::start("h1", &folder.path().join("h1"), all(&cluster));
     until("the host to be there", async || {
         let hosts = cluster.get(2, "/v1/hosts").await;
@@ -71,7 +77,7 @@ async fn a_machine_joins_with_a_token_at_any_controller_and_nobody_without() {
     let tokens = cluster.get(2, "/v1/join-tokens").await;
     assert_eq!((&tokens[0]["uses_left"], tokens[0].get("token")), (&json!(0), None), "{tokens}");
 
-    let refused = |result: Result<Joined, JoinError>| result.expect_err("it may not join").to_string();
+    let refused = |result: Result<Admitted, JoinError>| result.expect_err("it may not join").to_string();
     let why = refused(try_join(&cluster, 0, &text, "h2", &folder.path().join("h2")).await);
     assert!(why.contains("as many machines as it was made for"), "{why}");
     let again = refused(try_join(&cluster, 0, &text, "h1", &folder.path().join("h1")).await);

@@ -19,7 +19,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub use authority::Authority;
 pub use identity::{Identity, Validity};
 pub use key::{Fingerprint, KeyId};
-pub use token::JoinText;
+pub use token::{JoinText, new_api_token};
 
 /// Ends every name in our certificates; never resolved.
 const DOMAIN: &str = "pontoon.internal";

@@ -1,4 +1,4 @@
-//! The text that lets a machine join, as people carry it from one machine to the other.
+//! Tokens as people carry them: those that machines join with, and those that use the API.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,6 +6,11 @@ use std::str::FromStr;
 use sha2::{Digest, Sha256};
 
 use super::{Fingerprint, Role};
+
+/// A new token for the API: 256 bits, told apart from other secrets where somebody finds one.
+pub fn new_api_token() -> String {
+    format!("pontoon_{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>())
+}
 
 const PREFIX: &str = "pontoon_join";
 
