@@ -123,8 +123,9 @@ impl Admin {
         line(format_args!("pontoon_balancer_drained_version {}", health.drained));
         line(format_args!("pontoon_balancer_routes {}", health.routes));
         line(format_args!("pontoon_balancer_stale {}", u8::from(health.stale)));
+        line(format_args!("pontoon_balancer_certificates {}", self.table.secrets().certificates()));
         for route in self.table.routes() {
-            let (host, app, counts) = (&route.host, &route.app, &route.statistics);
+            let (host, app, counts) = (&route.host, &route.app.name, &route.statistics);
             for (name, count) in [
                 ("requests_total", counts.requests()),
                 ("errors_total", counts.errors()),

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::error::BalancerError;
+use crate::health::Watcher;
 use crate::proxy::Proxy;
 use crate::session::{Controllers, Session};
 use crate::status::Link;
@@ -22,6 +23,7 @@ pub struct Balancer {
     table: Arc<Table>,
     parts: Mutex<Parts>,
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     admin_address: Option<SocketAddr>,
     /// Ends the workers.
     serving: CancellationToken,
@@ -48,6 +50,9 @@ impl Balancer {
             table.apply_table(&last).map_err(|error| data_dir(std::io::Error::other(error)))?;
             tracing::info!(version = %last.version, routes = last.routes.len(), "serving by the last table");
         }
+        if let Some(last) = store.load_edge().map_err(data_dir)? {
+            table.apply_edge(&last).map_err(|error| data_dir(std::io::Error::other(error)))?;
+        }
         let link = Arc::new(Link::default());
         let (serving, running) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
@@ -59,9 +64,12 @@ impl Balancer {
             let admin = Admin { table: table.clone(), link: link.clone() };
             tasks.spawn(admin.run(listener, running.clone()));
         }
-        let proxy = Proxy::start(config.listen, config.worker_count(), &table, &serving)?;
-        let address = proxy.address;
+        let (watcher, watching) = Watcher::new(running.clone());
+        tasks.spawn(watching);
+        let proxy = Proxy::start(&config, &table, &watcher, &serving)?;
+        let (address, tls_address) = (proxy.address, proxy.tls_address);
         tracing::info!(name = %config.name, site = %config.site, %address, "balancer listens");
+        tasks.spawn(store.clone().keep_edge(table.clone(), running.clone()));
         tasks.spawn(store.keep(table.clone(), running.clone()));
         let (renewal, asked) = watch::channel(0);
         let renewing = Renewal { credentials: credentials.clone(), folder: config.tls_dir, asked };
@@ -84,12 +92,17 @@ impl Balancer {
         };
         tasks.spawn(session.run(running.clone()));
         let parts = Mutex::new(Parts { proxy, tasks });
-        Ok(Self { table, parts, address, admin_address, serving, running })
+        Ok(Self { table, parts, address, tls_address, admin_address, serving, running })
     }
 
     /// Where it listens for HTTP, with the port it got.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for HTTPS, with the port it got.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// Where it answers `/healthz` and `/metrics`.

@@ -31,6 +31,9 @@ pub struct Config {
     /// Where users reach `listen`, if not at that address (e.g. when it listens on 0.0.0.0).
     #[serde(default)]
     pub listen_advertised: Option<SocketAddr>,
+    /// Where it listens for HTTPS; nowhere if not given. Certificates come from the controllers.
+    #[serde(default)]
+    pub listen_tls: Option<SocketAddr>,
     /// Threads that carry requests; as many as there are cores if not given.
     #[serde(default)]
     pub workers: Option<usize>,
@@ -93,8 +96,13 @@ impl Config {
         if let Some(workers) = self.workers.filter(|&workers| workers == 0 || workers > MOST_WORKERS) {
             return invalid(format!("workers is {workers}; use 1 to {MOST_WORKERS}"));
         }
-        if self.admin_listen.is_some_and(|admin| admin == self.listen && admin.port() != 0) {
-            return invalid(format!("listen and admin_listen are both {}", self.listen));
+        let listens =
+            [("listen", Some(self.listen)), ("listen_tls", self.listen_tls), ("admin_listen", self.admin_listen)];
+        let listens: Vec<_> = listens.iter().filter_map(|(name, address)| Some((name, (*address)?))).collect();
+        for (at, (name, address)) in listens.iter().enumerate().filter(|(_, (_, address))| address.port() != 0) {
+            if let Some((other, _)) = listens[..at].iter().find(|(_, other)| other == address) {
+                return invalid(format!("{other} and {name} are both {address}"));
+            }
         }
         Ok(())
     }
@@ -140,7 +148,8 @@ mod tests {
             ("10.0.0.2:7711", "10.0.0.1:7711", "twice"),
             ("10.0.0.2:7711", "10.0.0.2:0", "no port"),
             ("listen = ", "workers = 0\nlisten = ", "use 1 to 256"),
-            ("listen = ", "admin_listen = \"0.0.0.0:80\"\nlisten = ", "both"),
+            ("listen = ", "admin_listen = \"0.0.0.0:80\"\nlisten = ", "listen and admin_listen are both 0.0.0.0:80"),
+            ("listen = ", "listen_tls = \"0.0.0.0:80\"\nlisten = ", "listen and listen_tls are both"),
         ] {
             let error = load(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains(says), "{to}: {error}");

@@ -28,6 +28,9 @@ pub enum BalancerError {
     /// The certificate cannot be used.
     #[error("cannot load this balancer's certificate; join the cluster again if its files are lost")]
     Identity(#[source] PkiError),
+    /// TLS for users cannot be set up.
+    #[error("cannot set up TLS for users' connections")]
+    Tls(#[source] rustls::Error),
     /// A worker thread cannot be started.
     #[error("cannot start worker {worker}")]
     Start {

@@ -1,13 +1,16 @@
 //! The balancer: sends each request to a servo of the app that its host name belongs to.
 //!
 //! It reads route tables from a controller ([`session`]), holds the newest in memory ([`table`]) and on disk
-//! ([`store`]), and goes on serving when no controller can be reached. [`proxy`] holds what happens to a request.
+//! ([`store`]), and goes on serving when no controller can be reached. [`proxy`] holds what happens to a request, [`health`]
+//! looks after servos that failed, [`secrets`] holds certificates and keys.
 
 mod admin;
 mod balancer;
 mod config;
 mod error;
+mod health;
 mod proxy;
+mod secrets;
 mod session;
 mod status;
 mod store;

@@ -238,6 +238,11 @@ impl Session {
                 }
             }
             BalancerDirective::GoElsewhere => return Err(Ended::GoElsewhere),
+            BalancerDirective::Edge(table) => match self.table.apply_edge(&table) {
+                Err(error @ ApplyError::Older { .. }) => tracing::warn!("ignored: {error}"),
+                applied => applied?,
+            },
+            BalancerDirective::EdgeDelta(delta) => self.table.apply_edge_delta(&delta)?,
             BalancerDirective::Controllers { .. } => {}
         }
         Ok(())

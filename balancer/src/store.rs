@@ -9,14 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_kit::{CancellationToken, file};
-use pontoon_model::wire::{self, Envelope, WireError};
-use pontoon_model::{Route, RouteTable, RouteVersion};
+use pontoon_model::wire::{self, Envelope, Wire, WireError};
+use pontoon_model::{EdgeEntry, EdgeTable, Route, RouteTable, RouteVersion};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::table::Table;
 
 const FILE: &str = "routes";
-const DAMAGED: &str = "routes.damaged";
+/// Domains, settings, certificates and keys: the same form, in a file of its own since it changes at other times.
+const EDGE_FILE: &str = "edge";
+/// Behind the name of a file that cannot be read.
+const DAMAGED: &str = ".damaged";
 
 /// Changes that come within this time are written together: a deployment of many servos changes the table many
 /// times a second, and an SD card takes tens of milliseconds for one write.
@@ -35,8 +40,20 @@ struct Header {
 const ROUTE_KIND: u16 = 801;
 const ROUTE_VERSION: u16 = 1;
 
+/// Begins the file of [`EdgeTable`].
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct EdgeHeader {
+    version: RouteVersion,
+    entries: u64,
+}
+
+/// An entry in that file.
+const ENTRY_KIND: u16 = 803;
+const ENTRY_VERSION: u16 = 1;
+
 pontoon_model::wire! {
     800, 1 => Header;
+    802, 1 => EdgeHeader;
 }
 
 /// Where the table is kept.
@@ -54,13 +71,17 @@ impl Store {
 
     /// The last table. A damaged file is set aside: the controllers send the table again.
     pub(crate) fn load(&self) -> io::Result<Option<RouteTable>> {
-        let path = self.folder.join(FILE);
+        self.read(FILE, decode)
+    }
+
+    fn read<T>(&self, file: &str, decode: impl FnOnce(&[u8]) -> Result<T, WireError>) -> io::Result<Option<T>> {
+        let path = self.folder.join(file);
         let Some(bytes) = file::read_if_there(&path)? else { return Ok(None) };
         match decode(&bytes) {
             Ok(table) => Ok(Some(table)),
             Err(error) => {
-                let aside = self.folder.join(DAMAGED);
-                tracing::error!(%error, "{} cannot be read; moved to {}; starting without routes until a controller sends them", path.display(), aside.display());
+                let aside = self.folder.join(format!("{file}{DAMAGED}"));
+                tracing::error!(%error, "{} cannot be read; moved to {}; starting without it until a controller sends it anew", path.display(), aside.display());
                 std::fs::rename(&path, &aside)?;
                 Ok(None)
             }
@@ -72,42 +93,96 @@ impl Store {
         file::replace(&self.folder.join(FILE), &bytes, 0o600)
     }
 
+    /// Domains, settings, certificates and keys, as they were last. A damaged file is set aside.
+    pub(crate) fn load_edge(&self) -> io::Result<Option<EdgeTable>> {
+        self.read(EDGE_FILE, decode_edge)
+    }
+
+    fn save_edge(&self, table: &EdgeTable) -> io::Result<()> {
+        let bytes = encode_edge(table).map_err(io::Error::other)?;
+        file::replace(&self.folder.join(EDGE_FILE), &bytes, 0o600)
+    }
+
     /// Writes `table` after each change, until `shutdown`; then once more if something is unwritten.
-    pub(crate) async fn keep(self, table: Arc<Table>, shutdown: CancellationToken) {
-        let mut versions = table.watch();
+    pub(crate) fn keep(self, table: Arc<Table>, shutdown: CancellationToken) -> impl Future<Output = ()> {
+        let save = move |store: &Self, table: &Table| {
+            let snapshot = table.snapshot();
+            store.save(&snapshot).map(|()| snapshot.version)
+        };
+        let (versions, current) = (table.watch(), Table::version);
+        self.keep_with(table, versions, current, save, shutdown)
+    }
+
+    /// The same for what counts besides the routes.
+    pub(crate) fn keep_edge(self, table: Arc<Table>, shutdown: CancellationToken) -> impl Future<Output = ()> {
+        let save = move |store: &Self, table: &Table| {
+            let snapshot = table.edge();
+            store.save_edge(&snapshot).map(|()| snapshot.version)
+        };
+        let (versions, current) = (table.watch_edge(), |table: &Table| *table.watch_edge().borrow());
+        self.keep_with(table, versions, current, save, shutdown)
+    }
+
+    /// What `table` holds now is on disk: whatever it holds later is not, be this future polled when it may.
+    fn keep_with(
+        self,
+        table: Arc<Table>,
+        mut versions: watch::Receiver<RouteVersion>,
+        current: impl Fn(&Table) -> RouteVersion,
+        save: impl Fn(&Self, &Table) -> io::Result<RouteVersion> + Clone + Send + 'static,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = ()> {
         let mut written = *versions.borrow_and_update();
-        loop {
-            tokio::select! {
-                _ = versions.changed() => {}
-                () = shutdown.cancelled() => break,
-            }
-            // Ends early on shutdown: the last write below takes what was gathered.
-            let _ = tokio::time::timeout(GATHER, shutdown.cancelled()).await;
-            versions.mark_unchanged();
-            match self.write(&table).await {
-                Ok(version) => written = version,
-                Err(error) => {
-                    tracing::error!(%error, folder = %self.folder.display(), "cannot write the route table; trying again in {RETRY:?}");
-                    versions.mark_changed();
-                    let _ = tokio::time::timeout(RETRY, shutdown.cancelled()).await;
+        async move {
+            loop {
+                tokio::select! {
+                    _ = versions.changed() => {}
+                    () = shutdown.cancelled() => break,
+                }
+                // Ends early on shutdown: the last write below takes what was gathered.
+                let _ = tokio::time::timeout(GATHER, shutdown.cancelled()).await;
+                versions.mark_unchanged();
+                match self.write(&table, save.clone()).await {
+                    Ok(version) => written = version,
+                    Err(error) => {
+                        tracing::error!(%error, folder = %self.folder.display(), "cannot write the route table; trying again in {RETRY:?}");
+                        versions.mark_changed();
+                        let _ = tokio::time::timeout(RETRY, shutdown.cancelled()).await;
+                    }
                 }
             }
-        }
-        if written != table.version()
-            && let Err(error) = self.write(&table).await
-        {
-            tracing::error!(%error, "cannot write the route table; the next start begins with an older one");
+            if written != current(&table)
+                && let Err(error) = self.write(&table, save).await
+            {
+                tracing::error!(%error, "cannot write the route table; the next start begins with an older one");
+            }
         }
     }
 
-    async fn write(&self, table: &Arc<Table>) -> io::Result<RouteVersion> {
+    async fn write(
+        &self,
+        table: &Arc<Table>,
+        save: impl Fn(&Self, &Table) -> io::Result<RouteVersion> + Send + 'static,
+    ) -> io::Result<RouteVersion> {
         let (store, table) = (self.clone(), table.clone());
-        let task = tokio::task::spawn_blocking(move || {
-            let snapshot = table.snapshot();
-            store.save(&snapshot).map(|()| snapshot.version)
-        });
-        task.await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(move || save(&store, &table)).await.map_err(io::Error::other)?
     }
+}
+
+fn encode_edge(table: &EdgeTable) -> Result<Vec<u8>, WireError> {
+    let mut bytes = wire::encode(&EdgeHeader { version: table.version, entries: table.entries.len() as u64 })?;
+    for entry in &table.entries {
+        bytes.extend(wire::seal(ENTRY_KIND, ENTRY_VERSION, &**entry)?);
+    }
+    Ok(bytes)
+}
+
+fn decode_edge(bytes: &[u8]) -> Result<EdgeTable, WireError> {
+    let (header, entries) = decode_rows::<EdgeHeader, EdgeEntry>(bytes, ENTRY_KIND, ENTRY_VERSION)?;
+    if entries.len() as u64 != header.entries {
+        return Err(WireError::Malformed("fewer or more entries than its header says"));
+    }
+    Ok(EdgeTable { version: header.version, entries })
 }
 
 fn encode(table: &RouteTable) -> Result<Vec<u8>, WireError> {
@@ -119,30 +194,40 @@ fn encode(table: &RouteTable) -> Result<Vec<u8>, WireError> {
 }
 
 fn decode(bytes: &[u8]) -> Result<RouteTable, WireError> {
-    let (_, mut rest) = Envelope::read(bytes)?;
-    let header: Header = wire::decode(&bytes[..bytes.len() - rest.len()])?;
-    let mut routes = Vec::new();
-    while !rest.is_empty() {
-        let (envelope, after) = Envelope::read(rest)?;
-        if envelope.kind != ROUTE_KIND {
-            return Err(WireError::WrongKind { expected: ROUTE_KIND, found: envelope.kind });
-        }
-        if envelope.version != ROUTE_VERSION {
-            return Err(WireError::TooNew { kind: envelope.kind, version: envelope.version });
-        }
-        routes.push(Arc::new(envelope.decode::<Route>()?));
-        rest = after;
-    }
+    let (header, routes) = decode_rows::<Header, Route>(bytes, ROUTE_KIND, ROUTE_VERSION)?;
     if routes.len() as u64 != header.routes {
         return Err(WireError::Malformed("fewer or more routes than its header says"));
     }
     Ok(RouteTable { version: header.version, routes })
 }
 
+/// A header and the rows after it, all of one kind.
+fn decode_rows<H: Wire, R: DeserializeOwned>(
+    bytes: &[u8],
+    kind: u16,
+    version: u16,
+) -> Result<(H, Vec<Arc<R>>), WireError> {
+    let (_, mut rest) = Envelope::read(bytes)?;
+    let header: H = wire::decode(&bytes[..bytes.len() - rest.len()])?;
+    let mut rows = Vec::new();
+    while !rest.is_empty() {
+        let (envelope, after) = Envelope::read(rest)?;
+        if envelope.kind != kind {
+            return Err(WireError::WrongKind { expected: kind, found: envelope.kind });
+        }
+        if envelope.version != version {
+            return Err(WireError::TooNew { kind, version: envelope.version });
+        }
+        rows.push(Arc::new(envelope.decode::<R>()?));
+        rest = after;
+    }
+    Ok((header, rows))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pontoon_model::{AppName, ReleaseNumber, RouteServo, ServoId, SiteName};
+    use pontoon_model::{AppName, ReleaseNumber, RouteServo, Secret, ServoId, SiteName, Traffic};
 
     fn table() -> RouteTable {
         let route = Route {
@@ -170,6 +255,27 @@ mod tests {
     const GOLDEN: &str = "b72003010010000000b91aac7d05000000000000000100000000000000b721030100450000009938012c0300000000000000\
         612e62010000000000000061010200000001000000000000000300000000000000010000000000000073000000007f000001901f010000000000000000";
 
+    fn edge() -> EdgeTable {
+        let entries = [
+            EdgeEntry::Domain { domain: "a.b/c".parse().unwrap(), route: "x.y".to_owned() },
+            EdgeEntry::App { app: AppName::new("a").unwrap(), traffic: Traffic::default() },
+            EdgeEntry::Keys(vec![Secret("k".to_owned())]),
+        ];
+        EdgeTable { version: RouteVersion(7), entries: entries.into_iter().map(Arc::new).collect() }
+    }
+
+    #[test]
+    fn golden_bytes_of_the_file_of_the_rest() {
+        let hex: String = encode_edge(&edge()).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, EDGE_GOLDEN);
+        assert_eq!(decode_edge(&encode_edge(&edge()).unwrap()), Ok(edge()));
+    }
+
+    const EDGE_GOLDEN: &str = "b72203010010000000177e537f07000000000000000300000000000000b72303010024000000a119157800000000030000000000000061\
+        2e6202000000000000002f630300000000000000782e79b72303010052000000c5d9a60601000000010000000000000061000000000000\
+        0000000010270000000000000000000000000000000000000080000060ea00000000000000000000000000000000000000000000000000\
+        0000000000000000b72303010015000000a4d2ff9703000000010000000000000001000000000000006b";
+
     #[test]
     fn every_cut_is_found() {
         let bytes = encode(&table()).unwrap();
@@ -192,7 +298,7 @@ mod tests {
         bytes[last] ^= 1;
         std::fs::write(&path, bytes).unwrap();
         assert_eq!(store.load().unwrap(), None);
-        assert!(folder.path().join("new").join(DAMAGED).exists());
+        assert!(folder.path().join("new").join("routes.damaged").exists());
         assert_eq!(store.load().unwrap(), None);
     }
 

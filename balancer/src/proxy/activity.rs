@@ -20,13 +20,16 @@ pub(super) const HEADER_READ: Duration = Duration::from_secs(10);
 
 const IDLE: u32 = 0;
 const HEAD: u32 = 1;
-const SERVING: u32 = 2;
+/// A connection of HTTP/2 without a request: what comes on it need not be one's head.
+const QUIET: u32 = 2;
 
 /// Shared by a connection's halves and its worker. Atomics because hyper wants upgradable streams to be `Send`;
 /// only one thread ever touches them.
 #[derive(Debug)]
 pub(super) struct Activity {
     phase: AtomicU32,
+    /// Requests being served: with HTTP/2 there may be many.
+    serving: AtomicU32,
     /// When the phase began, in milliseconds of this process.
     since: AtomicU64,
     verdict: AtomicU32,
@@ -51,7 +54,8 @@ pub(super) fn now() -> u64 {
 impl Activity {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            phase: AtomicU32::new(IDLE),
+            phase: AtomicU32::new(HEAD),
+            serving: AtomicU32::new(0),
             since: AtomicU64::new(now()),
             verdict: AtomicU32::new(0),
             wake: Notify::new(),
@@ -63,17 +67,25 @@ impl Activity {
         self.since.store(now(), Ordering::Relaxed);
     }
 
+    /// The handshake is over, and the protocol is known.
+    pub(super) fn begin(&self, http2: bool) {
+        self.enter(if http2 { QUIET } else { IDLE });
+    }
+
     /// A request is served until the returned value is dropped.
     pub(super) fn serve(self: &Arc<Self>) -> Serving {
-        self.phase.store(SERVING, Ordering::Relaxed);
+        self.serving.fetch_add(1, Ordering::Relaxed);
         Serving(self.clone())
     }
 
     /// Ends the connection if at `now` it has been idle, or at a request's head, for too long.
     pub(super) fn check(&self, now: u64) {
+        if self.serving.load(Ordering::Relaxed) > 0 {
+            return;
+        }
         let since = Duration::from_millis(now.saturating_sub(self.since.load(Ordering::Relaxed)));
         match self.phase.load(Ordering::Relaxed) {
-            IDLE if since > CLIENT_IDLE => self.end(Verdict::Finish),
+            IDLE | QUIET if since > CLIENT_IDLE => self.end(Verdict::Finish),
             HEAD if since > HEADER_READ => self.end(Verdict::Abort),
             _ => {}
         }
@@ -98,7 +110,9 @@ pub(super) struct Serving(Arc<Activity>);
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.0.enter(IDLE);
+        self.0.serving.fetch_sub(1, Ordering::Relaxed);
+        let phase = if self.0.phase.load(Ordering::Relaxed) == QUIET { QUIET } else { IDLE };
+        self.0.enter(phase);
     }
 }
 
@@ -119,8 +133,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_read(cx, buffer);
-        if polled.is_ready() && this.activity.phase.load(Ordering::Relaxed) == IDLE {
-            this.activity.enter(HEAD);
+        let activity = &this.activity;
+        let is_idle =
+            || activity.phase.load(Ordering::Relaxed) == IDLE && activity.serving.load(Ordering::Relaxed) == 0;
+        if polled.is_ready() && is_idle() {
+            activity.enter(HEAD);
         }
         polled
     }
@@ -169,6 +186,12 @@ mod tests {
         let second = Duration::from_secs(1);
         let (mut client, server) = tokio::io::duplex(64);
         let activity = Activity::new();
+        assert_eq!(
+            verdict_after(&activity, HEADER_READ + second).await,
+            Some(Verdict::Abort),
+            "its handshake takes too long"
+        );
+        activity.begin(false);
         let mut watched = Watched::new(server, activity.clone());
         assert_eq!(verdict_after(&activity, CLIENT_IDLE - second).await, None);
         assert_eq!(verdict_after(&activity, CLIENT_IDLE + second).await, Some(Verdict::Finish));
@@ -180,6 +203,23 @@ mod tests {
         assert_eq!(verdict_after(&activity, 10 * CLIENT_IDLE).await, None);
         drop(serving);
         assert_eq!(verdict_after(&activity, HEADER_READ + second).await, None);
+        assert_eq!(verdict_after(&activity, CLIENT_IDLE + second).await, Some(Verdict::Finish));
+    }
+
+    #[tokio::test]
+    async fn with_http2_what_comes_between_requests_is_no_head_and_all_requests_count() {
+        let second = Duration::from_secs(1);
+        let (mut client, server) = tokio::io::duplex(64);
+        let activity = Activity::new();
+        activity.begin(true);
+        let mut watched = Watched::new(server, activity.clone());
+        client.write_all(b"ping").await.unwrap();
+        watched.read_u8().await.unwrap();
+        assert_eq!(verdict_after(&activity, HEADER_READ + second).await, None);
+        let (first, second_request) = (activity.serve(), activity.serve());
+        drop(first);
+        assert_eq!(verdict_after(&activity, 10 * CLIENT_IDLE).await, None);
+        drop(second_request);
         assert_eq!(verdict_after(&activity, CLIENT_IDLE + second).await, Some(Verdict::Finish));
     }
 }

@@ -1,9 +1,9 @@
 //! What a proxy takes off and puts on: headers of one connection go, who asked and how is added.
 
-use std::net::IpAddr;
-
 use http::Uri;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::client::Client;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -58,22 +58,12 @@ pub(super) fn put_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(header::UPGRADE, protocol);
 }
 
-/// Says to the servo who asked, for which host and how. `client`: as text, made once per connection.
-pub(super) fn describe_client(headers: &mut HeaderMap, client: &HeaderValue) {
-    let chain = headers.get_all(&X_FORWARDED_FOR).iter().fold(Vec::new(), |mut chain, part| {
-        chain.extend_from_slice(part.as_bytes());
-        chain.extend_from_slice(b", ");
-        chain
-    });
-    let chain = if chain.is_empty() {
-        client.clone()
-    } else {
-        // Both parts came out of header values, so that the whole is one.
-        HeaderValue::from_bytes(&[&chain, client.as_bytes()].concat()).unwrap_or_else(|_| client.clone())
-    };
-    headers.insert(X_FORWARDED_FOR, chain);
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+/// Says to the servo who asked, for which host and how.
+pub(super) fn describe_client(headers: &mut HeaderMap, client: &Client) {
+    append_to_list(headers, &X_FORWARDED_FOR, client.value.clone());
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme()));
     if let Some(host) = headers.get(header::HOST).cloned() {
+        append_to_list(headers, &header::FORWARDED, forwarded(client, &host));
         headers.insert(X_FORWARDED_HOST, host);
     }
     if !headers.contains_key(&X_REQUEST_ID)
@@ -87,18 +77,57 @@ pub(super) fn describe_client(headers: &mut HeaderMap, client: &HeaderValue) {
     headers.remove(header::EXPECT);
 }
 
+/// Puts `last` behind what the header lists already.
+fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, last: HeaderValue) {
+    let chain = headers.get_all(name).iter().fold(Vec::new(), |mut chain, part| {
+        chain.extend_from_slice(part.as_bytes());
+        chain.extend_from_slice(b", ");
+        chain
+    });
+    let chain = if chain.is_empty() {
+        last
+    } else {
+        // Both parts came out of header values, so that the whole is one.
+        HeaderValue::from_bytes(&[&chain, last.as_bytes()].concat()).unwrap_or(last)
+    };
+    headers.insert(name, chain);
+}
+
+/// RFC 7239. The host was checked: it has no quote in it.
+fn forwarded(client: &Client, host: &HeaderValue) -> HeaderValue {
+    let node = if client.address.is_ipv6() { format!("\"[{}]\"", client.address) } else { client.address.to_string() };
+    let host = String::from_utf8_lossy(host.as_bytes());
+    let line = format!("for={node};host=\"{host}\";proto={}", client.scheme());
+    HeaderValue::try_from(line).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
+}
+
+/// Whether the client reads what comes behind a body.
+pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case("trailers"))
+}
+
+/// Puts the headers of an HTTP/2 request into the form of HTTP/1.1: with a `Host`, and cookies in one line (RFC 9113, 8.2.3).
+pub(super) fn as_http1(headers: &mut HeaderMap, uri: &Uri) {
+    if !headers.contains_key(header::HOST)
+        && let Some(host) = uri.authority().and_then(|host| HeaderValue::try_from(host.as_str()).ok())
+    {
+        headers.insert(header::HOST, host);
+    }
+    let lines: Vec<_> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if lines.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 /// The target as a servo expects it: path and query.
 pub(super) fn origin_form(uri: &Uri) -> Uri {
     if uri.authority().is_none() {
         return uri.clone();
     }
     uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()))
-}
-
-/// A client's address as a header value.
-pub(super) fn client_value(ip: IpAddr) -> HeaderValue {
-    // Digits, dots, colons and hex letters only.
-    HeaderValue::try_from(ip.to_canonical().to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -138,27 +167,44 @@ mod tests {
         assert_eq!(left, ["accept", "content-length", "host", "trailer"]);
     }
 
+    fn client(address: &str) -> Client {
+        Client::new(address.parse().unwrap(), false)
+    }
+
     #[test]
     fn the_client_is_added_to_the_chain() {
-        let client = client_value("::ffff:10.0.0.9".parse().unwrap());
         let mut headers = map(&[("host", "a:80"), ("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]);
         headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
         headers.insert("x-forwarded-host", HeaderValue::from_static("evil"));
+        headers.insert("forwarded", HeaderValue::from_static("for=1.1.1.1"));
         headers.insert("expect", HeaderValue::from_static("100-continue"));
-        describe_client(&mut headers, &client);
+        describe_client(&mut headers, &client("::ffff:10.0.0.9"));
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 2.2.2.2, 10.0.0.9");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "a:80");
+        assert_eq!(headers["forwarded"], "for=1.1.1.1, for=10.0.0.9;host=\"a:80\";proto=http");
         assert_eq!(headers["x-request-id"].len(), 32);
         assert!(!headers.contains_key("expect"));
     }
 
     #[test]
     fn a_request_id_of_the_client_is_kept() {
-        let mut headers = map(&[("x-request-id", "mine")]);
-        describe_client(&mut headers, &client_value("10.0.0.9".parse().unwrap()));
+        let mut headers = map(&[("x-request-id", "mine"), ("host", "a")]);
+        let client = Client::new("2001:db8::1".parse().unwrap(), true);
+        describe_client(&mut headers, &client);
         assert_eq!(headers["x-request-id"], "mine");
-        assert_eq!(headers["x-forwarded-for"], "10.0.0.9");
+        assert_eq!(headers["x-forwarded-for"], "2001:db8::1");
+        assert_eq!(headers["forwarded"], "for=\"[2001:db8::1]\";host=\"a\";proto=https");
+    }
+
+    #[test]
+    fn a_request_of_http2_gets_a_host_and_one_line_of_cookies() {
+        let mut headers = map(&[("cookie", "a=b"), ("cookie", "c=d"), ("te", "gzip, Trailers")]);
+        assert!(takes_trailers(&headers));
+        as_http1(&mut headers, &"https://a.example/x".parse().unwrap());
+        assert_eq!(headers["host"], "a.example");
+        assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=b; c=d"]);
+        assert!(!takes_trailers(&map(&[("te", "gzip")])));
     }
 
     #[test]

@@ -1,12 +1,18 @@
 //! From a client's connection to a servo and back.
 //!
-//! [`worker`] accepts; [`forward`] holds what happens to one request; the other files are its parts.
+//! [`worker`] accepts, [`connection`] finds out what it accepted, [`forward`] holds what happens to one request and
+//! [`exchange`] its way from servo to servo; the other files are their parts.
 
 mod activity;
 mod authority;
+mod client;
+mod connection;
+mod exchange;
 mod forward;
+mod gate;
 mod headers;
 mod listen;
+mod local;
 mod pages;
 mod request_body;
 mod response_body;
@@ -15,45 +21,58 @@ mod upstream;
 mod worker;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
 use pontoon_kit::CancellationToken;
 use tokio::sync::oneshot;
 
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::Config;
 use crate::error::BalancerError;
+use crate::health::Watcher;
 use crate::table::Table;
+use worker::{Listeners, Shared};
 
 /// The running workers.
 pub(crate) struct Proxy {
+    /// Where it listens.
     pub(crate) address: SocketAddr,
+    /// Where it listens for TLS.
+    pub(crate) tls_address: Option<SocketAddr>,
     workers: Vec<oneshot::Receiver<io::Result<()>>>,
 }
 
 impl Proxy {
-    /// Listens on `address` and starts `count` workers; they run until `shutdown`.
+    /// Listens and starts workers; they run until `shutdown`.
     pub(crate) fn start(
-        address: SocketAddr,
-        count: usize,
+        config: &Config,
         table: &Arc<Table>,
+        watcher: &Watcher,
         shutdown: &CancellationToken,
     ) -> Result<Self, BalancerError> {
-        let wrap = |source| BalancerError::Listen { address, source };
-        let listeners = listen::listen(address, count).map_err(wrap)?;
-        let bound = listeners[0].local_addr().map_err(wrap)?;
+        let count = config.worker_count();
+        let (address, plain) = listen_on(config.listen, count)?;
+        let tls = config.listen_tls.map(|address| listen_on(address, count)).transpose()?;
+        let (tls_address, tls) = tls.map_or((None, Vec::new()), |(address, all)| (Some(address), all));
+        let acceptor = TlsAcceptor::from(table.secrets().server_config().map_err(BalancerError::Tls)?);
+        let shared = Shared { table: table.clone(), watcher: watcher.clone(), tls: acceptor };
+        let tls = tls.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+        let listeners = plain.into_iter().zip(tls).map(|(plain, tls)| Listeners { plain, tls });
         let mut workers = Vec::with_capacity(count);
-        for (worker, listener) in listeners.into_iter().enumerate() {
-            let (table, shutdown) = (table.clone(), shutdown.clone());
+        for (worker, listeners) in listeners.enumerate() {
+            let (shared, shutdown) = (shared.clone(), shutdown.clone());
             let (done, ended) = oneshot::channel();
             thread::Builder::new()
                 .name(format!("balancer-{worker}"))
                 // A receiver that is gone has stopped waiting; a panic drops `done`, which is told apart.
-                .spawn(move || drop(done.send(worker::run(listener, table, shutdown))))
+                .spawn(move || drop(done.send(worker::run(listeners, shared, shutdown))))
                 .map_err(|source| BalancerError::Start { worker, source })?;
             workers.push(ended);
         }
-        Ok(Self { address: bound, workers })
+        Ok(Self { address, tls_address, workers })
     }
 
     /// Returns once every worker has ended after a shutdown, or one ended without.
@@ -72,4 +91,11 @@ impl Proxy {
         }
         Ok(())
     }
+}
+
+fn listen_on(address: SocketAddr, count: usize) -> Result<(SocketAddr, Vec<TcpListener>), BalancerError> {
+    let wrap = |source| BalancerError::Listen { address, source };
+    let listeners = listen::listen(address, count).map_err(wrap)?;
+    let bound = listeners[0].local_addr().map_err(wrap)?;
+    Ok((bound, listeners))
 }

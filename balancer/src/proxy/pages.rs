@@ -1,8 +1,11 @@
 //! Answers of the balancer itself. Plain text: they are read in terminals and logs as often as in browsers.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Response, StatusCode};
+use pontoon_model::Traffic;
 
 use super::authority::BadTarget;
 
@@ -24,8 +27,20 @@ pub(super) enum Page {
     NoServo { host: String, reason: String },
     /// No servo could be reached; none saw the request.
     Unreachable { host: String, tried: usize },
-    /// The connection to a servo broke after the request was sent.
-    Broken { host: String },
+    /// The connections to so many servos broke after the request was sent.
+    Broken { host: String, servos: usize },
+    /// All servos have as many requests as they may, or too many wait for one.
+    Crowded { host: String },
+    /// The app says so.
+    Maintenance { host: String },
+    /// The app takes requests over TLS only.
+    UseHttps { location: String },
+    /// The client sends more requests than the app takes of one address.
+    TooMany { wait: Duration },
+    /// The request's target and headers are larger than the app takes.
+    HeadTooLarge { most: u32 },
+    /// Its body is.
+    BodyTooLarge { most: u64 },
     /// A servo did not begin to answer in time.
     TimedOut { host: String, seconds: u64 },
     /// A servo agreed to a change of protocol that nobody asked for.
@@ -37,7 +52,14 @@ impl Page {
         match self {
             Self::BadTarget(_) | Self::BodyCut => StatusCode::BAD_REQUEST,
             Self::UnknownHost(_) => StatusCode::NOT_FOUND,
-            Self::NoServo { .. } | Self::Unreachable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoServo { .. } | Self::Unreachable { .. } | Self::Crowded { .. } | Self::Maintenance { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            // Keeps the method and the body, unlike 301 and 302.
+            Self::UseHttps { .. } => StatusCode::PERMANENT_REDIRECT,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Broken { .. } | Self::UnaskedUpgrade { .. } => StatusCode::BAD_GATEWAY,
             Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -50,6 +72,12 @@ impl Page {
             Self::NoServo { .. } => "no-servo",
             Self::Unreachable { .. } => "unreachable",
             Self::Broken { .. } => "broken",
+            Self::Crowded { .. } => "crowded",
+            Self::Maintenance { .. } => "maintenance",
+            Self::UseHttps { .. } => "use-https",
+            Self::TooMany { .. } => "too-many-requests",
+            Self::HeadTooLarge { .. } => "head-too-large",
+            Self::BodyTooLarge { .. } => "body-too-large",
             Self::TimedOut { .. } => "timeout",
             Self::UnaskedUpgrade { .. } => "unasked-upgrade",
         }
@@ -71,10 +99,27 @@ impl Page {
                 "{host} cannot answer now: {tried} servo(s) tried, none could be reached. The request was not processed; \
                  try again.\n"
             ),
-            Self::Broken { host } => format!(
+            Self::Broken { host, servos: 0 | 1 } => format!(
                 "A servo of {host} closed the connection before it answered. The request may have been processed, so it \
                  was not sent again.\n"
             ),
+            Self::Broken { host, servos } => format!(
+                "{servos} servos of {host} closed the connection before they answered. The request was not sent to another.\n"
+            ),
+            Self::Crowded { host } => {
+                format!("{host} has too many requests at the moment; this one was not processed. Try again.\n")
+            }
+            Self::Maintenance { host } => format!("{host} is in maintenance.\n"),
+            Self::UseHttps { location } => format!("This app is reached at {location}\n"),
+            Self::TooMany { wait } => {
+                format!("Too many requests came from your address. Try again in {} s.\n", wait.as_secs())
+            }
+            Self::HeadTooLarge { most } => {
+                format!("The request's target and headers are larger than {most} bytes, which is the most here.\n")
+            }
+            Self::BodyTooLarge { most } => {
+                format!("The request's body is larger than {most} bytes, which is the most here.\n")
+            }
             Self::TimedOut { host, seconds } => {
                 format!("A servo of {host} did not begin to answer within {seconds} s.\n")
             }
@@ -82,16 +127,42 @@ impl Page {
         }
     }
 
-    /// As a response.
-    pub(super) fn into_response(self) -> Response<Bytes> {
-        let mut response = Response::new(Bytes::from(self.text()));
+    /// The app's own page for this case, if it has one.
+    fn own<'a>(&self, traffic: Option<&'a Traffic>) -> Option<&'a str> {
+        let page = match (self, traffic?) {
+            (Self::Maintenance { .. }, traffic) => &traffic.maintenance_page,
+            (page, traffic) if page.status().is_server_error() => &traffic.error_page,
+            _ => return None,
+        };
+        (!page.is_empty()).then_some(page)
+    }
+
+    /// As a response; `traffic` is that of the app that was asked for.
+    pub(super) fn into_response(self, traffic: Option<&Traffic>) -> Response<Bytes> {
+        let (kind, text) = match self.own(traffic) {
+            Some(page) => ("text/html; charset=utf-8", Bytes::copy_from_slice(page.as_bytes())),
+            None => ("text/plain; charset=utf-8", Bytes::from(self.text())),
+        };
+        let mut response = Response::new(text);
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_PONTOON_ERROR, HeaderValue::from_static(self.word()));
-        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        match &self {
+            Self::TooMany { wait } => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+            }
+            // The host was checked, and the path came out of a target.
+            Self::UseHttps { location } => {
+                if let Ok(location) = HeaderValue::try_from(location) {
+                    headers.insert(LOCATION, location);
+                }
+            }
+            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+            }
+            _ => {}
         }
         response
     }

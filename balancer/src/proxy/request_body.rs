@@ -25,7 +25,13 @@ struct State {
     size: SizeHint,
     kept: Vec<Bytes>,
     kept_len: usize,
+    /// Most bytes that are kept.
+    most_kept: usize,
     keep: Keep,
+    /// What came so far, and how much may; 0: any.
+    came: u64,
+    most: u64,
+    too_large: bool,
     ended: bool,
     failed: bool,
     /// The newest try: an older one's connection may still be closing and must not take what is not for it.
@@ -45,15 +51,20 @@ enum Keep {
 }
 
 impl Source {
-    /// `replay`: whether the request may be sent again at all.
-    pub(super) fn new(incoming: Incoming, replay: bool) -> Self {
+    /// `most_kept`: how much is kept for another try, nothing of a request that is never sent again. `most`: how large it
+    /// may be; 0: any size.
+    pub(super) fn new(incoming: Incoming, most_kept: usize, most: u64) -> Self {
         let (size, ended) = (incoming.size_hint(), incoming.is_end_stream());
         Self(Rc::new(RefCell::new(State {
             incoming,
             size,
             kept: Vec::new(),
             kept_len: 0,
-            keep: if replay { Keep::All } else { Keep::Nothing },
+            most_kept,
+            keep: if most_kept > 0 { Keep::All } else { Keep::Nothing },
+            came: 0,
+            most,
+            too_large: false,
             ended,
             failed: false,
             turn: 0,
@@ -92,6 +103,11 @@ impl Source {
         self.0.borrow().failed
     }
 
+    /// Whether more came than may.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.0.borrow().too_large
+    }
+
     /// When a servo last took something of the body.
     pub(super) fn moved_at(&self) -> Instant {
         self.0.borrow().moved_at
@@ -112,6 +128,8 @@ pub(super) struct RequestBody {
 pub(super) enum BodyError {
     #[error("the client did not send the whole body")]
     Client(#[source] hyper::Error),
+    #[error("the client sent more than the app takes")]
+    TooLarge,
     #[error("the request is tried with another servo")]
     Superseded,
 }
@@ -139,9 +157,14 @@ impl State {
         };
         self.ended = self.incoming.is_end_stream();
         self.moved_at = Instant::now();
+        self.came += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if self.most > 0 && self.came > self.most {
+            (self.failed, self.too_large) = (true, true);
+            return Poll::Ready(Some(Err(BodyError::TooLarge)));
+        }
         if self.keep == Keep::All {
             match frame.data_ref() {
-                Some(data) if self.kept_len + data.len() <= MOST_KEPT => {
+                Some(data) if self.kept_len + data.len() <= self.most_kept => {
                     self.kept_len += data.len();
                     self.kept.push(data.clone());
                     *at += 1;

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::{self, Instant, Sleep};
 
 use super::activity::Serving;
 use super::upstream::{self, Pool, Sender};
@@ -25,7 +27,33 @@ enum Kind {
     /// Our own.
     Page(Option<Bytes>),
     /// A servo's.
-    Servo { incoming: Incoming, lease: Option<Lease> },
+    Servo { incoming: Incoming, lease: Option<Lease>, idle: Option<Idle> },
+}
+
+/// Ends an answer in which nothing moves.
+struct Idle {
+    longest: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Idle {
+    /// Whether the time is over; otherwise whoever asks is woken when it is.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        self.timer.as_mut().poll(cx).is_ready()
+    }
+
+    fn restart(&mut self) {
+        self.timer.as_mut().reset(Instant::now() + self.longest);
+    }
+}
+
+/// Why an answer ends early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AnswerError {
+    #[error(transparent)]
+    Servo(#[from] hyper::Error),
+    #[error("nothing came of the answer for {0:?}")]
+    Idle(Duration),
 }
 
 /// A servo's connection while its answer is read.
@@ -43,9 +71,17 @@ impl ResponseBody {
         Self { kind: Kind::Page(page), _counted: counted, _serving: serving }
     }
 
-    pub(super) fn servo(incoming: Incoming, lease: Lease, counted: Counted, serving: Serving) -> Self {
-        let mut body =
-            Self { kind: Kind::Servo { incoming, lease: Some(lease) }, _counted: Some(counted), _serving: serving };
+    /// `idle`: how long nothing may come before it is given up.
+    pub(super) fn servo(
+        incoming: Incoming,
+        lease: Lease,
+        counted: Counted,
+        serving: Serving,
+        idle: Option<Duration>,
+    ) -> Self {
+        let idle = idle.map(|longest| Idle { longest, timer: Box::pin(time::sleep(longest)) });
+        let kind = Kind::Servo { incoming, lease: Some(lease), idle };
+        let mut body = Self { kind, _counted: Some(counted), _serving: serving };
         body.end_if_read();
         body
     }
@@ -53,7 +89,7 @@ impl ResponseBody {
     /// Gives the servo's connection back once all was read. One that is dropped earlier is closed: the rest of its
     /// answer is nobody's.
     fn end_if_read(&mut self) {
-        if let Kind::Servo { incoming, lease } = &mut self.kind
+        if let Kind::Servo { incoming, lease, .. } = &mut self.kind
             && incoming.is_end_stream()
         {
             Lease::end(lease.take());
@@ -71,20 +107,30 @@ impl Lease {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = AnswerError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let this = self.get_mut();
         match &mut this.kind {
             Kind::Page(page) => Poll::Ready(page.take().map(|page| Ok(Frame::data(page)))),
-            Kind::Servo { incoming, lease } => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+            Kind::Servo { incoming, lease, idle } => {
+                let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+                    let Some(idle) = idle else { return Poll::Pending };
+                    if !idle.is_over(cx) {
+                        return Poll::Pending;
+                    }
+                    drop(lease.take());
+                    return Poll::Ready(Some(Err(AnswerError::Idle(idle.longest))));
+                };
+                if let Some(idle) = idle {
+                    idle.restart();
+                }
                 match &frame {
                     None => Lease::end(lease.take()),
                     Some(Ok(_)) => this.end_if_read(),
                     Some(Err(_)) => drop(lease.take()),
                 }
-                Poll::Ready(frame)
+                Poll::Ready(frame.map(|frame| frame.map_err(AnswerError::from)))
             }
         }
     }

@@ -1,27 +1,26 @@
 //! One worker: a thread with its own runtime, listener, connections and pool.
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioTimer;
 use pontoon_kit::CancellationToken;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 use tokio::time::{self, MissedTickBehavior};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use super::activity::{self, Activity, Verdict, Watched};
-use super::forward::{self, Client};
-use super::headers;
+use super::activity::{self, Activity, Verdict};
+use super::connection::{self, Kind};
+use super::local::Local;
 use super::upstream::Pool;
+use crate::health::Watcher;
+use crate::secrets::CookieKeys;
 use crate::table::Table;
 
 /// Requests in flight may take this long to end after a stop: what controllers grant servos too.
@@ -35,23 +34,55 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// After a failed accept (no file descriptors left): time for some connections to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Requests at a time on one connection of HTTP/2: what browsers and proxies expect at least (RFC 9113 asks for 100).
+const MOST_STREAMS: u32 = 128;
+/// What a client may send of one request's body, and of all of a connection's, before it is taken: over 80 ms of round trip
+/// it carries 12 MB/s.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// What the workers of a balancer share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) table: Arc<Table>,
+    pub(super) watcher: Watcher,
+    pub(super) tls: TlsAcceptor,
+}
+
 /// What the requests of one worker share.
 pub(super) struct Worker {
     pub(super) table: Arc<Table>,
+    pub(super) watcher: Watcher,
+    pub(super) tls: TlsAcceptor,
     pub(super) pool: Rc<Pool>,
+    pub(super) http1: http1::Builder,
+    pub(super) http2: http2::Builder<Local>,
     activities: RefCell<Vec<Weak<Activity>>>,
     connections: TaskTracker,
-    server: http1::Builder,
 }
 
-/// Serves connections of `listener` until `shutdown`, then lets requests end. Blocks its thread.
-pub(super) fn run(listener: std::net::TcpListener, table: Arc<Table>, shutdown: CancellationToken) -> io::Result<()> {
+/// A worker's own listeners.
+pub(super) struct Listeners {
+    pub(super) plain: std::net::TcpListener,
+    pub(super) tls: Option<std::net::TcpListener>,
+}
+
+/// Serves connections of `listeners` until `shutdown`, then lets requests end. Blocks its thread.
+pub(super) fn run(listeners: Listeners, shared: Shared, shutdown: CancellationToken) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let worker = Rc::new(Worker::new(table));
+    let worker = Rc::new(Worker::new(shared));
     LocalSet::new().block_on(&runtime, async move {
-        let listener = TcpListener::from_std(listener)?;
+        let plain = TcpListener::from_std(listeners.plain)?;
+        let tls = listeners.tls.map(TcpListener::from_std).transpose()?;
+        let accept_tls = async {
+            match tls {
+                Some(tls) => worker.accept(tls, Kind::Tls).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = worker.accept(listener) => {}
+            () = worker.accept(plain, Kind::Plain) => {}
+            () = accept_tls => {}
             () = worker.sweep() => {}
             () = shutdown.cancelled() => {}
         }
@@ -61,22 +92,49 @@ pub(super) fn run(listener: std::net::TcpListener, table: Arc<Table>, shutdown: 
 }
 
 impl Worker {
-    fn new(table: Arc<Table>) -> Self {
-        let mut server = http1::Builder::new();
-        server
+    fn new(shared: Shared) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
             .timer(TokioTimer::new())
             // Our own watch does this: see `activity`.
             .header_read_timeout(None)
             .max_header_size(MOST_HEAD_BYTES)
             .max_buf_size(BUFFER_BYTES);
-        Self { table, pool: Rc::default(), activities: RefCell::default(), connections: TaskTracker::new(), server }
+        let mut http2 = http2::Builder::new(Local);
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MOST_STREAMS)
+            .max_header_list_size(MOST_HEAD_BYTES as u32)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        let Shared { table, watcher, tls } = shared;
+        Self {
+            table,
+            watcher,
+            tls,
+            pool: Rc::default(),
+            http1,
+            http2,
+            activities: RefCell::default(),
+            connections: TaskTracker::new(),
+        }
     }
 
-    async fn accept(self: &Rc<Self>, listener: TcpListener) {
+    /// Signs and checks cookies.
+    pub(super) fn cookies(&self) -> Arc<CookieKeys> {
+        self.table.secrets().cookies()
+    }
+
+    /// Looks after a connection from now on.
+    pub(super) fn watch_over(&self, activity: &Arc<Activity>) {
+        self.activities.borrow_mut().push(Arc::downgrade(activity));
+    }
+
+    async fn accept(self: &Rc<Self>, listener: TcpListener, kind: Kind) {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    self.connections.spawn_local(self.clone().serve(stream, peer));
+                    self.connections.spawn_local(connection::serve(self.clone(), stream, peer, kind));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -108,41 +166,6 @@ impl Worker {
         self.connections.close();
         if time::timeout(GRACE, self.connections.wait()).await.is_err() {
             tracing::warn!("{} connection(s) cut: their requests did not end within {GRACE:?}", self.connections.len());
-        }
-    }
-
-    async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
-        // Without it, small answers wait for the client's acknowledgement of the one before.
-        if let Err(error) = stream.set_nodelay(true) {
-            return tracing::debug!(%peer, %error, "client went away at once");
-        }
-        let activity = Activity::new();
-        self.activities.borrow_mut().push(Arc::downgrade(&activity));
-        let client = Rc::new(Client { address: headers::client_value(peer.ip()) });
-        let service = service_fn({
-            let (worker, activity) = (self.clone(), activity.clone());
-            move |request| {
-                let (worker, client, serving) = (worker.clone(), client.clone(), activity.serve());
-                async move { Ok::<_, Infallible>(forward::answer(&worker, &client, request, serving).await) }
-            }
-        });
-        let stream = TokioIo::new(Watched::new(stream, activity.clone()));
-        let mut connection = pin!(self.server.serve_connection(stream, service).with_upgrades());
-        loop {
-            tokio::select! {
-                biased;
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        // Clients go away and send nonsense all the time.
-                        tracing::debug!(%peer, %error, "client connection ended");
-                    }
-                    return;
-                }
-                verdict = activity.ended() => match verdict {
-                    Verdict::Finish => connection.as_mut().graceful_shutdown(),
-                    Verdict::Abort => return,
-                },
-            }
         }
     }
 }

@@ -2,49 +2,98 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
+use pontoon_model::{ServoId, Traffic};
 use rand::RngExt as _;
 
 use super::route::{TIERS, Target};
 use super::servo::Servo;
 
+/// A new servo gets at least this part of what the others get: without any requests it would never become warm.
+const LEAST_SHARE: f64 = 0.1;
+
+/// What a request asks of the choice.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// Not these.
+    pub tried: &'a [Arc<Servo>],
+    /// This one if it is well: where the client's session is.
+    pub prefer: Option<ServoId>,
+    /// Requests a servo may have at a time; 0: any number.
+    pub most: u32,
+    /// How long a servo counts as new.
+    pub slow_start: Duration,
+}
+
+impl<'a> Wish<'a> {
+    /// By an app's settings.
+    pub fn of(traffic: &Traffic, tried: &'a [Arc<Servo>], prefer: Option<ServoId>) -> Self {
+        let slow_start = Duration::from_millis(traffic.slow_start_ms.into());
+        Self { tried, prefer, most: traffic.servo_requests, slow_start }
+    }
+}
+
+/// What became of it.
+pub(super) enum Choice<'a> {
+    Servo(&'a Arc<Servo>),
+    /// Those that are left have as many requests as they may.
+    Full,
+    /// All were tried.
+    Nobody,
+}
+
 impl Target {
-    /// The servo to try next, `tried` ones excepted; none when all were tried.
+    /// The servo to try next.
     ///
-    /// Servos that failed a moment ago come after all others, whatever their tier; none is ever left out.
-    pub(super) fn choose(&self, tried: &[Arc<Servo>]) -> Option<&Arc<Servo>> {
-        let best_tier = self.tiers().find(|tier| !tier.is_empty())?;
-        if tried.is_empty() {
+    /// Servos that failed and have not shown since that they are well come after all others, whatever their tier; none is
+    /// ever left out.
+    pub(super) fn choose(&self, wish: &Wish<'_>) -> Choice<'_> {
+        let Some(best_tier) = self.tiers().find(|tier| !tier.is_empty()) else { return Choice::Nobody };
+        if let Some(preferred) = wish.prefer.and_then(|id| self.servos.iter().find(|servo| servo.id == id))
+            && wish.is_left(preferred)
+            && !preferred.is_avoided()
+        {
+            // A session does not move because its servo is busy.
+            return if preferred.has_room(wish.most) { Choice::Servo(preferred) } else { Choice::Full };
+        }
+        if wish.tried.is_empty() {
             let [one, other] = draw_two(best_tier.len()).map(|at| &self.servos[best_tier.start + at]);
-            match (one.is_avoided(), other.is_avoided()) {
-                (false, false) => return Some(less_busy(one, other)),
-                (false, true) => return Some(one),
-                (true, false) => return Some(other),
-                (true, true) => {}
+            let fits = |servo: &Servo| !servo.is_avoided() && servo.has_room(wish.most);
+            match (fits(one), fits(other)) {
+                (true, true) => return Choice::Servo(wish.better(one, other)),
+                (true, false) => return Choice::Servo(one),
+                (false, true) => return Choice::Servo(other),
+                (false, false) => {}
             }
         }
-        self.choose_slowly(tried)
+        self.choose_slowly(wish)
     }
 
-    /// Looks at every servo: only after a failure.
-    fn choose_slowly(&self, tried: &[Arc<Servo>]) -> Option<&Arc<Servo>> {
-        let is_left = |servo: &&Arc<Servo>| !tried.iter().any(|tried| Arc::ptr_eq(tried, servo));
+    /// Looks at every servo: only after a failure, or when servos are full.
+    fn choose_slowly(&self, wish: &Wish<'_>) -> Choice<'_> {
+        let mut full = false;
         for avoided in [false, true] {
             for tier in self.tiers() {
-                let left: Vec<&Arc<Servo>> = self.servos[tier]
+                let left = self.servos[tier]
                     .iter()
-                    .filter(is_left)
+                    .filter(|servo| wish.is_left(servo))
                     // Told apart once per pass; a servo whose avoidance ends between the passes is found by the
                     // second, which therefore takes all.
-                    .filter(|servo| avoided || !servo.is_avoided())
-                    .collect();
-                if !left.is_empty() {
-                    let [one, other] = draw_two(left.len()).map(|at| left[at]);
-                    return Some(less_busy(one, other));
+                    .filter(|servo| avoided || !servo.is_avoided());
+                let (with_room, without): (Vec<_>, Vec<_>) = left.partition(|servo| servo.has_room(wish.most));
+                full |= !without.is_empty();
+                if !with_room.is_empty() {
+                    let [one, other] = draw_two(with_room.len()).map(|at| with_room[at]);
+                    return Choice::Servo(wish.better(one, other));
                 }
             }
+            // To wait for one that is well is better than to try one that is not.
+            if full {
+                return Choice::Full;
+            }
         }
-        None
+        Choice::Nobody
     }
 
     fn tiers(&self) -> impl Iterator<Item = Range<usize>> {
@@ -55,8 +104,21 @@ impl Target {
     }
 }
 
-fn less_busy<'a>(one: &'a Arc<Servo>, other: &'a Arc<Servo>) -> &'a Arc<Servo> {
-    if other.in_flight() < one.in_flight() { other } else { one }
+impl Wish<'_> {
+    fn is_left(&self, servo: &Arc<Servo>) -> bool {
+        !self.tried.iter().any(|tried| Arc::ptr_eq(tried, servo))
+    }
+
+    fn better<'s>(&self, one: &'s Arc<Servo>, other: &'s Arc<Servo>) -> &'s Arc<Servo> {
+        let (better, worse) = if other.in_flight() < one.in_flight() { (other, one) } else { (one, other) };
+        if self.slow_start.is_zero() || self.is_let_in(better) { better } else { worse }
+    }
+
+    /// Whether a servo that may be new gets this one: the older it is, the more often.
+    fn is_let_in(&self, servo: &Servo) -> bool {
+        let share = servo.age().as_secs_f64() / self.slow_start.as_secs_f64();
+        share >= 1.0 || rand::rng().random_bool(share.max(LEAST_SHARE))
+    }
 }
 
 /// Two different places out of `len` (which is not 0), or the only one twice.
@@ -73,7 +135,8 @@ fn draw_two(len: usize) -> [usize; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pontoon_model::{ServoId, SiteName};
+    use crate::table::servo::Failure;
+    use pontoon_model::SiteName;
 
     /// `specs`: tier of each servo; ids count from 0.
     fn target(tiers: &[usize]) -> (Target, Vec<Arc<Servo>>) {
@@ -87,12 +150,31 @@ mod tests {
         (Target::new(None, "", placed), servos)
     }
 
+    fn any<'a>(tried: &'a [Arc<Servo>]) -> Wish<'a> {
+        Wish::of(&Traffic::default(), tried, None)
+    }
+
+    fn chosen(target: &Target, wish: &Wish<'_>) -> Option<u64> {
+        match target.choose(wish) {
+            Choice::Servo(servo) => Some(servo.id.0),
+            Choice::Full | Choice::Nobody => None,
+        }
+    }
+
     fn order(target: &Target) -> Vec<u64> {
         let mut tried = Vec::new();
-        while let Some(servo) = target.choose(&tried) {
+        while let Choice::Servo(servo) = target.choose(&any(&tried)) {
             tried.push(servo.clone());
         }
         tried.iter().map(|servo| servo.id.0).collect()
+    }
+
+    fn shares(target: &Target, wish: &Wish<'_>) -> Vec<usize> {
+        let mut counts = vec![0; target.len()];
+        for _ in 0..4000 {
+            counts[chosen(target, wish).unwrap() as usize] += 1;
+        }
+        counts
     }
 
     #[test]
@@ -105,30 +187,64 @@ mod tests {
     #[test]
     fn one_that_failed_comes_last_but_comes() {
         let (target, servos) = target(&[0, 1, 3]);
-        servos[0].avoid();
+        servos[0].failed(Failure::Unreached);
         assert_eq!(order(&target), [1, 2, 0]);
         let (alone, servos) = super::tests::target(&[0]);
-        servos[0].avoid();
+        servos[0].failed(Failure::Unreached);
         assert_eq!(order(&alone), [0]);
     }
 
     #[test]
     fn of_two_the_less_busy_one_is_taken() {
         let (target, servos) = target(&[0, 0]);
-        let _busy = Servo::enter(&servos[0]).unwrap();
+        let _busy = Servo::enter(&servos[0], 0).unwrap();
         for _ in 0..50 {
-            assert_eq!(target.choose(&[]).unwrap().id, ServoId(1));
+            assert_eq!(chosen(&target, &any(&[])), Some(1));
         }
     }
 
     #[test]
     fn equal_servos_share_the_requests() {
         let (target, _) = target(&[0; 4]);
-        let mut counts = [0; 4];
-        for _ in 0..4000 {
-            counts[target.choose(&[]).unwrap().id.0 as usize] += 1;
-        }
         // 1000 each, standard deviation 27: 700 is eleven of them away.
+        let counts = shares(&target, &any(&[]));
         assert!(counts.iter().all(|&count| count > 700), "{counts:?}");
+    }
+
+    #[test]
+    fn a_session_stays_with_its_servo_until_that_fails() {
+        let (target, servos) = target(&[0, 0, 1]);
+        let wish = Wish { prefer: Some(ServoId(2)), ..any(&[]) };
+        assert!((0..50).all(|_| chosen(&target, &wish) == Some(2)), "in another site too");
+        servos[2].failed(Failure::Broken);
+        assert!((0..50).all(|_| chosen(&target, &wish) != Some(2)));
+        let gone = Wish { prefer: Some(ServoId(9)), ..any(&[]) };
+        assert!(chosen(&target, &gone).is_some());
+    }
+
+    #[test]
+    fn full_servos_get_nothing_and_one_that_failed_is_not_taken_in_their_place() {
+        let (target, servos) = target(&[0, 0, 1]);
+        let wish = Wish { most: 1, ..any(&[]) };
+        let first = Servo::enter(&servos[0], 1).unwrap();
+        assert!((0..50).all(|_| chosen(&target, &wish) == Some(1)));
+        let _second = Servo::enter(&servos[1], 1).unwrap();
+        assert_eq!(chosen(&target, &wish), Some(2), "another tier has room");
+        servos[2].failed(Failure::Unreached);
+        assert!(matches!(target.choose(&wish), Choice::Full));
+        drop(first);
+        assert_eq!(chosen(&target, &wish), Some(0));
+    }
+
+    #[test]
+    fn a_new_servo_begins_slowly() {
+        let (target, servos) = target(&[0, 0]);
+        servos[0].make_older(Duration::from_secs(1_000));
+        let wish = Wish { slow_start: Duration::from_secs(500), ..any(&[]) };
+        let counts = shares(&target, &wish);
+        // A tenth of the half it would have: 200 of 4000.
+        assert!((50..500).contains(&counts[1]), "{counts:?}");
+        servos[1].make_older(Duration::from_secs(1_000));
+        assert!(shares(&target, &wish).iter().all(|&count| count > 1_500));
     }
 }

@@ -5,7 +5,10 @@
 //!   the table, however long ago that request began;
 //! - once it says `drained = V`, no request (or upgraded connection) is in flight to such a servo.
 
+mod app;
 mod choose;
+mod domains;
+mod edge;
 mod route;
 mod servo;
 mod update;
@@ -13,13 +16,21 @@ mod update;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pontoon_model::{RouteTable, RouteVersion, SiteName};
-use pontoon_proto::{BalancerAck, RouteDelta};
+use pontoon_model::{EdgeEntry, EdgeKey, EdgeTable, RouteTable, RouteVersion, SiteName};
+use pontoon_proto::{BalancerAck, EdgeDelta, RouteDelta};
 use tokio::sync::{Notify, watch};
 
-pub use route::{Counted, Route, Statistics, Target};
-pub use servo::{AVOIDED_FOR, InFlight, Servo};
+pub use app::{App, Settings};
+use choose::Choice;
+pub use choose::Wish;
+use domains::Domains;
+use edge::{Change, Edge};
+pub use route::{Counted, Route, Statistics, Target, Waiting};
+use servo::Refused;
+pub use servo::{Failure, InFlight, Servo};
 use update::Updater;
+
+use crate::secrets::Secrets;
 
 /// Why a table or delta was not applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +62,8 @@ pub enum Picked {
     Empty(String),
     /// All of them were tried.
     Exhausted,
+    /// Those that are left have as many requests as they may have.
+    Full,
     /// The host name left the table meanwhile.
     Gone,
 }
@@ -58,10 +71,16 @@ pub enum Picked {
 /// The route table.
 pub struct Table {
     routes: papaya::HashMap<Box<str>, Arc<Route>>,
+    domains: Domains,
+    /// Certificates and keys.
+    secrets: Arc<Secrets>,
     /// Serializes changes; never taken by a request.
     updater: Mutex<Updater>,
+    /// Taken after `updater`, if both are.
+    edge: Mutex<Edge>,
     applied: AtomicU64,
     applied_watch: watch::Sender<RouteVersion>,
+    edge_changed: watch::Sender<RouteVersion>,
     drained: Arc<Notify>,
 }
 
@@ -71,9 +90,13 @@ impl Table {
         let drained = Arc::<Notify>::default();
         Self {
             routes: papaya::HashMap::new(),
+            domains: Domains::default(),
+            secrets: Arc::default(),
+            edge: Mutex::default(),
             updater: Mutex::new(Updater::new(site, drained.clone())),
             applied: AtomicU64::new(0),
             applied_watch: watch::Sender::new(RouteVersion(0)),
+            edge_changed: watch::Sender::new(RouteVersion(0)),
             drained,
         }
     }
@@ -83,21 +106,34 @@ impl Table {
         self.routes.pin().get(host).cloned()
     }
 
-    /// Picks a servo of `route` that is not among `tried` and counts the request in. When the table changed
-    /// meanwhile, `route` becomes its successor.
-    pub fn pick(&self, route: &mut Arc<Route>, tried: &[Arc<Servo>]) -> Picked {
+    /// The route that answers for `path` on `host` (lower case, no port): by a domain, by the host name of a route, or by
+    /// a wildcard.
+    pub fn find(&self, host: &str, path: &str) -> Option<Arc<Route>> {
+        // Nearly all requests of small clusters end here.
+        if self.domains.is_empty() {
+            return self.route(host);
+        }
+        let route = |host: &str| self.route(host);
+        let exact = self.domains.exact(host, path, route).flatten();
+        exact.or_else(|| self.route(host)).or_else(|| self.domains.wild(host, path, route).flatten())
+    }
+
+    /// Picks a servo of `route` and counts the request in. When the table changed meanwhile, `route` becomes its successor.
+    pub fn pick(&self, route: &mut Arc<Route>, wish: &Wish<'_>) -> Picked {
         loop {
             {
                 let target = route.target();
-                let Some(servo) = target.choose(tried) else {
-                    return if target.is_empty() {
-                        Picked::Empty(target.reason.to_string())
-                    } else {
-                        Picked::Exhausted
-                    };
+                let servo = match target.choose(wish) {
+                    Choice::Servo(servo) => servo,
+                    Choice::Full => return Picked::Full,
+                    Choice::Nobody if target.is_empty() => return Picked::Empty(target.reason.to_string()),
+                    Choice::Nobody => return Picked::Exhausted,
                 };
-                if let Some(in_flight) = Servo::enter(servo) {
-                    return Picked::Servo(in_flight);
+                match Servo::enter(servo, wish.most) {
+                    Ok(in_flight) => return Picked::Servo(in_flight),
+                    // Others were faster: the next look sees that it is full.
+                    Err(Refused::Full) => continue,
+                    Err(Refused::Removed) => {}
                 }
             }
             // The servo was removed after `target` was read. New targets are in place before servos are marked
@@ -107,6 +143,69 @@ impl Table {
                 None => return Picked::Gone,
             }
         }
+    }
+
+    /// Certificates and keys.
+    pub(crate) fn secrets(&self) -> &Arc<Secrets> {
+        &self.secrets
+    }
+
+    /// Everything but routes, as controllers send it.
+    pub fn edge(&self) -> EdgeTable {
+        self.lock_edge().table()
+    }
+
+    /// Makes `table` what counts besides the routes.
+    pub fn apply_edge(&self, table: &EdgeTable) -> Result<(), ApplyError> {
+        let mut updater = self.updater();
+        let mut edge = self.lock_edge();
+        if table.version < edge.version() {
+            return Err(ApplyError::Older { given: table.version, have: edge.version() });
+        }
+        edge.become_table(table, |change| self.take_in(&mut updater, change));
+        updater.forget_apps(|app| edge.has(app));
+        self.edge_changed.send_replace(edge.version());
+        Ok(())
+    }
+
+    /// Applies the difference to what counts besides the routes.
+    pub fn apply_edge_delta(&self, delta: &EdgeDelta) -> Result<(), ApplyError> {
+        let mut updater = self.updater();
+        let mut edge = self.lock_edge();
+        if delta.from != edge.version() || delta.to < edge.version() {
+            return Err(ApplyError::Gap { from: delta.from, have: edge.version() });
+        }
+        edge.change(delta.to, &delta.changed, &delta.removed, |change| self.take_in(&mut updater, change));
+        updater.forget_apps(|app| edge.has(app));
+        self.edge_changed.send_replace(edge.version());
+        Ok(())
+    }
+
+    fn take_in(&self, updater: &mut Updater, change: Change<'_>) {
+        match change {
+            Change::Put(entry) => match &**entry {
+                EdgeEntry::Domain { domain, route } => self.domains.put(domain, route),
+                EdgeEntry::App { app, traffic } => updater.treat(app, Some(traffic.clone())),
+                EdgeEntry::Certificate(certificate) => self.secrets.put_certificate(certificate),
+                EdgeEntry::Keys(keys) => self.secrets.set_keys(keys),
+            },
+            Change::Take(key) => match key {
+                EdgeKey::Domain(domain) => self.domains.take(domain),
+                EdgeKey::App(app) => updater.treat(app, None),
+                EdgeKey::Certificate(fingerprint) => self.secrets.take_certificate(fingerprint),
+                EdgeKey::Keys => self.secrets.set_keys(&[]),
+            },
+        }
+    }
+
+    fn lock_edge(&self) -> MutexGuard<'_, Edge> {
+        // Each entry is complete in itself, and the next whole table mends whatever a panic has left undone.
+        self.edge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows the version of what counts besides the routes.
+    pub fn watch_edge(&self) -> watch::Receiver<RouteVersion> {
+        self.edge_changed.subscribe()
     }
 
     /// The version new requests are routed by.

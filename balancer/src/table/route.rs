@@ -1,11 +1,14 @@
 //! One host name: its servos, in the order they are tried, and its statistics.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
-use pontoon_model::{AppName, ReleaseNumber, RouteServo};
+use pontoon_model::{ReleaseNumber, RouteServo};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
+use super::app::App;
 use super::servo::Servo;
 
 /// A host name and what answers for it.
@@ -14,11 +17,19 @@ pub struct Route {
     /// Lower case, no port.
     pub host: Box<str>,
     /// Whose.
-    pub app: AppName,
+    pub app: Arc<App>,
     /// What happened on it.
     pub statistics: Statistics,
     target: ArcSwap<Target>,
+    /// Requests that wait for a servo, or for one with room.
+    waiting: AtomicU32,
+    /// Rung when there may be one.
+    changed: Notify,
 }
+
+/// Requests of one route that wait at the same time; one more is answered at once. Each holds its connection and the
+/// beginning of its body.
+const MOST_WAITING: u32 = 1_000;
 
 /// What a route leads to at one version.
 #[derive(Debug)]
@@ -39,8 +50,27 @@ pub(super) const TIERS: usize = 4;
 const FIRST_SUSPECT_TIER: usize = 2;
 
 impl Route {
-    pub(super) fn new(host: &str, app: AppName, target: Arc<Target>) -> Self {
-        Self { host: host.into(), app, statistics: Statistics::default(), target: ArcSwap::new(target) }
+    pub(super) fn new(host: &str, app: Arc<App>, target: Arc<Target>) -> Self {
+        Self {
+            host: host.into(),
+            app,
+            statistics: Statistics::default(),
+            target: ArcSwap::new(target),
+            waiting: AtomicU32::new(0),
+            changed: Notify::new(),
+        }
+    }
+
+    /// A place among those who wait; none if too many do.
+    pub fn wait(self: &Arc<Self>) -> Option<Waiting> {
+        // Dropping it gives the place back.
+        let waiting = Waiting { route: self.clone() };
+        (self.waiting.fetch_add(1, Ordering::AcqRel) < MOST_WAITING).then_some(waiting)
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Acquire)
     }
 
     /// What it leads to now.
@@ -50,7 +80,14 @@ impl Route {
 
     /// Puts `target` in place and returns what was there.
     pub(super) fn replace(&self, target: Arc<Target>) -> Arc<Target> {
-        self.target.swap(target)
+        let before = self.target.swap(target);
+        self.ring();
+        before
+    }
+
+    /// Whoever waits looks again: another has come into the route's place.
+    pub(super) fn ring(&self) {
+        self.changed.notify_waiters();
     }
 
     /// As the controller sent it.
@@ -65,7 +102,7 @@ impl Route {
         });
         pontoon_model::Route {
             host: self.host.to_string(),
-            app: self.app.clone(),
+            app: self.app.name.clone(),
             release: target.release,
             servos: servos.collect(),
             reason: target.reason.to_string(),
@@ -90,6 +127,11 @@ impl Target {
         if suspect { FIRST_SUSPECT_TIER + usize::from(!local) } else { usize::from(!local) }
     }
 
+    /// All of them, in the order of their tiers.
+    pub fn servos(&self) -> &[Arc<Servo>] {
+        &self.servos
+    }
+
     /// How many servos there are.
     pub fn len(&self) -> usize {
         self.servos.len()
@@ -98,6 +140,25 @@ impl Target {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.servos.is_empty()
+    }
+}
+
+/// A request that waits for a servo.
+#[derive(Debug)]
+pub struct Waiting {
+    route: Arc<Route>,
+}
+
+impl Waiting {
+    /// Completes when it is worth looking again. To be made *before* looking, so that nothing is missed.
+    pub fn again(&self) -> Notified<'_> {
+        self.route.changed.notified()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.route.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -147,5 +208,9 @@ pub struct Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.route.statistics.in_flight.fetch_sub(1, Ordering::Relaxed);
+        // After the servo has counted the request out, for who waits for room: whoever holds both drops this last.
+        if self.route.waiting.load(Ordering::Acquire) > 0 {
+            self.route.changed.notify_one();
+        }
     }
 }

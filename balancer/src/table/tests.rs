@@ -51,8 +51,12 @@ fn table(routes: &[(&str, &[u64])]) -> Table {
     table
 }
 
+fn any() -> Wish<'static> {
+    Wish::of(&pontoon_model::Traffic::default(), &[], None)
+}
+
 fn pick(table: &Table, host: &str) -> InFlight {
-    match table.pick(&mut table.route(host).unwrap(), &[]) {
+    match table.pick(&mut table.route(host).unwrap(), &any()) {
         Picked::Servo(in_flight) => in_flight,
         other => panic!("{other:?}"),
     }
@@ -137,7 +141,7 @@ fn a_servo_that_comes_back_starts_anew_while_the_old_one_drains() {
     let request = pick(&table, "a");
     table.apply_delta(&delta(1, 2, &[("a", &[])], &[])).unwrap();
     assert!(
-        matches!(table.pick(&mut table.route("a").unwrap(), &[]), Picked::Empty(reason) if reason.contains("starting"))
+        matches!(table.pick(&mut table.route("a").unwrap(), &any()), Picked::Empty(reason) if reason.contains("starting"))
     );
     table.apply_delta(&delta(2, 3, &[("a", &[1])], &[])).unwrap();
     assert_eq!(pick(&table, "a").servo().in_flight(), 1);
@@ -154,9 +158,9 @@ fn a_route_read_before_a_change_leads_to_the_new_servos() {
         Arc::new(pontoon_model::Route { app: AppName::new("other").unwrap(), ..(*route("a", &[3])).clone() });
     let change = RouteDelta { changed: vec![other_app], ..delta(1, 2, &[], &["b"]) };
     table.apply_delta(&change).unwrap();
-    assert!(matches!(table.pick(&mut a, &[]), Picked::Servo(picked) if picked.servo().id == ServoId(3)));
-    assert_eq!(a.app.as_str(), "other");
-    assert!(matches!(table.pick(&mut b, &[]), Picked::Gone));
+    assert!(matches!(table.pick(&mut a, &any()), Picked::Servo(picked) if picked.servo().id == ServoId(3)));
+    assert_eq!(a.app.name.as_str(), "other");
+    assert!(matches!(table.pick(&mut b, &any()), Picked::Gone));
 }
 
 /// Threads pick without pause while the table changes. At version V the servos are 2V and 2V+1, so each id tells
@@ -174,7 +178,9 @@ fn no_request_picks_a_servo_that_an_acknowledged_version_removed() {
                 while !over.load(Ordering::Relaxed) {
                     let mut stale = table.route("a").unwrap();
                     let applied = table.version().0;
-                    let Picked::Servo(request) = table.pick(&mut stale, &[]) else { panic!("there are always servos") };
+                    let Picked::Servo(request) = table.pick(&mut stale, &any()) else {
+                        panic!("there are always servos")
+                    };
                     let removed_by = removed_by(request.servo().id);
                     assert!(removed_by > applied, "applied {applied}, picked one that {removed_by} removed");
                     let drained = table.progress().drained.0;

@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pontoon_model::{RouteServo, RouteVersion, ServoId, SiteName};
+use pontoon_model::{AppName, RouteServo, RouteVersion, ServoId, SiteName, Traffic};
 use tokio::sync::Notify;
 
+use super::app::App;
 use super::route::{Route, Target};
 use super::servo::Servo;
 
@@ -20,6 +21,8 @@ pub(super) struct Updater {
     /// Each site name once, shared by its servos.
     sites: HashSet<SiteName>,
     servos: HashMap<Key, Held>,
+    /// Those with routes or settings, shared by their routes.
+    apps: HashMap<AppName, Arc<App>>,
     /// Servos that no route named at some moment of the change under way.
     unused: Vec<Key>,
     /// Removed with requests in flight, each with the version that removed it.
@@ -41,6 +44,7 @@ impl Updater {
             site,
             sites: HashSet::new(),
             servos: HashMap::new(),
+            apps: HashMap::new(),
             unused: Vec::new(),
             draining: Vec::new(),
             retired: Vec::new(),
@@ -58,11 +62,13 @@ impl Updater {
         let target = Arc::new(Target::new(new.release, &new.reason, servos));
         let routes = routes.pin();
         let old = match routes.get(new.host.as_str()) {
-            Some(route) if route.app == new.app => Some(route.replace(target)),
+            Some(route) if route.app.name == new.app => Some(route.replace(target)),
             // Statistics belong to an app: a host name that moves to another one begins anew.
             other => {
                 let old = other.map(|route| Arc::clone(&route.target()));
-                routes.insert(new.host.as_str().into(), Arc::new(Route::new(&new.host, new.app.clone(), target)));
+                let app = self.app(&new.app);
+                let before = routes.insert(new.host.as_str().into(), Arc::new(Route::new(&new.host, app, target)));
+                before.inspect(|before| before.ring());
                 old
             }
         };
@@ -75,9 +81,20 @@ impl Updater {
     pub(super) fn take(&mut self, routes: &Routes, host: &str) {
         let routes = routes.pin();
         if let Some(route) = routes.remove(host) {
+            route.ring();
             let target = Arc::clone(&route.target());
             self.release(target);
         }
+    }
+
+    /// How an app's requests are treated from now on; by the defaults, if nothing is said.
+    pub(super) fn treat(&mut self, app: &AppName, traffic: Option<Traffic>) {
+        self.app(app).set(traffic.unwrap_or_default());
+    }
+
+    fn app(&mut self, name: &AppName) -> Arc<App> {
+        let new = || Arc::new(App::new(name.clone(), Traffic::default()));
+        self.apps.entry(name.clone()).or_insert_with(new).clone()
     }
 
     /// Ends a change: marks as removed what no route names any more. All new targets are in place by now.
@@ -93,6 +110,11 @@ impl Updater {
             }
         }
         self.retired.retain(|target| Arc::strong_count(target) > 1);
+    }
+
+    /// Forgets apps that have neither routes nor settings.
+    pub(super) fn forget_apps(&mut self, has_settings: impl Fn(&AppName) -> bool) {
+        self.apps.retain(|name, app| Arc::strong_count(app) > 1 || has_settings(name));
     }
 
     /// The newest version whose removed servos, and those of all before, have no request in flight.

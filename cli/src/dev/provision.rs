@@ -238,6 +238,7 @@ impl Maker<'_> {
                 controllers: self.nearest_first(&one.site),
                 listen: one.listen,
                 listen_advertised: None,
+                listen_tls: None,
             })
         })
     }

@@ -146,7 +146,7 @@ fn why_no_servo(state: &State, app: &App) -> String {
     if app.scale.get(&web).is_some_and(|scale| scale.count.total() == 0) {
         return "it is scaled to zero".to_owned();
     }
-    "none of its servos is ready".to_owned()
+    Route::NOT_READY.to_owned()
 }
 
 /// What of `new` differs from `old`: changed or new routes, and host names that are gone.

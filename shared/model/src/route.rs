@@ -31,6 +31,11 @@ pub struct Route {
     pub reason: String,
 }
 
+impl Route {
+    /// The reason for no servo when there may be one soon: requests wait then.
+    pub const NOT_READY: &str = "none of its servos is ready";
+}
+
 /// One servo that takes traffic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteServo {

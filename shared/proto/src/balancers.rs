@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pontoon_model::{BalancerName, Route, RouteTable, RouteVersion, SiteName};
+use pontoon_model::{BalancerName, EdgeEntry, EdgeKey, EdgeTable, Route, RouteTable, RouteVersion, SiteName};
 use serde::{Deserialize, Serialize};
 
 use crate::{KnownController, TrustNow};
@@ -56,6 +56,10 @@ pub enum BalancerDirective {
     },
     /// Whom to trust; only to who says that it reads this.
     Trust(TrustNow),
+    /// Domains, settings of apps, certificates and keys, at the beginning of a session; only to who says that it reads this.
+    Edge(EdgeTable),
+    /// What of them changed; a balancer that does not hold `from` ends the session and opens another.
+    EdgeDelta(EdgeDelta),
 }
 
 /// The difference of two route tables.
@@ -69,4 +73,17 @@ pub struct RouteDelta {
     pub changed: Vec<Arc<Route>>,
     /// Host names that are gone.
     pub removed: Vec<String>,
+}
+
+/// The difference of two edge tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeDelta {
+    /// The version it applies to.
+    pub from: RouteVersion,
+    /// The version it leads to.
+    pub to: RouteVersion,
+    /// New or changed entries.
+    pub changed: Vec<Arc<EdgeEntry>>,
+    /// Entries that are gone.
+    pub removed: Vec<EdgeKey>,
 }

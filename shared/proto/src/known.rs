@@ -15,8 +15,11 @@ pub const CONTROLLERS: &str = "controllers";
 /// In [`READS`]: the directive `Trust`.
 pub const TRUST: &str = "trust";
 
+/// In [`READS`]: the directives `Edge` and `EdgeDelta`.
+pub const EDGE: &str = "edge";
+
 /// [`READS`] of this version.
-pub const ALL: &str = "controllers,trust";
+pub const ALL: &str = "controllers,trust,edge";
 
 /// A header of the request that opens a session: the version of Pontoon that its sender runs, for people.
 pub const VERSION: &str = "pontoon-version";

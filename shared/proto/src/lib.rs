@@ -20,7 +20,7 @@ pub mod raft;
 mod golden;
 
 pub use agents::{AgentDirective, AgentHello, AgentMessage, BuildReport, Heartbeat};
-pub use balancers::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, RouteDelta};
+pub use balancers::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, EdgeDelta, RouteDelta};
 pub use blobs::{BlobPart, BlobPresence, BlobRequest, BlobStored};
 pub use enrolment::{Admitted, Contact, JoinReply, JoinRequest, RenewReply, RenewRequest, TrustNow};
 pub use known::{KnownController, KnownControllers};

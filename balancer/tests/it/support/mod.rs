@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use pontoon_balancer::{Balancer, Config};
 use pontoon_kit::{Authority, Role};
 use pontoon_model::{
-    AppName, BalancerName, ReleaseNumber, Route, RouteServo, RouteTable, RouteVersion, ServoId, SiteName,
+    AppName, BalancerName, EdgeEntry, EdgeTable, ReleaseNumber, Route, RouteServo, RouteTable, RouteVersion, Secret,
+    ServoId, SiteName, Traffic,
 };
 use tempfile::TempDir;
 
@@ -50,6 +51,25 @@ impl Fixture {
     }
 }
 
+impl Fixture {
+    /// Says at `version` how the app of [`route`] is treated, and what else counts besides the routes.
+    pub fn treat(&self, version: u64, traffic: Traffic, others: Vec<EdgeEntry>) {
+        let app = EdgeEntry::App { app: app(), traffic };
+        let entries = others.into_iter().chain([app]).map(Arc::new).collect();
+        self.balancer.table().apply_edge(&EdgeTable { version: RouteVersion(version), entries }).unwrap();
+    }
+}
+
+/// Whose routes all are.
+pub fn app() -> AppName {
+    AppName::new("guestbook").unwrap()
+}
+
+/// The cluster's keys.
+pub fn keys(all: &[&str]) -> EdgeEntry {
+    EdgeEntry::Keys(all.iter().map(|&key| Secret(key.to_owned())).collect())
+}
+
 pub fn config(folder: &Path, controllers: Vec<SocketAddr>) -> Config {
     Config {
         name: BalancerName::new("b1").unwrap(),
@@ -59,6 +79,7 @@ pub fn config(folder: &Path, controllers: Vec<SocketAddr>) -> Config {
         controllers,
         listen: "127.0.0.1:0".parse().unwrap(),
         listen_advertised: None,
+        listen_tls: Some("127.0.0.1:0".parse().unwrap()),
         workers: Some(2),
         admin_listen: Some("127.0.0.1:0".parse().unwrap()),
     }
@@ -76,7 +97,7 @@ pub fn route(host: &str, servos: &[SocketAddr]) -> Arc<Route> {
     });
     Arc::new(Route {
         host: host.into(),
-        app: AppName::new("guestbook").unwrap(),
+        app: app(),
         release: Some(ReleaseNumber(1)),
         servos: servos.collect(),
         reason: String::new(),

@@ -47,9 +47,6 @@ impl TokenHash {
         if let Some(hash) = token.strip_prefix("sha256:").and_then(|hash| hash.parse().ok()) {
             return Ok(Self(hash));
         }
-        if let Some(hash) = token.strip_prefix("sha256:").and_then(|hash| hash.parse().ok()) {
-            return Ok(Self(hash));
-        }
         if token.len() < MIN_TOKEN {
             return Err(ControllerError::Token { path: path.to_owned(), least: MIN_TOKEN });
         }

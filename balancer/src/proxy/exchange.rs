@@ -1,0 +1,378 @@
+//! One request on its way to one servo after another.
+//!
+//! What may be tried again: anything that was not sent; what was sent only if its method is idempotent (or its app says
+//! that all are) and its body can be sent again. A POST whose fate is unknown is answered with 502.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Request, Response, Uri, Version};
+use hyper::body::Incoming;
+use pontoon_model::{AppName, Route as RouteModel, ServoId};
+use tokio::time::{self, Instant};
+
+use super::forward::Sides;
+use super::headers;
+use super::pages::Page;
+use super::request_body::{MOST_KEPT, RequestBody, Source};
+use super::tunnel::Wish as Tunnel;
+use super::upstream::{Protocol, Sender};
+use crate::table::{Failure as Fault, InFlight, Picked, Route, Servo, Wish};
+
+/// A request that ended the processes (or the patience) of as many servos is sent to no further one: it is what is wrong.
+const MOST_KILLED: usize = 3;
+
+/// While all servos of an app refuse connections they are tried again after this, twice as long each time: a restarted
+/// process of a servo needs a moment to listen.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(800);
+
+/// A servo's answer and the connection it comes on.
+pub(super) struct Answer {
+    pub(super) response: Response<Incoming>,
+    pub(super) sender: Sender,
+    pub(super) in_flight: InFlight,
+}
+
+/// Why a try gave no answer.
+enum Failure {
+    /// The servo did not see the request.
+    Unreached,
+    /// The connection broke after the request, or a part of it, was sent.
+    Broken,
+    /// No answer in time.
+    TimedOut,
+    /// The client did not send all of its body.
+    Client,
+    /// The client sent more than it may.
+    TooLarge,
+}
+
+/// A request with all that its tries need.
+pub(super) struct Exchange {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    source: Source,
+    tunnel: Option<Tunnel>,
+    /// Handed back by a connection that did not send it.
+    unsent: Option<Request<RequestBody>>,
+    protocol: Protocol,
+    /// Whether it may be sent twice.
+    repeat: bool,
+    app: AppName,
+    /// Where the client's session is.
+    session: Option<ServoId>,
+    tried: Vec<Arc<Servo>>,
+    /// Tries after which the servo's connection broke, or no answer came.
+    killed: usize,
+    /// The last of them was one without an answer in time.
+    timed_out: bool,
+    hold: Hold,
+}
+
+/// How long a request has waited for a servo.
+#[derive(Default)]
+struct Hold {
+    until: Option<Instant>,
+    pause: Option<Duration>,
+}
+
+impl Exchange {
+    pub(super) fn new(mut request: Request<Incoming>, sides: &Sides<'_>, app: &AppName) -> Self {
+        let traffic = &sides.settings.traffic;
+        let upgrade = headers::upgrade_of(request.headers()).filter(|_| request.version() == Version::HTTP_11);
+        let tunnel = upgrade.map(|protocol| Tunnel { protocol, client: hyper::upgrade::on(&mut request) });
+        let (mut parts, body) = request.into_parts();
+        // A change of protocol happens in HTTP/1.1 only.
+        let protocol = if traffic.http2 && tunnel.is_none() { Protocol::Http2 } else { Protocol::Http1 };
+        let trailers = protocol == Protocol::Http2 && headers::takes_trailers(&parts.headers);
+        headers::strip(&mut parts.headers);
+        if parts.version == Version::HTTP_2 {
+            headers::as_http1(&mut parts.headers, &parts.uri);
+        }
+        headers::describe_client(&mut parts.headers, sides.client);
+        if let Some(tunnel) = &tunnel {
+            headers::put_upgrade(&mut parts.headers, tunnel.protocol.clone());
+        }
+        let session = traffic.affinity.then(|| sides.worker.cookies().read(&parts.headers, app)).flatten();
+        let repeat = parts.method.is_idempotent() || traffic.retry_unsafe;
+        let most_kept = if traffic.retry_unsafe { pontoon_model::Traffic::MOST_KEPT_BYTES } else { MOST_KEPT };
+        let source = Source::new(body, if repeat { most_kept } else { 0 }, traffic.body_bytes);
+        let path = headers::origin_form(&parts.uri);
+        let uri = match protocol {
+            Protocol::Http1 => {
+                if !source.is_empty() && !parts.headers.contains_key(CONTENT_LENGTH) {
+                    // Said openly, since hyper takes a GET of unknown length for one without a body.
+                    parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
+                path
+            }
+            Protocol::Http2 => {
+                if trailers {
+                    parts.headers.insert(TE, HeaderValue::from_static("trailers"));
+                }
+                let host = parts.headers.remove(HOST);
+                absolute(host.as_ref(), path)
+            }
+        };
+        Self {
+            method: parts.method,
+            uri,
+            headers: parts.headers,
+            source,
+            tunnel,
+            unsent: None,
+            protocol,
+            repeat,
+            app: app.clone(),
+            session,
+            tried: Vec::new(),
+            killed: 0,
+            timed_out: false,
+            hold: Hold::default(),
+        }
+    }
+
+    /// The client's wish to change the protocol.
+    pub(super) fn into_wish(self) -> Option<Tunnel> {
+        self.tunnel
+    }
+
+    /// The cookie that says where the client's session is from now on, if it does not know.
+    pub(super) fn cookie(&self, sides: &Sides<'_>, servo: ServoId) -> Option<HeaderValue> {
+        if !sides.settings.traffic.affinity || self.session == Some(servo) {
+            return None;
+        }
+        sides.worker.cookies().write(servo, &self.app, sides.client.secure)
+    }
+
+    /// Tries one servo after another.
+    pub(super) async fn try_servos(&mut self, sides: &mut Sides<'_>, route: &mut Arc<Route>) -> Result<Answer, Page> {
+        // An answer whose status says that another servo shall be tried, while there is none better.
+        let mut poor: Option<Answer> = None;
+        loop {
+            let in_flight = match self.pick(sides, route, poor.is_some()).await {
+                Ok(in_flight) => in_flight,
+                Err(page) => return poor.ok_or(page),
+            };
+            let servo = in_flight.servo().clone();
+            let fault = match self.try_servo(sides, &servo).await {
+                Ok((response, sender)) => {
+                    servo.trust();
+                    let answer = Answer { response, sender, in_flight };
+                    if !self.wants_another(sides, &answer) {
+                        return Ok(answer);
+                    }
+                    self.tried.push(servo);
+                    poor = Some(answer);
+                    continue;
+                }
+                // What a client did wrong is no servo's fault.
+                Err(Failure::Client) => return Err(Page::BodyCut),
+                Err(Failure::TooLarge) => return Err(Page::BodyTooLarge { most: sides.settings.traffic.body_bytes }),
+                Err(Failure::Unreached) => Fault::Unreached,
+                Err(Failure::Broken) => Fault::Broken,
+                Err(Failure::TimedOut) => Fault::TimedOut,
+            };
+            if servo.failed(fault) {
+                sides.worker.watcher.watch(&servo, fault, sides.host);
+            }
+            if fault != Fault::Unreached {
+                self.killed += 1;
+                self.timed_out = fault == Fault::TimedOut;
+                if !self.is_repeatable() || self.killed >= MOST_KILLED {
+                    return poor.ok_or_else(|| self.lost(sides));
+                }
+            }
+            self.tried.push(servo);
+        }
+    }
+
+    fn wants_another(&self, sides: &Sides<'_>, answer: &Answer) -> bool {
+        let statuses = &sides.settings.traffic.retry_statuses;
+        !statuses.is_empty() && statuses.contains(&answer.response.status().as_u16()) && self.is_repeatable()
+    }
+
+    /// The request was sent, and what became of it is not known.
+    fn lost(&self, sides: &Sides<'_>) -> Page {
+        let host = sides.host.to_owned();
+        if self.timed_out {
+            return Page::TimedOut { host, seconds: sides.settings.traffic.first_byte_ms.div_ceil(1_000).into() };
+        }
+        Page::Broken { host, servos: self.killed }
+    }
+
+    /// The next servo to try, or what to say when there is none. Waits for one, as long as the app allows, unless the
+    /// client has an answer already (`poor`).
+    async fn pick(&mut self, sides: &Sides<'_>, route: &mut Arc<Route>, poor: bool) -> Result<InFlight, Page> {
+        let traffic = &sides.settings.traffic;
+        let look = |tried: &[Arc<Servo>], session, route: &mut Arc<Route>| {
+            sides.worker.table.pick(route, &Wish::of(traffic, tried, session))
+        };
+        let first = match look(&self.tried, self.session, route) {
+            Picked::Servo(in_flight) => return Ok(in_flight),
+            other => other,
+        };
+        if poor || traffic.hold_ms == 0 || !may_pass(&first) {
+            return Err(self.page(sides, first));
+        }
+        let waited = route.clone();
+        let Some(waiting) = waited.wait() else { return Err(Page::Crowded { host: sides.host.to_owned() }) };
+        loop {
+            // Made before looking, so that no change is missed.
+            let mut again = std::pin::pin!(waiting.again());
+            again.as_mut().enable();
+            let picked = match look(&self.tried, self.session, route) {
+                Picked::Servo(in_flight) => return Ok(in_flight),
+                picked => picked,
+            };
+            let until = *self.hold.until.get_or_insert_with(|| Instant::now() + hold_of(traffic.hold_ms));
+            if !may_pass(&picked) || Instant::now() >= until {
+                return Err(self.page(sides, picked));
+            }
+            let exhausted = matches!(picked, Picked::Exhausted);
+            let wake = if exhausted { (Instant::now() + self.hold.next_pause()).min(until) } else { until };
+            tokio::select! {
+                () = again => {}
+                () = time::sleep_until(wake) => {}
+            }
+            if exhausted {
+                // They have had time to come back.
+                self.tried.clear();
+            }
+            // A route that left the table rings a last time; the one in its place is another.
+            match sides.worker.table.route(&route.host) {
+                Some(newer) if !Arc::ptr_eq(&newer, route) => {
+                    *route = newer;
+                    return Box::pin(self.pick(sides, route, poor)).await;
+                }
+                Some(_) => {}
+                None => return Err(Page::UnknownHost(sides.host.to_owned())),
+            }
+        }
+    }
+
+    fn page(&self, sides: &Sides<'_>, picked: Picked) -> Page {
+        let host = sides.host.to_owned();
+        match picked {
+            Picked::Servo(_) | Picked::Gone => Page::UnknownHost(host),
+            Picked::Empty(reason) => Page::NoServo { host, reason },
+            Picked::Full => Page::Crowded { host },
+            Picked::Exhausted if self.killed > 0 => self.lost(sides),
+            Picked::Exhausted => Page::Unreachable { host, tried: self.tried.len() },
+        }
+    }
+
+    /// Tries one servo: over a kept connection if there is one, then over a new one.
+    async fn try_servo(&mut self, sides: &Sides<'_>, servo: &Servo) -> Result<(Response<Incoming>, Sender), Failure> {
+        let once = !self.is_repeatable();
+        let pool = &sides.worker.pool;
+        if let Some(sender) = pool.take(servo.address, self.protocol, once) {
+            match self.send(sides, sender).await {
+                Err(Failure::Unreached) => {}
+                Err(Failure::Broken) if self.is_repeatable() => {}
+                done => return done,
+            }
+            // The servo was restarted, or closed what was idle: the other kept connections are as dead.
+            pool.forget(servo.address);
+        }
+        match pool.connect(servo.address, self.protocol).await {
+            Ok(sender) => self.send(sides, sender).await,
+            Err(error) => {
+                tracing::debug!(servo = %servo.id, address = %servo.address, %error, "cannot connect");
+                Err(Failure::Unreached)
+            }
+        }
+    }
+
+    async fn send(&mut self, sides: &Sides<'_>, mut sender: Sender) -> Result<(Response<Incoming>, Sender), Failure> {
+        // While a servo takes the body, the time counts from the last piece it took.
+        let first_byte = Duration::from_millis(sides.settings.traffic.first_byte_ms.into());
+        let request = self.request();
+        let sent = {
+            let mut answer = std::pin::pin!(sender.send(request));
+            loop {
+                let deadline = self.source.moved_at() + first_byte;
+                match time::timeout_at(deadline, answer.as_mut()).await {
+                    Ok(sent) => break sent,
+                    Err(_) if self.source.moved_at() + first_byte > deadline => {}
+                    Err(_) => return Err(Failure::TimedOut),
+                }
+            }
+        };
+        match sent {
+            Ok(response) => Ok((response, sender)),
+            Err(mut error) => match error.take_message() {
+                Some(unsent) => {
+                    self.unsent = Some(unsent);
+                    Err(Failure::Unreached)
+                }
+                None if self.source.is_too_large() => Err(Failure::TooLarge),
+                None if self.source.client_failed() => Err(Failure::Client),
+                None => {
+                    tracing::debug!(error = %error.error(), "a servo did not answer");
+                    Err(Failure::Broken)
+                }
+            },
+        }
+    }
+
+    /// The request for the next try.
+    fn request(&mut self) -> Request<RequestBody> {
+        if let Some(unsent) = self.unsent.take() {
+            self.source.touch();
+            return unsent;
+        }
+        let mut request = Request::new(self.source.next_try());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() =
+            if self.is_repeatable() { self.headers.clone() } else { std::mem::take(&mut self.headers) };
+        if self.protocol == Protocol::Http2 {
+            *request.version_mut() = Version::HTTP_2;
+        }
+        request
+    }
+
+    /// Whether the request may be sent although it may have been sent before.
+    fn is_repeatable(&self) -> bool {
+        self.repeat && self.source.is_replayable()
+    }
+}
+
+impl Hold {
+    fn next_pause(&mut self) -> Duration {
+        let pause = self.pause.map_or(FIRST_PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
+        self.pause = Some(pause);
+        pause
+    }
+}
+
+fn hold_of(ms: u32) -> Duration {
+    Duration::from_millis(ms.into())
+}
+
+/// Whether there may be a servo soon.
+fn may_pass(picked: &Picked) -> bool {
+    match picked {
+        Picked::Full | Picked::Exhausted => true,
+        Picked::Empty(reason) => reason == RouteModel::NOT_READY,
+        Picked::Servo(_) | Picked::Gone => false,
+    }
+}
+
+/// The target as HTTP/2 has it.
+fn absolute(host: Option<&HeaderValue>, path: Uri) -> Uri {
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = path.into_parts();
+    parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+    // The host was checked when the request was routed; without one HTTP/2 leaves it out.
+    if let Some(authority) = authority {
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = Some(authority);
+    }
+    Uri::from_parts(parts).unwrap_or_else(|_| Uri::from_static("/"))
+}

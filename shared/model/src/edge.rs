@@ -1,0 +1,64 @@
+//! What balancers know besides the routes: domains, how apps' requests are treated, certificates, keys.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AppName, Certificate, Digest, Domain, RouteVersion, Secret, Traffic};
+
+/// All of it at one version. Entries are ordered by [`EdgeEntry::key`], each key at most once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeTable {
+    /// Raft index of the last change of any entry.
+    pub version: RouteVersion,
+    /// The entries.
+    pub entries: Vec<Arc<EdgeEntry>>,
+}
+
+/// One of them. New kinds come at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EdgeEntry {
+    /// An app is reached by this domain too.
+    Domain {
+        /// Which.
+        domain: Domain,
+        /// The host name of the route that answers for it.
+        route: String,
+    },
+    /// An app with settings of its own; without an entry the defaults count.
+    App {
+        /// Which.
+        app: AppName,
+        /// Its settings.
+        traffic: Traffic,
+    },
+    /// To be shown for its names.
+    Certificate(Certificate),
+    /// What every balancer makes and checks cookies and session tickets with, newest first: the first makes, all check.
+    Keys(Vec<Secret>),
+}
+
+/// Names an entry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum EdgeKey {
+    /// Of a domain.
+    Domain(Domain),
+    /// Of an app's settings.
+    App(AppName),
+    /// Of a certificate.
+    Certificate(Digest),
+    /// Of the keys.
+    Keys,
+}
+
+impl EdgeEntry {
+    /// Its name.
+    pub fn key(&self) -> EdgeKey {
+        match self {
+            Self::Domain { domain, .. } => EdgeKey::Domain(domain.clone()),
+            Self::App { app, .. } => EdgeKey::App(app.clone()),
+            Self::Certificate(certificate) => EdgeKey::Certificate(certificate.fingerprint),
+            Self::Keys(_) => EdgeKey::Keys,
+        }
+    }
+}
