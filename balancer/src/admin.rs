@@ -20,7 +20,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::status::Link;
-use crate::table::Table;
+use crate::table::{LATENCY_BOUNDS, Table};
 
 /// Half a request is dropped after this; also how long a connection may be idle.
 const HEADER_READ: Duration = Duration::from_secs(10);
@@ -133,6 +133,20 @@ impl Admin {
             ] {
                 line(format_args!("pontoon_balancer_{name}{{app=\"{app}\",host=\"{host}\"}} {count}"));
             }
+            for (class, count) in (1..).zip(counts.answers()) {
+                line(format_args!(
+                    "pontoon_balancer_answers_total{{app=\"{app}\",host=\"{host}\",status=\"{class}xx\"}} {count}"
+                ));
+            }
+            let Some((buckets, all, sum)) = counts.latency() else { continue };
+            let name = "pontoon_balancer_first_byte_seconds";
+            for (bound, count) in LATENCY_BOUNDS.iter().zip(buckets) {
+                let le = *bound as f64 / 1e6;
+                line(format_args!("{name}_bucket{{app=\"{app}\",host=\"{host}\",le=\"{le}\"}} {count}"));
+            }
+            line(format_args!("{name}_bucket{{app=\"{app}\",host=\"{host}\",le=\"+Inf\"}} {all}"));
+            line(format_args!("{name}_sum{{app=\"{app}\",host=\"{host}\"}} {}", sum as f64 / 1e6));
+            line(format_args!("{name}_count{{app=\"{app}\",host=\"{host}\"}} {all}"));
         }
         text
     }

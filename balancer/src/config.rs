@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use pontoon_model::{BalancerName, SiteName};
 use serde::Deserialize;
 
+use crate::access_log::AccessLogConfig;
+
 /// More workers than this are a typing error: each is a thread with its own listener and connections.
 const MOST_WORKERS: usize = 256;
 
 /// Settings of one balancer (TOML). What it routes comes from the controllers.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Its name, unique in the cluster, as its certificate says.
@@ -37,6 +39,9 @@ pub struct Config {
     /// Threads that carry requests; as many as there are cores if not given.
     #[serde(default)]
     pub workers: Option<usize>,
+    /// Where and how requests are noted; nowhere if not given.
+    #[serde(default)]
+    pub access_log: Option<AccessLogConfig>,
     /// Where it answers `/healthz` and `/metrics`; nowhere if not given.
     #[serde(default)]
     pub admin_listen: Option<SocketAddr>,
@@ -96,6 +101,9 @@ impl Config {
         if let Some(workers) = self.workers.filter(|&workers| workers == 0 || workers > MOST_WORKERS) {
             return invalid(format!("workers is {workers}; use 1 to {MOST_WORKERS}"));
         }
+        if let Some(sample) = self.access_log.as_ref().map(|log| log.sample).filter(|s| !(*s > 0.0 && *s <= 1.0)) {
+            return invalid(format!("the sample of access_log is {sample}; it may be above 0 and up to 1"));
+        }
         let listens =
             [("listen", Some(self.listen)), ("listen_tls", self.listen_tls), ("admin_listen", self.admin_listen)];
         let listens: Vec<_> = listens.iter().filter_map(|(name, address)| Some((name, (*address)?))).collect();
@@ -149,6 +157,11 @@ mod tests {
             ("10.0.0.2:7711", "10.0.0.2:0", "no port"),
             ("listen = ", "workers = 0\nlisten = ", "use 1 to 256"),
             ("listen = ", "admin_listen = \"0.0.0.0:80\"\nlisten = ", "listen and admin_listen are both 0.0.0.0:80"),
+            (
+                "listen = \"0.0.0.0:80\"",
+                "listen = \"0.0.0.0:80\"\n[access_log]\npath = \"-\"\nsample = 0.0",
+                "above 0 and up to 1",
+            ),
             ("listen = ", "listen_tls = \"0.0.0.0:80\"\nlisten = ", "listen and listen_tls are both"),
         ] {
             let error = load(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();

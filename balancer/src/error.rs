@@ -28,6 +28,14 @@ pub enum BalancerError {
     /// The certificate cannot be used.
     #[error("cannot load this balancer's certificate; join the cluster again if its files are lost")]
     Identity(#[source] PkiError),
+    /// The access log cannot be opened.
+    #[error("cannot open the access log {}", path.display())]
+    AccessLog {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// TLS for users cannot be set up.
     #[error("cannot set up TLS for users' connections")]
     Tls(#[source] rustls::Error),

@@ -4,6 +4,7 @@
 //! ([`store`]), and goes on serving when no controller can be reached. [`proxy`] holds what happens to a request, [`health`]
 //! looks after servos that failed, [`secrets`] holds certificates and keys.
 
+mod access_log;
 mod admin;
 mod balancer;
 mod config;
@@ -16,6 +17,7 @@ mod status;
 mod store;
 pub mod table;
 
+pub use access_log::{AccessLogConfig, Format};
 pub use balancer::Balancer;
 pub use config::{Config, ConfigError};
 pub use error::BalancerError;

@@ -55,6 +55,7 @@ pub(super) struct Exchange {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    id: Option<HeaderValue>,
     source: Source,
     tunnel: Option<Tunnel>,
     /// Handed back by a connection that did not send it.
@@ -121,6 +122,7 @@ impl Exchange {
         Self {
             method: parts.method,
             uri,
+            id: parts.headers.get(headers::X_REQUEST_ID).cloned(),
             headers: parts.headers,
             source,
             tunnel,
@@ -134,6 +136,11 @@ impl Exchange {
             timed_out: false,
             hold: Hold::default(),
         }
+    }
+
+    /// What the request is called in logs.
+    pub(super) fn id(&self) -> Option<&[u8]> {
+        self.id.as_ref().map(HeaderValue::as_bytes)
     }
 
     /// The client's wish to change the protocol.

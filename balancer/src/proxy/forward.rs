@@ -1,6 +1,9 @@
 //! One request: routed, let in by its app's rules, sent to servos until one answers, its answer passed on.
 
+use std::time::Instant;
+
 use http::header::{HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
+use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -11,10 +14,11 @@ use super::exchange::{Answer, Exchange};
 use super::gate;
 use super::headers;
 use super::pages::Page;
-use super::response_body::{Lease, ResponseBody};
+use super::response_body::{Ends, Lease, ResponseBody};
 use super::tunnel;
 use super::worker::Worker;
-use crate::table::{Counted, Settings, Statistics};
+use crate::access_log::{About, Pending};
+use crate::table::{Settings, Statistics};
 
 /// Answers one request.
 pub(super) async fn answer(
@@ -23,14 +27,24 @@ pub(super) async fn answer(
     request: Request<Incoming>,
     serving: Serving,
 ) -> Response<ResponseBody> {
+    let begun = Instant::now();
     let (parts, body) = request.into_parts();
+    let protocol = protocol_of(&parts, client);
+    let about = About { client: client.address, method: &parts.method, uri: &parts.uri, protocol };
+    let mut log = worker.log.begin(&about);
     let host = match authority::host_of(&parts) {
         Ok(host) => host,
-        Err(error) => return page(Page::BadTarget(error), serving),
+        Err(error) => return page(Page::BadTarget(error), serving, log),
     };
     let Some(mut route) = worker.table.find(&host, parts.uri.path()) else {
-        return page(Page::UnknownHost(host), serving);
+        if let Some(log) = &mut log {
+            log.routed(&host, None);
+        }
+        return page(Page::UnknownHost(host), serving, log);
     };
+    if let Some(log) = &mut log {
+        log.routed(&host, Some(&route.app.name));
+    }
     let counted = Statistics::begin(&route);
     let settings = route.app.settings().clone();
     let mut sides = Sides { worker, client, settings: &settings, host: &host };
@@ -42,14 +56,20 @@ pub(super) async fn answer(
         Err(page) => Err(page),
     };
     let status = answered.as_ref().map_or_else(Page::status, |(_, answer)| answer.response.status());
-    if status.is_server_error() {
-        route.statistics.error();
-    }
+    route.statistics.answered(status.as_u16(), begun.elapsed());
     let mut response = match answered {
-        Ok((exchange, answer)) => pass_on(&sides, exchange, answer, counted, serving),
+        Ok((exchange, answer)) => {
+            if let Some(log) = &mut log {
+                log.answered(status.as_u16(), Some(answer.in_flight.servo().id), exchange.id());
+            }
+            pass_on(&sides, exchange, answer, Ends { counted: Some(counted), serving, log })
+        }
         Err(page) => {
-            let own = page.into_response(Some(&settings.traffic));
-            own.map(|text| ResponseBody::page(text, Some(counted), serving))
+            if let Some(log) = &mut log {
+                log.answered(status.as_u16(), None, None);
+            }
+            let ends = Ends { counted: Some(counted), serving, log };
+            page.into_response(Some(&settings.traffic)).map(|text| ResponseBody::page(text, ends))
         }
     };
     if client.secure && settings.traffic.hsts_seconds > 0 {
@@ -69,18 +89,27 @@ pub(super) struct Sides<'a> {
     pub(super) host: &'a str,
 }
 
-fn page(page: Page, serving: Serving) -> Response<ResponseBody> {
-    page.into_response(None).map(|text| ResponseBody::page(text, None, serving))
+fn page(page: Page, serving: Serving, mut log: Option<Pending>) -> Response<ResponseBody> {
+    if let Some(log) = &mut log {
+        log.answered(page.status().as_u16(), None, None);
+    }
+    page.into_response(None).map(|text| ResponseBody::page(text, Ends { counted: None, serving, log }))
+}
+
+/// As the access log has it.
+fn protocol_of(parts: &Parts, client: &Client) -> &'static str {
+    match (parts.version, client.secure) {
+        (Version::HTTP_2, true) => "https/2",
+        (Version::HTTP_2, false) => "http/2",
+        (Version::HTTP_10, true) => "https/1.0",
+        (Version::HTTP_10, false) => "http/1.0",
+        (_, true) => "https/1.1",
+        (_, false) => "http/1.1",
+    }
 }
 
 /// The servo's answer as the client gets it.
-fn pass_on(
-    sides: &Sides<'_>,
-    exchange: Exchange,
-    answer: Answer,
-    counted: Counted,
-    serving: Serving,
-) -> Response<ResponseBody> {
+fn pass_on(sides: &Sides<'_>, exchange: Exchange, answer: Answer, ends: Ends) -> Response<ResponseBody> {
     let Answer { mut response, sender, in_flight } = answer;
     let agreed = headers::upgrade_of(response.headers());
     headers::strip(response.headers_mut());
@@ -91,16 +120,17 @@ fn pass_on(
         let (Some(wish), Some(protocol)) = (exchange.into_wish(), agreed) else {
             let page = Page::UnaskedUpgrade { host: sides.host.to_owned() };
             let own = page.into_response(Some(&sides.settings.traffic));
-            return own.map(|text| ResponseBody::page(text, Some(counted), serving));
+            return own.map(|text| ResponseBody::page(text, ends));
         };
         headers::put_upgrade(response.headers_mut(), protocol);
+        let Ends { counted, serving, log } = ends;
         tunnel::open(wish.client, hyper::upgrade::on(&mut response), in_flight, counted);
-        return response.map(|_| ResponseBody::page(bytes::Bytes::new(), None, serving));
+        return response.map(|_| ResponseBody::page(bytes::Bytes::new(), Ends { counted: None, serving, log }));
     }
     let address = in_flight.servo().address;
     let lease = Lease { sender, address, pool: sides.worker.pool.clone(), _in_flight: in_flight };
     // hyper speaks the client's version.
     *response.version_mut() = Version::HTTP_11;
     let idle = sides.settings.idle();
-    response.map(|incoming| ResponseBody::servo(incoming, lease, counted, serving, idle))
+    response.map(|incoming| ResponseBody::servo(incoming, lease, ends, idle))
 }

@@ -8,7 +8,8 @@ use super::client::Client;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Names a request through all that handle it.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Headers that speak of one connection (RFC 9110, 7.6.1). `Trailer` is not one of them.
 const HOP_BY_HOP: [HeaderName; 8] = [

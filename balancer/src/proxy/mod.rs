@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 
 use tokio_rustls::TlsAcceptor;
 
+use crate::access_log::AccessLog;
 use crate::config::Config;
 use crate::error::BalancerError;
 use crate::health::Watcher;
@@ -43,6 +44,7 @@ pub(crate) struct Proxy {
     /// Where it listens for TLS.
     pub(crate) tls_address: Option<SocketAddr>,
     workers: Vec<oneshot::Receiver<io::Result<()>>>,
+    log_writer: Option<thread::JoinHandle<()>>,
 }
 
 impl Proxy {
@@ -58,7 +60,12 @@ impl Proxy {
         let tls = config.listen_tls.map(|address| listen_on(address, count)).transpose()?;
         let (tls_address, tls) = tls.map_or((None, Vec::new()), |(address, all)| (Some(address), all));
         let acceptor = TlsAcceptor::from(table.secrets().server_config().map_err(BalancerError::Tls)?);
-        let shared = Shared { table: table.clone(), watcher: watcher.clone(), tls: acceptor };
+        let (log, log_writer) =
+            AccessLog::open(config.access_log.as_ref()).map_err(|source| BalancerError::AccessLog {
+                path: config.access_log.as_ref().map(|log| log.path.clone()).unwrap_or_default(),
+                source,
+            })?;
+        let shared = Shared { table: table.clone(), watcher: watcher.clone(), tls: acceptor, log };
         let tls = tls.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let listeners = plain.into_iter().zip(tls).map(|(plain, tls)| Listeners { plain, tls });
         let mut workers = Vec::with_capacity(count);
@@ -72,7 +79,7 @@ impl Proxy {
                 .map_err(|source| BalancerError::Start { worker, source })?;
             workers.push(ended);
         }
-        Ok(Self { address, tls_address, workers })
+        Ok(Self { address, tls_address, workers, log_writer })
     }
 
     /// Returns once every worker has ended after a shutdown, or one ended without.
@@ -88,6 +95,10 @@ impl Proxy {
                 }
                 _ => return Err(BalancerError::Ended { part: "a worker" }),
             }
+        }
+        if let Some(writer) = self.log_writer.take() {
+            // With the workers the last line was sent; a writer that panicked has said so.
+            let _ = tokio::task::spawn_blocking(move || writer.join()).await;
         }
         Ok(())
     }

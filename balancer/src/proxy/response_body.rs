@@ -13,14 +13,21 @@ use tokio::time::{self, Instant, Sleep};
 
 use super::activity::Serving;
 use super::upstream::{self, Pool, Sender};
+use crate::access_log::Pending;
 use crate::table::{Counted, InFlight};
 
 /// The body of every answer to a client.
 pub(super) struct ResponseBody {
     kind: Kind,
-    /// The request ends with its answer: for the route's count, and for the client connection's idle time.
-    _counted: Option<Counted>,
-    _serving: Serving,
+    ends: Ends,
+}
+
+/// What ends with the answer, in this order and after the servo's part: the route's count, the client connection's idle
+/// time, the line of the access log.
+pub(super) struct Ends {
+    pub(super) counted: Option<Counted>,
+    pub(super) serving: Serving,
+    pub(super) log: Option<Pending>,
 }
 
 enum Kind {
@@ -66,22 +73,16 @@ pub(super) struct Lease {
 }
 
 impl ResponseBody {
-    pub(super) fn page(page: Bytes, counted: Option<Counted>, serving: Serving) -> Self {
+    pub(super) fn page(page: Bytes, ends: Ends) -> Self {
         let page = Some(page).filter(|page| !page.is_empty());
-        Self { kind: Kind::Page(page), _counted: counted, _serving: serving }
+        Self { kind: Kind::Page(page), ends }
     }
 
     /// `idle`: how long nothing may come before it is given up.
-    pub(super) fn servo(
-        incoming: Incoming,
-        lease: Lease,
-        counted: Counted,
-        serving: Serving,
-        idle: Option<Duration>,
-    ) -> Self {
+    pub(super) fn servo(incoming: Incoming, lease: Lease, ends: Ends, idle: Option<Duration>) -> Self {
         let idle = idle.map(|longest| Idle { longest, timer: Box::pin(time::sleep(longest)) });
         let kind = Kind::Servo { incoming, lease: Some(lease), idle };
-        let mut body = Self { kind, _counted: Some(counted), _serving: serving };
+        let mut body = Self { kind, ends };
         body.end_if_read();
         body
     }
@@ -93,6 +94,14 @@ impl ResponseBody {
             && incoming.is_end_stream()
         {
             Lease::end(lease.take());
+        }
+    }
+}
+
+impl Ends {
+    fn sent(&mut self, data: Option<&Bytes>) {
+        if let (Some(log), Some(data)) = (&mut self.log, data) {
+            log.sent(data.len());
         }
     }
 }
@@ -112,7 +121,11 @@ impl Body for ResponseBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let this = self.get_mut();
         match &mut this.kind {
-            Kind::Page(page) => Poll::Ready(page.take().map(|page| Ok(Frame::data(page)))),
+            Kind::Page(page) => {
+                let page = page.take();
+                this.ends.sent(page.as_ref());
+                Poll::Ready(page.map(|page| Ok(Frame::data(page))))
+            }
             Kind::Servo { incoming, lease, idle } => {
                 let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
                     let Some(idle) = idle else { return Poll::Pending };
@@ -125,6 +138,7 @@ impl Body for ResponseBody {
                 if let Some(idle) = idle {
                     idle.restart();
                 }
+                this.ends.sent(frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()));
                 match &frame {
                     None => Lease::end(lease.take()),
                     Some(Ok(_)) => this.end_if_read(),

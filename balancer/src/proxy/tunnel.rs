@@ -14,7 +14,7 @@ pub(super) struct Wish {
 }
 
 /// Carries bytes once both sides have changed. `in_flight` keeps the servo undrained as long as it is open.
-pub(super) fn open(client: OnUpgrade, servo: OnUpgrade, in_flight: InFlight, counted: Counted) {
+pub(super) fn open(client: OnUpgrade, servo: OnUpgrade, in_flight: InFlight, counted: Option<Counted>) {
     tokio::task::spawn_local(async move {
         let _held = counted;
         let address = in_flight.servo().address;

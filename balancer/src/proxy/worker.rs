@@ -19,6 +19,7 @@ use super::activity::{self, Activity, Verdict};
 use super::connection::{self, Kind};
 use super::local::Local;
 use super::upstream::Pool;
+use crate::access_log::AccessLog;
 use crate::health::Watcher;
 use crate::secrets::CookieKeys;
 use crate::table::Table;
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     pub(super) table: Arc<Table>,
     pub(super) watcher: Watcher,
     pub(super) tls: TlsAcceptor,
+    pub(super) log: AccessLog,
 }
 
 /// What the requests of one worker share.
@@ -54,6 +56,7 @@ pub(super) struct Worker {
     pub(super) table: Arc<Table>,
     pub(super) watcher: Watcher,
     pub(super) tls: TlsAcceptor,
+    pub(super) log: AccessLog,
     pub(super) pool: Rc<Pool>,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<Local>,
@@ -107,11 +110,12 @@ impl Worker {
             .max_header_list_size(MOST_HEAD_BYTES as u32)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
-        let Shared { table, watcher, tls } = shared;
+        let Shared { table, watcher, tls, log } = shared;
         Self {
             table,
             watcher,
             tls,
+            log,
             pool: Rc::default(),
             http1,
             http2,

@@ -25,7 +25,7 @@ use choose::Choice;
 pub use choose::Wish;
 use domains::Domains;
 use edge::{Change, Edge};
-pub use route::{Counted, Route, Statistics, Target, Waiting};
+pub use route::{Counted, LATENCY_BOUNDS, Route, Statistics, Target, Waiting};
 use servo::Refused;
 pub use servo::{Failure, InFlight, Servo};
 use update::Updater;

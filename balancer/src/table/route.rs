@@ -1,7 +1,8 @@
 //! One host name: its servos, in the order they are tried, and its statistics.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use pontoon_model::{ReleaseNumber, RouteServo};
@@ -168,19 +169,68 @@ pub struct Statistics {
     requests: AtomicU64,
     errors: AtomicU64,
     in_flight: AtomicU64,
+    /// Answers by the first digit of their status, from 1.
+    answers: [AtomicU64; 5],
+    /// Made with the first answer: most host names of a large cluster are quiet.
+    latency: OnceLock<Box<Latency>>,
+}
+
+/// Upper bounds of the times to an answer's first byte that are counted together, in microseconds; what took longer is
+/// counted besides. What Prometheus' clients have by default, and finer below, since servos are near.
+pub const LATENCY_BOUNDS: [u64; 13] = [
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
+];
+
+/// How long answers took to begin.
+#[derive(Debug, Default)]
+struct Latency {
+    counts: [AtomicU64; LATENCY_BOUNDS.len() + 1],
+    sum: AtomicU64,
 }
 
 impl Statistics {
+    /// The answer to a request begins, with this status and so long after the request came.
+    pub fn answered(&self, status: u16, after: Duration) {
+        if let Some(answers) = self.answers.get(usize::from(status / 100).wrapping_sub(1)) {
+            answers.fetch_add(1, Ordering::Relaxed);
+        }
+        if status >= 500 {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        let micros = after.as_micros() as u64;
+        let latency = self.latency.get_or_init(Box::default);
+        let at = LATENCY_BOUNDS.partition_point(|bound| *bound < micros);
+        latency.counts[at].fetch_add(1, Ordering::Relaxed);
+        latency.sum.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Answers so far by the first digit of their status, from 1.
+    pub fn answers(&self) -> [u64; 5] {
+        self.answers.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// How many answers took at most as long as each of [`LATENCY_BOUNDS`], all of them, and their sum in microseconds; none
+    /// before the first.
+    pub fn latency(&self) -> Option<([u64; LATENCY_BOUNDS.len()], u64, u64)> {
+        let latency = self.latency.get()?;
+        let mut so_far = 0;
+        let mut next = |count: &AtomicU64| {
+            so_far += count.load(Ordering::Relaxed);
+            so_far
+        };
+        let mut counts = [0; LATENCY_BOUNDS.len()];
+        for (to, count) in counts.iter_mut().zip(&latency.counts) {
+            *to = next(count);
+        }
+        let all = next(&latency.counts[LATENCY_BOUNDS.len()]);
+        Some((counts, all, latency.sum.load(Ordering::Relaxed)))
+    }
+
     /// A request came in; it ends when the returned value is dropped.
     pub fn begin(route: &Arc<Route>) -> Counted {
         route.statistics.requests.fetch_add(1, Ordering::Relaxed);
         route.statistics.in_flight.fetch_add(1, Ordering::Relaxed);
         Counted { route: route.clone() }
-    }
-
-    /// A request was answered with a status of 500 or above.
-    pub fn error(&self) {
-        self.errors.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Requests so far.
@@ -212,5 +262,23 @@ impl Drop for Counted {
         if self.route.waiting.load(Ordering::Acquire) > 0 {
             self.route.changed.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_counted_by_status_and_time() {
+        let statistics = Statistics::default();
+        assert_eq!(statistics.latency(), None);
+        for (status, micros) in [(200, 1_000), (204, 1_001), (301, 3_000_000), (503, 60_000_000), (999, 1)] {
+            statistics.answered(status, Duration::from_micros(micros));
+        }
+        assert_eq!((statistics.answers(), statistics.errors()), ([0, 2, 1, 0, 1], 2));
+        let (counts, all, sum) = statistics.latency().unwrap();
+        assert_eq!((counts[0], counts[1], counts[10], counts[11], counts[12]), (2, 3, 3, 4, 4));
+        assert_eq!((all, sum), (5, 63_002_002));
     }
 }

@@ -1,3 +1,6 @@
+use pontoon_balancer::{AccessLogConfig, Format};
+use pontoon_model::{RouteTable, RouteVersion};
+
 use super::support::http::{Client, ask, get, with_body};
 use super::support::servo::Servo;
 use super::support::{Fixture, empty_route, route};
@@ -112,4 +115,42 @@ async fn health_and_figures_are_told_on_their_own_address_only() {
     assert!(metrics.text().contains(line), "{}", metrics.text());
     let public = ask(fixture.address(), "GET /healthz HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
     assert_eq!(public.text(), "app");
+}
+
+#[tokio::test]
+async fn each_request_leaves_a_line_in_the_access_log_and_is_counted() {
+    let fixture = Fixture::start().await;
+    let servo = Servo::answering("hello").await;
+    let path = fixture.folder.path().join("access.log");
+    let log = AccessLogConfig { path: path.clone(), format: Format::Json, sample: 1.0 };
+    let config = super::support::config(&fixture.folder.path().join("other"), fixture_controllers());
+    let tls_dir = fixture.folder.path().join("tls");
+    let config = pontoon_balancer::Config { access_log: Some(log), tls_dir, ..config };
+    let balancer = pontoon_balancer::Balancer::start(config).await.unwrap();
+    let routes = vec![route("a.example", &[servo.address])];
+    balancer.table().apply_table(&RouteTable { version: RouteVersion(1), routes }).unwrap();
+    ask(balancer.address(), &get("a.example")).await;
+    ask(balancer.address(), &get("nobody.example")).await;
+    let metrics = ask(balancer.admin_address().unwrap(), &get("admin").replacen("GET /", "GET /metrics", 1)).await;
+    let labels = "app=\"guestbook\",host=\"a.example\"";
+    for line in [
+        format!("pontoon_balancer_answers_total{{{labels},status=\"2xx\"}} 1"),
+        format!("pontoon_balancer_first_byte_seconds_count{{{labels}}} 1"),
+        format!("pontoon_balancer_first_byte_seconds_bucket{{{labels},le=\"+Inf\"}} 1"),
+    ] {
+        assert!(metrics.text().lines().any(|there| there == line), "{line}: {}", metrics.text());
+    }
+    balancer.stop().await.unwrap();
+    let lines = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let one = |host: &str| lines.iter().find(|line| line["host"] == host).unwrap();
+    let (known, unknown) = (one("a.example"), one("nobody.example"));
+    assert_eq!((&known["status"], &known["bytes"], &known["app"]), (&200.into(), &5.into(), &"guestbook".into()));
+    assert_eq!((&known["client"], &known["path"]), (&"127.0.0.1".into(), &"/".into()));
+    assert_eq!(known["request_id"], servo.seen.requests()[0].header("x-request-id").unwrap());
+    assert_eq!((&unknown["status"], unknown.get("app")), (&404.into(), None));
+}
+
+fn fixture_controllers() -> Vec<std::net::SocketAddr> {
+    vec!["127.0.0.1:1".parse().unwrap()]
 }

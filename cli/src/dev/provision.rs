@@ -239,6 +239,7 @@ impl Maker<'_> {
                 listen: one.listen,
                 listen_advertised: None,
                 listen_tls: None,
+                access_log: None,
             })
         })
     }
