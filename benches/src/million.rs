@@ -40,8 +40,9 @@ pub(crate) fn run() -> Result<()> {
 pub(crate) fn join() -> Result<()> {
     let (mut cluster, _heartbeats) = start()?;
     let mut times = Vec::new();
-    for _ in 0..RUNS {
-        let newcomer = Newcomer::start(&cluster, "south")?;
+    for round in 0..RUNS {
+        // Each has a key of its own, and so a name.
+        let newcomer = Newcomer::start(&cluster, &format!("south-{round}"))?;
         let started = Instant::now();
         let path = format!("/v1/apps/{}", settled::app_name(500));
         until("reads to be served", LIMIT, || newcomer.get(&path).map(drop))?;
@@ -61,7 +62,7 @@ fn writes_while_one_joins(cluster: &mut Controllers) -> Result<()> {
         let load = Timeline::start(cluster.rest()[leader], cluster.token(), CLIENTS);
         std::thread::sleep(BEFORE_JOIN);
         let started = Instant::now();
-        let newcomer = Newcomer::start(cluster, "south")?;
+        let newcomer = Newcomer::start(cluster, &format!("centre-{round}"))?;
         let path = format!("/v1/apps/{}", settled::app_name(500));
         until("reads to be served", LIMIT, || newcomer.get(&path).map(drop))?;
         let index = |status: &serde_json::Value| status["index"].as_u64().context("no index");
