@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pontoon_enrol::Renewal;
+use pontoon_enrol::{ASK_EVERY, Renewal, hear_of_revoked};
 use pontoon_kit::{CancellationToken, Credentials, Identity, PkiError, file};
 use pontoon_model::{Digest, Incarnation, MemoryBytes, RuntimeKind};
 use pontoon_proto::AgentHello;
@@ -115,6 +115,8 @@ pub async fn run_with(
         logs: LogReader { runtime: Arc::clone(&runtime), board: board_feed, builds: folders.build_logs.clone() },
     };
     parts.spawn(session.run(parts_end.clone()));
+    let known = Arc::clone(&controllers);
+    parts.spawn(hear_of_revoked(credentials.clone(), move || known.addresses(), ASK_EVERY, parts_end.clone()));
     let renewing = Renewal { credentials, folder: config.tls_dir.clone(), asked };
     let known = Arc::clone(&controllers);
     parts.spawn(renewing.keep(move || known.addresses(), parts_end.clone()));

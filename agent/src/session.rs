@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pontoon_enrol::{RenewalAsked, obey};
 use pontoon_kit::{Backoff, Credentials};
-use pontoon_model::epoch::epoch_of;
+use pontoon_model::epoch::{epoch_of, is_former};
 use pontoon_model::{Assignment, BuildId, ServoId, ServoReport};
 use pontoon_proto::{AgentDirective, AgentHello, AgentMessage, BuildReport, Heartbeat, KnownControllers, known};
 use tokio::sync::mpsc;
@@ -91,7 +91,7 @@ impl Session {
         }
         let mut opening = Request::new(ReceiverStream::new(receiver));
         opening.metadata_mut().insert(known::READS, MetadataValue::from_static(known::ALL));
-        let version = MetadataValue::from_static(env!("CARGO_PKG_VERSION"));
+        let version = MetadataValue::from_static(pontoon_model::VERSION);
         opening.metadata_mut().insert(known::VERSION, version);
         let opening = client.session(opening);
         let directives = match tokio::time::timeout(OPEN_TIMEOUT, opening).await {
@@ -211,13 +211,9 @@ impl Open<'_> {
     async fn take(&mut self, directive: AgentDirective) -> Option<String> {
         match directive {
             AgentDirective::Assignment(assignment) => {
-                let (given, known) =
-                    (epoch_of(assignment.generation), epoch_of(self.session.board.borrow().generation));
-                if given < known {
-                    return Some(format!(
-                        "it belongs to a cluster of epoch {given}, and this host to what the cluster has become since (epoch \
-                         {known}): nothing of it is done here"
-                    ));
+                let known = self.session.board.borrow().generation;
+                if is_former(assignment.generation, known) {
+                    return Some(former(assignment.generation, known));
                 }
                 if self.session.assignments.send(assignment).await.is_err() {
                     return Some("the agent ends".into());
@@ -243,4 +239,17 @@ impl Open<'_> {
         }
         None
     }
+}
+
+/// Why nothing is done of what a controller gives that belongs to what this host's cluster was before.
+fn former(given: u64, known: u64) -> String {
+    let (epoch, own) = (epoch_of(given), epoch_of(known));
+    let which = match epoch == own {
+        true => format!("one of epoch {epoch} that was made earlier, or it is far behind"),
+        false => format!("a cluster of epoch {epoch}"),
+    };
+    format!(
+        "it belongs to {which}, and this host to what the cluster has become since (epoch {own}, index {known} after {given}): \
+         nothing of it is done here"
+    )
 }

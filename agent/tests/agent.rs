@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pontoon_agent::config::RuntimeChoice;
 use pontoon_agent::runtime::fake::FakeRuntime;
 use pontoon_kit::Authority;
+use pontoon_model::epoch::beginning_of;
 use pontoon_model::*;
 use pontoon_proto::{AgentDirective, LogSource};
 use support::{Controller, Host, bundle, servo, taken, until};
@@ -352,6 +353,53 @@ async fn an_older_assignment_is_ignored() {
     scene.controller.assign(vec![scene.servo(1), scene.servo(2)], vec![]);
     scene.controller.until_servo(2, "ready").await;
     assert_eq!(scene.engine.calls(), ["start s1", "start s2"]);
+}
+
+/// Clusters that were made earlier of the copy that this host's was made of, and the one that they were all before.
+#[tokio::test]
+async fn a_controller_of_what_the_cluster_was_before_is_left_and_not_obeyed_also_after_a_start() {
+    let now = |seconds: u64| Timestamp(1_800_000_000_000 + seconds * 1_000);
+    let (restored, lagging) = (beginning_of(1, now(86_400)), beginning_of(1, now(86_400)) - 1_000);
+    let assign = |generation, servos| {
+        let host = HostName::new("h1").unwrap();
+        AgentDirective::Assignment(Assignment { host, generation, servos, builds: vec![] })
+    };
+    let authority = Authority::create().unwrap();
+    let (former, current) = (Controller::start(&authority).await, Controller::start(&authority).await);
+    let bundle = current.put(bundle::server());
+    let mut host = Host::new(&authority, &[former.address, current.address], RuntimeChoice::Process, "21180-21189");
+    let engine = FakeRuntime::new([127, 0, 0, 1].into());
+    host.start_with(Arc::new(engine.clone()));
+    let hellos = |controller: &Controller| controller.heard(|heard| heard.hellos.len());
+    let until_hello = async |controller: &Controller, count: usize| {
+        until("a session", || if hellos(controller) >= count { Ok(()) } else { Err("no hello".into()) }).await;
+    };
+    until_hello(&former, 1).await;
+    former.send(AgentDirective::GoElsewhere);
+    until_hello(&current, 1).await;
+    current.send(assign(restored, vec![servo(1, bundle, "serve")]));
+    current.until_servo(1, "ready").await;
+    // One that lags is no former one: it catches up, and so it keeps the session.
+    current.send(assign(lagging, vec![]));
+    let (mut at_former, mut at_current) = (1, 1);
+    for (round, generation) in [7, beginning_of(1, now(0)) + 5_000_000, 8].into_iter().enumerate() {
+        if round == 2 {
+            host.stop().await;
+            host.start_with(Arc::new(engine.clone()));
+            at_former += 1;
+        } else {
+            current.send(AgentDirective::GoElsewhere);
+            at_former += 1;
+        }
+        until_hello(&former, at_former).await;
+        former.send(assign(generation, vec![]));
+        at_current += 1;
+        until_hello(&current, at_current).await;
+        current.until_servo(1, "ready").await;
+    }
+    current.send(assign(restored + 1, vec![servo(1, bundle, "serve"), servo(2, bundle, "serve")]));
+    current.until_servo(2, "ready").await;
+    assert_eq!(engine.calls().iter().filter(|call| call.starts_with("stop")).count(), 0, "{:?}", engine.calls());
 }
 
 #[tokio::test]

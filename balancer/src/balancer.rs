@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
-use pontoon_enrol::{Remembered, Renewal};
+use pontoon_enrol::{ASK_EVERY, Remembered, Renewal, hear_of_revoked};
 use pontoon_kit::{CancellationToken, Credentials, Identity};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -78,6 +78,7 @@ impl Balancer {
         let controllers = Arc::new(std::sync::Mutex::new(Controllers { configured: config.controllers, known, at: 0 }));
         let all = controllers.clone();
         let known = move || all.lock().unwrap_or_else(PoisonError::into_inner).known.clone();
+        tasks.spawn(hear_of_revoked(credentials.clone(), known.clone(), ASK_EVERY, running.clone()));
         tasks.spawn(renewing.keep(known, running.clone()));
         let session = Session {
             name: config.name,

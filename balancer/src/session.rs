@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pontoon_enrol::{Remembered, RenewalAsked, obey};
 use pontoon_kit::{Backoff, CancellationToken, Credentials, Role, rpc};
-use pontoon_model::epoch::epoch_of;
+use pontoon_model::epoch::{epoch_of, is_former};
 use pontoon_model::{BalancerName, SiteName};
 use pontoon_proto::services::balancers_client::BalancersClient;
 use pontoon_proto::{
@@ -85,13 +85,14 @@ enum Ended {
     #[error("this controller has lost the others")]
     GoElsewhere,
     #[error(
-        "it belongs to a cluster of epoch {given}, and this balancer's table is of what the cluster has become since (epoch \
-         {known})"
+        "it belongs to a cluster that began earlier (epoch {}, version {given}), and this balancer's table is of what the cluster \
+         has become since (epoch {}, version {known}); or it is far behind",
+        epoch_of(*given), epoch_of(*known)
     )]
     Former {
-        /// The controller's epoch.
+        /// The version of the controller's table.
         given: u64,
-        /// Our table's.
+        /// That of ours.
         known: u64,
     },
     #[error(transparent)]
@@ -179,7 +180,7 @@ impl Session {
         outgoing.send(BalancerMessage::Hello(hello)).await.map_err(|_| Ended::Closed)?;
         let mut request = Request::new(ReceiverStream::new(messages));
         request.metadata_mut().insert(known::READS, MetadataValue::from_static(known::ALL));
-        let version = MetadataValue::from_static(env!("CARGO_PKG_VERSION"));
+        let version = MetadataValue::from_static(pontoon_model::VERSION);
         request.metadata_mut().insert(known::VERSION, version);
         let opened = time::timeout(OPEN_TIMEOUT, client.session(request)).await;
         let incoming = opened.map_err(|_| Ended::Slow)??.into_inner();
@@ -221,9 +222,8 @@ impl Session {
             BalancerDirective::Table(table) => match self.table.apply_table(&table) {
                 // It will catch up, and then sends a delta that does not fit, which leads to a new Hello.
                 Err(error @ ApplyError::Older { given, have }) => {
-                    let (given, known) = (epoch_of(given.0), epoch_of(have.0));
-                    if given < known {
-                        return Err(Ended::Former { given, known });
+                    if is_former(given.0, have.0) {
+                        return Err(Ended::Former { given: given.0, known: have.0 });
                     }
                     tracing::warn!(
                         "ignored: {error}; if the cluster was made anew, remove this balancer's data folder"

@@ -17,12 +17,12 @@ use crate::ports;
 
 /// How long an election and the announcements may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-const NAMES: [&str; 3] = ["north", "east", "west"];
+const NAMES: [&str; 5] = ["north", "east", "west", "south", "centre"];
 
 /// What a cluster is like.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
-    /// How many controllers, at most three.
+    /// How many controllers, at most five.
     pub(crate) controllers: usize,
     /// `lan` or `wan`.
     pub(crate) timing: &'static str,
@@ -33,6 +33,8 @@ pub(crate) struct Shape {
 impl Shape {
     /// Three on a local network.
     pub(crate) const LAN: Self = Self { controllers: 3, timing: "lan", delay: None };
+    /// Five on a local network.
+    pub(crate) const LAN_OF_FIVE: Self = Self { controllers: 5, ..Self::LAN };
 }
 
 /// The cluster. Dropped, it ends its processes.
@@ -155,6 +157,7 @@ fn layout(folder: &Path, rest: &[SocketAddr], grpc: &[SocketAddr]) -> Result<Lay
     let controllers = NAMES.iter().zip(rest).zip(grpc).map(|((name, rest), grpc)| -> Result<ControllerLayout> {
         Ok(ControllerLayout { name: name.parse()?, site: format!("bench.{name}").parse()?, rest: *rest, grpc: *grpc })
     });
+    ensure!(rest.len() <= NAMES.len(), "at most {} controllers", NAMES.len());
     Ok(Layout {
         data_dir: folder.to_owned(),
         cluster_prefix: "bench".into(),

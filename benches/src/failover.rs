@@ -1,6 +1,6 @@
-//! The leader is killed with -9: how long until the next write is committed.
+//! The leader is killed with -9, alone or with another: how long until the next write is committed.
 //!
-//! From the kill on, a new write goes to each of the two others every few milliseconds; the first that is acknowledged
+//! From the kill on, a new write goes to each of those that are left every few milliseconds; the first that is acknowledged
 //! ends the time. So no client's waiting between tries is measured, for either system.
 
 use std::net::SocketAddr;
@@ -29,55 +29,55 @@ const DELAY: Duration = Duration::from_millis(40);
 
 /// The default of each, on a local network.
 pub(crate) fn lan() -> Result<()> {
-    let mut ours = Controllers::start(Shape::LAN)?;
-    workload::with_apps(&ours)?;
-    let mut theirs = Etcd::start(None, &[])?;
-    let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
-    for _ in 0..KILLS {
-        our_times.push(kill_ours(&mut ours)?);
-        their_times.push(kill_theirs(&mut theirs)?);
-    }
-    say("failover_lan", &our_times, Some(&their_times));
-    Ok(())
+    measure("failover_lan", &mut Controllers::start(Shape::LAN)?, &mut Etcd::start(None, &[])?, 1)
 }
 
 /// With 80 ms of round trip: the `wan` profile, beside etcd's defaults.
 pub(crate) fn wan() -> Result<()> {
     let mut ours = Controllers::start(Shape { timing: "wan", delay: Some(DELAY), ..Shape::LAN })?;
-    workload::with_apps(&ours)?;
-    let mut theirs = Etcd::start(Some(DELAY), &[])?;
+    measure("failover_wan", &mut ours, &mut Etcd::start(Some(DELAY), &[])?, 1)
+}
+
+/// Five on a local network, of which the leader and one that follows are killed at once.
+pub(crate) fn two_of_five() -> Result<()> {
+    let (mut ours, mut theirs) = (Controllers::start(Shape::LAN_OF_FIVE)?, Etcd::of(5, None, &[])?);
+    measure("failover_two_of_five", &mut ours, &mut theirs, 2)
+}
+
+fn measure(name: &str, ours: &mut Controllers, theirs: &mut Etcd, together: usize) -> Result<()> {
+    workload::with_apps(ours)?;
     let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
-    for _ in 0..KILLS {
-        our_times.push(kill_ours(&mut ours)?);
-        their_times.push(kill_theirs(&mut theirs)?);
+    for round in 0..KILLS {
+        our_times.push(kill_ours(ours, together, round)?);
+        their_times.push(kill_theirs(theirs, together, round)?);
     }
-    say("failover_wan", &our_times, Some(&their_times));
+    say(name, &our_times, &their_times);
     Ok(())
 }
 
-fn say(name: &str, ours: &[Duration], theirs: Option<&[Duration]>) {
+/// The leader and, of the others, each in turn; the leader first.
+fn victims(leader: usize, count: usize, together: usize, round: usize) -> Vec<usize> {
+    let others = (0..together - 1).map(|more| (leader + 1 + (round + more) % (count - 1)) % count);
+    std::iter::once(leader).chain(others).collect()
+}
+
+fn say(name: &str, ours: &[Duration], theirs: &[Duration]) {
     let list = |times: &[Duration]| {
         let mut times: Vec<_> = times.iter().map(|time| format!("{:.2}", time.as_secs_f64())).collect();
         times.sort();
         times.join(" ")
     };
     eprintln!("  ours: {}", list(ours));
-    let median = figure::median_seconds(ours);
-    match theirs {
-        Some(theirs) => {
-            eprintln!("  etcd: {}", list(theirs));
-            figure::print_beside(name, median, "s", "etcd", figure::median_seconds(theirs));
-        }
-        None => figure::print(name, median, "s"),
-    }
+    eprintln!("  etcd: {}", list(theirs));
+    figure::print_beside(name, figure::median_seconds(ours), "s", "etcd", figure::median_seconds(theirs));
 }
 
-fn kill_ours(cluster: &mut Controllers) -> Result<Duration> {
-    let leader = cluster.leader()?;
+fn kill_ours(cluster: &mut Controllers, together: usize, round: usize) -> Result<Duration> {
+    let killed = victims(cluster.leader()?, cluster.rest().len(), together, round);
     let token = cluster.token().to_owned();
-    let survivors = others(cluster.rest(), leader);
-    cluster.process(leader).kill()?;
-    let killed = Instant::now();
+    let survivors = others(cluster.rest(), &killed);
+    let begun = Instant::now();
+    killed.iter().try_for_each(|at| cluster.process(*at).kill())?;
     let write = move |address: SocketAddr, n: u64| {
         let token = token.clone();
         async move {
@@ -87,28 +87,28 @@ fn kill_ours(cluster: &mut Controllers) -> Result<Duration> {
         }
     };
     let committed = workload::runtime()?.block_on(first_write(survivors, write))?;
-    cluster.process(leader).restart()?;
+    killed.iter().try_for_each(|at| cluster.process(*at).restart())?;
     cluster.until_whole()?;
-    Ok(committed - killed)
+    Ok(committed - begun)
 }
 
-fn kill_theirs(cluster: &mut Etcd) -> Result<Duration> {
-    let leader = cluster.leader()?;
-    let survivors = others(cluster.clients(), leader);
-    cluster.kill(leader)?;
-    let killed = Instant::now();
+fn kill_theirs(cluster: &mut Etcd, together: usize, round: usize) -> Result<Duration> {
+    let killed = victims(cluster.leader()?, cluster.clients().len(), together, round);
+    let survivors = others(cluster.clients(), &killed);
+    let begun = Instant::now();
+    killed.iter().try_for_each(|at| cluster.kill(*at))?;
     let write = |address: SocketAddr, n: u64| async move {
         let mut client = etcd::Client::open(address).await?;
         client.put(b"/failover", format!("{n:0>200}").as_bytes()).await
     };
     let committed = workload::runtime()?.block_on(first_write(survivors, write))?;
-    cluster.restart(leader)?;
+    killed.iter().try_for_each(|at| cluster.restart(*at))?;
     until("etcd to be whole", LIMIT, || cluster.leader())?;
-    Ok(committed - killed)
+    Ok(committed - begun)
 }
 
-fn others(addresses: &[SocketAddr], leader: usize) -> Vec<SocketAddr> {
-    addresses.iter().enumerate().filter(|(at, _)| *at != leader).map(|(_, address)| *address).collect()
+fn others(addresses: &[SocketAddr], killed: &[usize]) -> Vec<SocketAddr> {
+    addresses.iter().enumerate().filter(|(at, _)| !killed.contains(at)).map(|(_, address)| *address).collect()
 }
 
 /// When the first write was acknowledged by any of `addresses`.
@@ -141,4 +141,12 @@ where
             }
         }
     }
+}
+
+#[test]
+fn the_leader_is_killed_first_and_with_it_each_of_the_others_in_turn() {
+    assert_eq!(victims(2, 3, 1, 5), [2]);
+    let second: std::collections::BTreeSet<_> = (0..4).map(|round| victims(3, 5, 2, round)[1]).collect();
+    assert_eq!(second, [0, 1, 2, 4].into());
+    assert_eq!(victims(4, 5, 3, 3), [4, 3, 0]);
 }

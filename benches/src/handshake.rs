@@ -7,7 +7,7 @@ use pontoon_kit::{Authority, Credentials, Role, rpc, tls};
 use pontoon_model::Digest;
 use pontoon_proto::services::enrolment_client::EnrolmentClient;
 use pontoon_proto::services::enrolment_server::{Enrolment, EnrolmentServer};
-use pontoon_proto::{JoinReply, JoinRequest, RenewReply, RenewRequest};
+use pontoon_proto::{JoinReply, JoinRequest, RenewReply, RenewRequest, RevokedReply, RevokedRequest};
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
@@ -34,6 +34,10 @@ impl Enrolment for Echo {
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
         Ok(Response::new(RenewReply::Refused { why: request.into_inner().name }))
+    }
+
+    async fn revoked(&self, _: Request<RevokedRequest>) -> Result<Response<RevokedReply>, Status> {
+        Err(Status::unimplemented("no part of this"))
     }
 }
 

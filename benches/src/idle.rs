@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use pontoon_testbed::{Cluster, Options, binary, process::Process};
+use pontoon_testbed::{Cluster, Options, binary, docker, process::Process};
 
 use crate::figure;
 
@@ -19,7 +19,14 @@ fn rss_mb(process: &Process) -> Result<f64> {
 }
 
 pub(crate) fn run() -> Result<()> {
-    let cluster = Cluster::start(Options::docker())?;
+    let options = match docker::usable() {
+        Ok(()) => Options::docker(),
+        Err(why) => {
+            eprintln!("  without Docker ({why:#}): these agents run processes, and hold no connection to an engine");
+            Options::process()
+        }
+    };
+    let cluster = Cluster::start(options)?;
     let begun = Instant::now();
     while begun.elapsed() < IDLE {
         std::thread::sleep(Duration::from_millis(100));

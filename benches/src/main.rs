@@ -31,7 +31,7 @@ use anyhow::{Result, bail};
 type Bench = (&'static str, fn() -> Result<()>);
 
 /// Name and body of each bench.
-const BENCHES: [Bench; 13] = [
+const BENCHES: [Bench; 14] = [
     ("scale", scale::run),
     ("deploy", deploy::run),
     ("idle", idle::run),
@@ -39,6 +39,7 @@ const BENCHES: [Bench; 13] = [
     ("ceiling", ceiling::run),
     ("failover", failover::lan),
     ("failover-wan", failover::wan),
+    ("failover-five", failover::two_of_five),
     ("transfer", transfer::run),
     ("handshake", handshake::run),
     ("catchup", catchup::run),

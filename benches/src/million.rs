@@ -23,6 +23,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 const CLIENTS: usize = 16;
 /// A snapshot is made after 64 MiB of log: what these writers fill in about a minute.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(400);
+/// Writers are at work for this long before a controller joins; the second half of it is what is compared with.
+const BEFORE_JOIN: Duration = Duration::from_secs(10);
 /// How often it is looked whether a snapshot is being written.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -38,8 +40,9 @@ pub(crate) fn run() -> Result<()> {
 pub(crate) fn join() -> Result<()> {
     let (mut cluster, _heartbeats) = start()?;
     let mut times = Vec::new();
-    for _ in 0..RUNS {
-        let newcomer = Newcomer::start(&cluster, "south")?;
+    for round in 0..RUNS {
+        // Each has a key of its own, and so a name.
+        let newcomer = Newcomer::start(&cluster, &format!("south-{round}"))?;
         let started = Instant::now();
         let path = format!("/v1/apps/{}", settled::app_name(500));
         until("reads to be served", LIMIT, || newcomer.get(&path).map(drop))?;
@@ -47,6 +50,43 @@ pub(crate) fn join() -> Result<()> {
         newcomer.remove(&mut cluster)?;
     }
     figure::print("million_join_to_reads", figure::median_seconds(&times), "s");
+    writes_while_one_joins(&mut cluster)
+}
+
+/// What writers feel while the snapshot of a million servos is sent to a newcomer, installed there, and what came meanwhile
+/// follows.
+fn writes_while_one_joins(cluster: &mut Controllers) -> Result<()> {
+    let (mut before, mut during) = (Vec::new(), Vec::new());
+    for round in 0..RUNS {
+        let leader = cluster.leader()?;
+        let load = Timeline::start(cluster.rest()[leader], cluster.token(), CLIENTS);
+        std::thread::sleep(BEFORE_JOIN);
+        let started = Instant::now();
+        let newcomer = Newcomer::start(cluster, &format!("centre-{round}"))?;
+        let path = format!("/v1/apps/{}", settled::app_name(500));
+        until("reads to be served", LIMIT, || newcomer.get(&path).map(drop))?;
+        let index = |status: &serde_json::Value| status["index"].as_u64().context("no index");
+        let goal = index(&cluster.get(leader, "/v1/status")?)?;
+        until("the newcomer to catch up", LIMIT, || {
+            let at = index(&newcomer.get("/v1/status")?)?;
+            ensure!(at >= goal, "it is at {at} of {goal}");
+            Ok(())
+        })?;
+        let caught_up = Instant::now();
+        ensure!(cluster.leader()? == leader, "another leads: the load went elsewhere");
+        let writes = load.end()?;
+        let (p99_before, most_before) = timeline::within(&writes, started - BEFORE_JOIN / 2, started);
+        let (p99, most) = timeline::within(&writes, started, caught_up);
+        eprintln!(
+            "  join {round}: {:.1} s; p99 {p99:.1} ms, longest {most:.1} ms; before: {p99_before:.1} and {most_before:.1} ms",
+            (caught_up - started).as_secs_f64()
+        );
+        before.push(p99_before);
+        during.push(p99);
+        newcomer.remove(cluster)?;
+    }
+    let (before, during) = (figure::median(before), figure::median(during));
+    figure::print_beside("million_join_write_p99", during, "ms", "before", before);
     Ok(())
 }
 

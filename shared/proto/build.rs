@@ -84,6 +84,7 @@ fn main() {
             &[
                 ("join", "Join", Unary, "JoinRequest", "JoinReply"),
                 ("renew", "Renew", Unary, "RenewRequest", "RenewReply"),
+                ("revoked", "Revoked", Unary, "RevokedRequest", "RevokedReply"),
             ],
         ),
         service(

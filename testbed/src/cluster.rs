@@ -127,12 +127,12 @@ impl Cluster {
 
     /// Runs `pontoon ARGS` as a user of this cluster would, in `folder` if given.
     pub fn run_in(&self, folder: Option<&Path>, args: &[&str]) -> Result<Output> {
-        let output = self.command(args)?.current_dir(folder.unwrap_or(self.folder.path())).output()?;
-        Ok(Output {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        output_of(self.command(args)?.current_dir(folder.unwrap_or(self.folder.path())))
+    }
+
+    /// Runs `BINARY ARGS`: the user's own Pontoon may be another version than the cluster's.
+    pub fn run_with(&self, binary: &Path, args: &[&str]) -> Result<Output> {
+        output_of(self.command_of(binary, args).current_dir(self.folder.path()))
     }
 
     /// Runs `pontoon ARGS`.
@@ -142,14 +142,18 @@ impl Cluster {
 
     /// The command itself, for tests that do something while it runs.
     pub fn command(&self, args: &[&str]) -> Result<Command> {
-        let mut command = Command::new(binary::pontoon()?);
+        Ok(self.command_of(&binary::pontoon()?, args))
+    }
+
+    fn command_of(&self, binary: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(binary);
         command
             .args(args)
             .env("PONTOON_URL", self.files.context.url.join(","))
             .env("PONTOON_TOKEN", &self.files.context.token)
             .env("XDG_CONFIG_HOME", self.folder.path())
             .stdin(Stdio::null());
-        Ok(command)
+        command
     }
 
     /// Runs `pontoon ARGS -o json` and reads its output.
@@ -161,6 +165,16 @@ impl Cluster {
     /// One controller's REST address, e.g. `http://127.0.0.1:7700`.
     pub fn rest(&self, controller: usize) -> &str {
         &self.files.context.url[controller]
+    }
+
+    /// All controllers' REST addresses.
+    pub fn rest_of_all(&self) -> Vec<String> {
+        self.files.context.url.clone()
+    }
+
+    /// What people call a controller.
+    pub fn controller_name(&self, at: usize) -> &str {
+        &self.files.controllers[at].name
     }
 
     /// The REST token.
@@ -267,6 +281,16 @@ impl Cluster {
             eprintln!("--- {}\n{}", process.name(), process.log_tail());
         }
     }
+}
+
+/// Runs it to its end.
+pub(crate) fn output_of(command: &mut Command) -> Result<Output> {
+    let output = command.output()?;
+    Ok(Output {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
 }
 
 impl Drop for Cluster {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use pontoon_cli::dev::provision::{self, ControllerLayout, Layout};
+use pontoon_cli::dev::provision::{self, ControllerLayout, Layout, RoleFile};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -34,6 +35,8 @@ pub struct Kind {
     pub disk_mib: Option<u64>,
     /// Lines for the end of each configuration file.
     pub config: String,
+    /// Whether the last of them is let in by the others, to follow, when they are a cluster.
+    pub last_joins: bool,
 }
 
 impl Kind {
@@ -56,7 +59,7 @@ pub struct Controllers {
     proxies: BTreeMap<(usize, usize), Proxy>,
     passed: bool,
     // Removed last.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Controllers {
@@ -72,7 +75,6 @@ impl Controllers {
             }
         }
         let proxies = if kind.proxied { proxies(&layout)? } else { BTreeMap::new() };
-        let mut processes = Vec::new();
         for (at, file) in files.controllers.iter().enumerate() {
             let mut config = fs::read_to_string(&file.config)?;
             for (&(_, to), proxy) in proxies.iter().filter(|((from, _), _)| *from == at) {
@@ -81,22 +83,98 @@ impl Controllers {
             }
             config.push_str(&kind.config);
             fs::write(&file.config, config)?;
-            let path = file.config.to_str().context("a path that is not UTF-8")?;
-            let log = folder.path().join(format!("{}.log", file.name));
-            processes.push(Process::start(&file.name, &["controller", "--config", path], log)?);
         }
         let mut controllers = Self {
-            processes,
+            processes: Vec::new(),
             disks,
             data: files.controllers.iter().map(|file| file.data_dir.clone()).collect(),
             rest: files.context.url.clone(),
             token: files.context.token,
             proxies,
             passed: false,
-            _folder: folder,
+            folder,
         };
+        if kind.last_joins {
+            controllers.start_and_let_the_last_in(&files.controllers)?;
+        } else {
+            files.controllers.iter().try_for_each(|file| controllers.spawn(file))?;
+        }
         controllers.until_whole()?;
         Ok(controllers)
+    }
+
+    fn spawn(&mut self, file: &RoleFile) -> Result<()> {
+        let path = file.config.to_str().context("a path that is not UTF-8")?;
+        let log = self.folder.path().join(format!("{}.log", file.name));
+        self.processes.push(Process::start(&file.name, &["controller", "--config", path], log)?);
+        Ok(())
+    }
+
+    /// The others make a cluster without it. Then they are started again with what they shall know in the end: where each
+    /// reaches it, which is by another link for each.
+    fn start_and_let_the_last_in(&mut self, files: &[RoleFile]) -> Result<()> {
+        let (last, first) = files.split_last().context("no controller")?;
+        let whole = first.iter().map(|file| Ok(fs::read_to_string(&file.config)?)).collect::<Result<Vec<_>>>()?;
+        for (file, config) in first.iter().zip(&whole) {
+            fs::write(&file.config, without_member(config, &last.name)?)?;
+            self.spawn(file)?;
+        }
+        let all: Vec<usize> = (0..first.len()).collect();
+        self.until_led(&all)?;
+        self.kill(&all)?;
+        for (file, config) in first.iter().zip(whole) {
+            fs::write(&file.config, config)?;
+        }
+        self.restart(&all)?;
+        self.until_led(&all)?;
+        let config = fs::read_to_string(&last.config)?;
+        fs::write(&last.config, format!("join = true\nvoter = false\n{config}"))?;
+        self.spawn(last)
+    }
+
+    /// The last one was removed and has ended: from now on it is not asked for.
+    pub fn forget_the_last(&mut self) {
+        self.processes.pop();
+        self.data.pop();
+        self.rest.pop();
+    }
+
+    /// Who votes and who follows, as `one` knows it.
+    pub fn membership_seen_by(&self, one: usize) -> Result<BTreeMap<String, bool>> {
+        let listed = self.get(one, "/v1/controllers")?;
+        let rows = listed.as_array().context("not a list")?.iter();
+        let text = |row: &Value, field: &str| row[field].as_str().map(str::to_owned).context("not text");
+        let seen = rows.map(|row| Ok((text(row, "name")?, text(row, "role")?))).collect::<Result<Vec<_>>>()?;
+        Ok(seen.into_iter().map(|(name, role)| (name, role == "leader" || role == "voter")).collect())
+    }
+
+    /// Waits until all know the same membership, and returns it: true for those that vote.
+    pub fn until_one_membership(&self) -> Result<BTreeMap<String, bool>> {
+        until("one membership that all know", PATIENCE, || {
+            let first = self.membership_seen_by(0)?;
+            for one in self.all().skip(1) {
+                let seen = self.membership_seen_by(one)?;
+                ensure!(seen == first, "{} knows {first:?}, {} knows {seen:?}", self.name(0), self.name(one));
+            }
+            Ok(first)
+        })
+    }
+
+    /// Asks `one` to change the membership, and goes on; the thread ends with the answer, or with none in time.
+    pub fn change_and_go_on(
+        &self,
+        one: usize,
+        method: reqwest::Method,
+        path: &str,
+    ) -> JoinHandle<Result<(u16, String)>> {
+        let (url, token) = (format!("{}{path}", self.rest[one]), self.token.clone());
+        std::thread::spawn(move || crate::http::send(|client| client.request(method, url).bearer_auth(token)))
+    }
+
+    /// Asks `one` to change the membership; what it answers.
+    pub fn change(&self, one: usize, method: reqwest::Method, path: &str) -> Result<(u16, String)> {
+        let url = format!("{}{path}", self.rest[one]);
+        crate::http::send(|client| client.request(method, url).bearer_auth(&self.token))
     }
 
     /// How many.
@@ -298,6 +376,22 @@ fn layout(folder: &Path, count: usize) -> Result<Layout> {
         base_domain: "localhost".into(),
         stop_servos_on_exit: false,
     })
+}
+
+/// A configuration whose list of members lacks one.
+fn without_member(config: &str, name: &str) -> Result<String> {
+    const SECTION: &str = "[[members]]";
+    let mut parts = config.split(SECTION);
+    let mut text = parts.next().context("an empty configuration")?.to_owned();
+    for part in parts {
+        match part.contains(&format!("name = \"{name}\"")) {
+            // What comes after the last member is no part of it.
+            true => text.push_str(part.find("\n[").map_or("", |at| &part[at..])),
+            false => text.extend([SECTION, part]),
+        }
+    }
+    ensure!(text.len() < config.len(), "{name} is not in the configuration");
+    Ok(text)
 }
 
 fn proxies(layout: &Layout) -> Result<BTreeMap<(usize, usize), Proxy>> {

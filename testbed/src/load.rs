@@ -2,17 +2,24 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::http;
 
-/// A client's own thread that sends one request after another through each of some balancers.
+/// Clients, each in a thread of its own, that send one request after another.
 pub struct Load {
-    stop: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     threads: Vec<JoinHandle<Tally>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    sent: AtomicU64,
+    elsewhere: AtomicU64,
 }
 
 /// What became of the requests.
@@ -29,20 +36,46 @@ pub struct Tally {
 impl Load {
     /// Sends `GET path` with `Host: host` to every address, each from its own connection.
     pub fn start(addresses: &[SocketAddr], host: &str, path: &str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let threads = addresses
-            .iter()
-            .map(|address| {
-                let (stop, host, url) = (stop.clone(), host.to_owned(), format!("http://{address}{path}"));
-                std::thread::spawn(move || send(&stop, &url, &host))
+        Self::with(addresses.iter().map(|address| vec![*address]).collect(), host, path)
+    }
+
+    /// The same, but each client goes to the next address when one lets nobody in, or takes a connection and ends it before a
+    /// byte of an answer: what a browser does when a name has several addresses.
+    pub fn start_over(addresses: &[SocketAddr], host: &str, path: &str) -> Self {
+        let from = |first: usize| {
+            let mut order = addresses.to_vec();
+            order.rotate_left(first);
+            order
+        };
+        Self::with((0..addresses.len()).map(from).collect(), host, path)
+    }
+
+    fn with(clients: Vec<Vec<SocketAddr>>, host: &str, path: &str) -> Self {
+        let shared = Arc::<Shared>::default();
+        let threads = clients
+            .into_iter()
+            .map(|addresses| {
+                let (shared, host) = (shared.clone(), host.to_owned());
+                let urls: Vec<String> = addresses.iter().map(|address| format!("http://{address}{path}")).collect();
+                std::thread::spawn(move || send(&shared, &urls, &host))
             })
             .collect();
-        Self { stop, threads }
+        Self { shared, threads }
+    }
+
+    /// How many requests were answered or failed so far.
+    pub fn sent(&self) -> u64 {
+        self.shared.sent.load(Ordering::Relaxed)
+    }
+
+    /// How many requests were sent to another address because one let nobody in.
+    pub fn went_elsewhere(&self) -> u64 {
+        self.shared.elsewhere.load(Ordering::Relaxed)
     }
 
     /// Stops and sums up.
     pub fn stop(self) -> Result<Tally> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         let mut sum = Tally::default();
         for thread in self.threads {
             let tally = thread.join().ok().context("a load thread panicked")?;
@@ -68,7 +101,7 @@ impl Load {
     }
 }
 
-fn send(stop: &AtomicBool, url: &str, host: &str) -> Tally {
+fn send(shared: &Shared, urls: &[String], host: &str) -> Tally {
     const BODIES_KEPT: usize = 50;
     let mut tally = Tally::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -77,12 +110,8 @@ fn send(stop: &AtomicBool, url: &str, host: &str) -> Tally {
         tally.failures.push("the client does not start".into());
         return tally;
     };
-    while !stop.load(Ordering::Relaxed) {
-        let answer = runtime.block_on(async {
-            let answer = client.get(url).header("Host", host).send().await?;
-            Ok::<_, reqwest::Error>((answer.status(), answer.text().await?))
-        });
-        match answer {
+    while !shared.stop.load(Ordering::Relaxed) {
+        match runtime.block_on(once(&client, urls, host, &shared.elsewhere)) {
             Ok((status, body)) if status == 200 => {
                 tally.ok += 1;
                 if tally.bodies.len() < BODIES_KEPT && !tally.bodies.contains(&body) {
@@ -92,6 +121,31 @@ fn send(stop: &AtomicBool, url: &str, host: &str) -> Tally {
             Ok((status, body)) => tally.failures.push(format!("{status}: {}", body.trim())),
             Err(error) => tally.failures.push(format!("{:#}", anyhow::Error::from(error))),
         }
+        shared.sent.fetch_add(1, Ordering::Relaxed);
     }
     tally
+}
+
+/// One request, to one address after the other until one answers it.
+async fn once(
+    client: &reqwest::Client,
+    urls: &[String],
+    host: &str,
+    elsewhere: &AtomicU64,
+) -> reqwest::Result<(reqwest::StatusCode, String)> {
+    let mut left = urls.iter();
+    let mut url = left.next().map_or("", String::as_str);
+    loop {
+        let error = match client.get(url).header("Host", host).send().await {
+            // From the first byte of an answer on, another try would be another request.
+            Ok(answer) => return Ok((answer.status(), answer.text().await?)),
+            Err(error) => error,
+        };
+        // A request that took too long may be with a servo: nobody sends that one again.
+        match left.next() {
+            Some(next) if !error.is_timeout() => url = next,
+            _ => return Err(error),
+        }
+        elsewhere.fetch_add(1, Ordering::Relaxed);
+    }
 }

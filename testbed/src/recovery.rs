@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use crate::Cluster;
-use crate::cluster::Output;
+use crate::cluster::{Output, output_of};
 use crate::process::Process;
 
 /// For tests only.
@@ -16,13 +16,7 @@ const PASSPHRASE: &str = "a passphrase of a test";
 impl Cluster {
     /// Runs `pontoon ARGS` with the passphrase of the test's backups.
     pub fn with_passphrase(&self, args: &[&str]) -> Result<Output> {
-        let output =
-            self.command(args)?.current_dir(self.folder.path()).env("PONTOON_PASSPHRASE", PASSPHRASE).output()?;
-        Ok(Output {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        output_of(self.command(args)?.current_dir(self.folder.path()).env("PONTOON_PASSPHRASE", PASSPHRASE))
     }
 
     /// Makes one controller's copy the cluster, as its admin would.

@@ -1,75 +1,11 @@
 //! All controllers are replaced, one by one, while users write and browse: agents and balancers are not told by anybody but the
 //! controllers themselves.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
-use pontoon_testbed::{Cluster, Load, Options, app, cluster::PATIENCE, http, until};
-use serde_json::json;
+use pontoon_testbed::{Cluster, Load, Options, Writer, app, cluster::PATIENCE, until};
 
 const APP: &str = "procfile-hello";
 const HOST: &str = "procfile-hello.localhost";
-
-/// Sets one label after the other; each must be acknowledged, by whichever controller, within the patience of a client.
-struct Writer {
-    stop: Arc<AtomicBool>,
-    urls: Arc<Mutex<Vec<String>>>,
-    written: Arc<AtomicU64>,
-    thread: JoinHandle<Result<u64>>,
-}
-
-impl Writer {
-    fn start(urls: Vec<String>, token: &str) -> Self {
-        let (stop, urls, written) =
-            (Arc::<AtomicBool>::default(), Arc::new(Mutex::new(urls)), Arc::<AtomicU64>::default());
-        let (stopped, through, count, token) = (stop.clone(), urls.clone(), written.clone(), token.to_owned());
-        let thread = std::thread::spawn(move || {
-            let mut last = 0;
-            while !stopped.load(Ordering::Relaxed) {
-                write(&through, &token, last + 1)?;
-                last += 1;
-                count.store(last, Ordering::Relaxed);
-            }
-            Ok(last)
-        });
-        Self { stop, urls, written, thread }
-    }
-
-    /// Waits until the writer has got some more through.
-    fn until_more(&self) -> Result<()> {
-        let before = self.written.load(Ordering::Relaxed);
-        until("more writes", PATIENCE, || {
-            let now = self.written.load(Ordering::Relaxed);
-            ensure!(now >= before + 5, "{now} after {before}");
-            Ok(())
-        })
-    }
-
-    fn stop(self) -> Result<u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().ok().context("the writer panicked")?
-    }
-}
-
-/// As a client does: the same change, with the same key, to one controller after the other.
-fn write(urls: &Mutex<Vec<String>>, token: &str, value: u64) -> Result<()> {
-    let key = format!("{value:032x}");
-    let mut at = 0;
-    until(&format!("write {value} to be acknowledged"), Duration::from_secs(10), || {
-        let urls = urls.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.clone();
-        at += 1;
-        let url = format!("{}/v1/apps/{APP}/labels", urls[at % urls.len()]);
-        let (status, body) = http::send(|client| {
-            let request = client.patch(url).bearer_auth(token).header("Idempotency-Key", &key);
-            request.json(&json!({ "set": { "written": value.to_string() } }))
-        })?;
-        ensure!(status == 200, "{status} {body}");
-        Ok(())
-    })
-}
 
 fn addresses(cluster: &Cluster, at: std::ops::Range<usize>) -> Vec<String> {
     at.map(|at| cluster.rest(at).to_owned()).collect()
@@ -82,11 +18,11 @@ fn agents_and_balancers_follow_when_every_controller_is_replaced_under_load() ->
     cluster.run(&["deploy", source.to_str().context("path")?])?.ok()?;
     cluster.until_routed(APP, 1)?;
     let load = Load::start(&cluster.listen, HOST, "/");
-    let writer = Writer::start(addresses(&cluster, 0..3), cluster.token());
+    let writer = Writer::start(addresses(&cluster, 0..3), cluster.token(), APP);
     let result = (|| {
         for (old, name) in ["first", "second", "third"].into_iter().enumerate() {
             let new = cluster.join(name)?;
-            *writer.urls.lock().map_err(|_| anyhow::anyhow!("poisoned"))? = addresses(&cluster, old + 1..new + 1);
+            writer.go_to(addresses(&cluster, old + 1..new + 1));
             writer.until_more()?;
             let said = cluster.remove(old)?;
             ensure!(said.contains("was removed from its cluster"), "{said}");
@@ -108,11 +44,7 @@ fn agents_and_balancers_follow_when_every_controller_is_replaced_under_load() ->
     result?;
     let written = writer.stop()?;
     load.stop_without_failure()?;
-    let labels = cluster.json(&["label", APP])?;
-    ensure!(
-        labels["written"].as_str() == Some(written.to_string().as_str()),
-        "{written} was acknowledged last: {labels}"
-    );
+    written.check(&cluster.json(&["label", APP])?)?;
 
     // A start reads from the disk where controllers are.
     cluster.agents[0].kill()?;

@@ -2,7 +2,8 @@ use std::time::{Duration, Instant};
 
 use pontoon_balancer::Balancer;
 use pontoon_kit::{Authority, Role};
-use pontoon_model::{RouteTable, RouteVersion};
+use pontoon_model::epoch::beginning_of;
+use pontoon_model::{RouteTable, RouteVersion, Timestamp};
 use pontoon_proto::{BalancerAck, BalancerDirective, RouteDelta};
 
 use super::support::controller::Controller;
@@ -118,6 +119,33 @@ async fn a_controller_that_sends_away_or_dies_is_left_for_another() {
     })
     .await;
     assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "app");
+}
+
+#[tokio::test]
+async fn a_controller_of_what_the_cluster_was_before_is_left_and_its_table_is_not_taken() {
+    let now = |seconds: u64| Timestamp(1_800_000_000_000 + seconds * 1_000);
+    let restored = beginning_of(1, now(86_400));
+    let authority = Authority::create().unwrap();
+    let (mut former, mut current) = (Controller::start(&authority).await, Controller::start(&authority).await);
+    let (servo, old) = (Servo::answering("app").await, Servo::answering("ancient").await);
+    let fixture = Fixture::with_controllers(authority, vec![former.address, current.address]).await;
+    former.session().await.send(BalancerDirective::GoElsewhere).await;
+    let mut session = current.session().await;
+    session.send(table(restored, &servo)).await;
+    session.ack(|now| now == ack(restored, restored)).await;
+    // The one before it was restored, and one that was restored from the same backup a day earlier and is in use.
+    for version in [7, beginning_of(1, now(0)) + 5_000_000] {
+        session.send(BalancerDirective::GoElsewhere).await;
+        let other = former.session().await;
+        assert_eq!(other.hello.have, RouteVersion(restored));
+        other.send(table(version, &old)).await;
+        other.ended().await;
+        session = current.session().await;
+        assert_eq!(session.hello.have, RouteVersion(restored));
+        assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "app");
+    }
+    session.send(delta(restored, restored + 1, &servo)).await;
+    session.ack(|now| now == ack(restored + 1, restored + 1)).await;
 }
 
 #[tokio::test]

@@ -37,24 +37,29 @@ pub(crate) struct Etcd {
 }
 
 impl Etcd {
-    /// Starts one and waits for its leader; `delay` is added in each direction between members.
+    /// Starts one of three and waits for its leader; `delay` is added in each direction between members.
     pub(crate) fn start(delay: Option<Duration>, more_args: &[&str]) -> Result<Self> {
+        Self::of(MEMBERS, delay, more_args)
+    }
+
+    /// The same of `count`.
+    pub(crate) fn of(count: usize, delay: Option<Duration>, more_args: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let ports = ports::free(3 * MEMBERS)?;
-        let (clients, others) = ports.split_at(MEMBERS);
-        let (listen, proxied) = others.split_at(MEMBERS);
+        let ports = ports::free(3 * count)?;
+        let (clients, others) = ports.split_at(count);
+        let (listen, proxied) = others.split_at(count);
         let known = if delay.is_some() { proxied } else { listen };
         certificates(folder.path())?;
         let pairs = proxied.iter().copied().zip(listen.iter().copied()).collect();
         let delays = delay.map(|delay| Delays::start(pairs, delay)).transpose()?;
         let all: Vec<_> = known.iter().enumerate().map(|(at, peer)| format!("m{at}=https://{peer}")).collect();
-        let members = (0..MEMBERS).map(|at| Member {
+        let members = (0..count).map(|at| Member {
             args: args(folder.path(), at, clients[at], listen[at], known[at], &all.join(","), more_args),
             log: folder.path().join(format!("m{at}.log")),
             child: None,
         });
         let mut etcd = Self { members: members.collect(), clients: clients.to_vec(), _delays: delays, _folder: folder };
-        (0..MEMBERS).try_for_each(|at| etcd.restart(at))?;
+        (0..count).try_for_each(|at| etcd.restart(at))?;
         etcd.leader()?;
         Ok(etcd)
     }
@@ -113,7 +118,7 @@ impl Etcd {
 
 impl Drop for Etcd {
     fn drop(&mut self) {
-        (0..MEMBERS).for_each(|at| drop(self.kill(at)));
+        (0..self.members.len()).for_each(|at| drop(self.kill(at)));
     }
 }
 

@@ -73,8 +73,8 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Images(verb) => images::run(&verb).map(|()| 0),
         Command::Completions(args) => completions::run(&args).map(|()| 0),
         Command::Version => {
-            let version = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
-            output::print(format, &version, |_| concat!("pontoon ", env!("CARGO_PKG_VERSION")).to_owned())?;
+            let version = serde_json::json!({ "version": pontoon_model::VERSION });
+            output::print(format, &version, |_| format!("pontoon {}", pontoon_model::VERSION))?;
             Ok(0)
         }
         Command::Login(args) => block_on(login::run(args, format)).map(|()| 0),

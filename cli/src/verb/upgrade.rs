@@ -17,9 +17,17 @@ pub struct UpgradeArgs {
 
 /// Prints it; the exit code says whether anything is in the way.
 pub async fn run(session: &Session, _: UpgradeArgs) -> anyhow::Result<u8> {
-    let upgrade = session.client.upgrade().await?;
-    output::print(session.format, &upgrade, |upgrade| show(upgrade, env!("CARGO_PKG_VERSION"), NEWEST_LEVEL))?;
+    let mut upgrade = session.client.upgrade().await?;
+    upgrade.obstacles.extend(too_old(upgrade.feature_level, NEWEST_LEVEL));
+    output::print(session.format, &upgrade, |upgrade| show(upgrade, pontoon_model::VERSION, NEWEST_LEVEL))?;
     Ok(u8::from(!upgrade.obstacles.is_empty()))
+}
+
+/// What only the version at hand knows is in the way.
+fn too_old(now: u32, level: u32) -> Option<String> {
+    (level < now).then(|| {
+        format!("the cluster is at feature level {now}, and this version reads {level} at most: ask with the version that is to be installed")
+    })
 }
 
 fn show(upgrade: &Upgrade, version: &str, level: u32) -> String {
@@ -110,6 +118,8 @@ mod tests {
 
     #[test]
     fn a_version_that_is_too_old_is_told_so() {
+        assert!(too_old(3, 2).is_some_and(|why| why.contains("is at feature level 3")));
+        assert_eq!((too_old(3, 3), too_old(3, 4)), (None, None));
         assert!(effect(3, "0.1.0", 2).contains("cannot take part"));
         assert!(effect(3, "0.1.0", 3).contains("can go back"));
     }

@@ -243,14 +243,36 @@ fn a_cluster_that_begins_anew_counts_on_above_the_former_and_shuts_its_controlle
     assert_eq!(pontoon_core::check::violations(&state), Vec::<String>::new());
     assert_eq!((former.epoch(), state.epoch()), (0, 1));
     assert_eq!(state.route_version().0, state.index());
-    assert!(epoch::epoch_of(state.index() - 1) == 0 && state.last_id() >= 1_000_000);
+    assert!(epoch::epoch_of(epoch::beginning_of(1, Timestamp(0)) - 1) == 0 && state.last_id() >= 1_000_000);
     assert!(state.trust().is_revoked(&Digest([2; 32])) && !state.trust().is_revoked(&Digest([1; 32])));
     let machines: Vec<_> = state.trust().machines().map(|machine| machine.name.as_str()).collect();
     assert_eq!(machines, ["a", "attic"]);
     // Again, and with a controller of another key: nobody of before is left.
     let again = state.begun_anew(Some(Machine { key: Digest([3; 32]), ..own }), world.now);
-    assert_eq!((again.epoch(), again.last_id()), (2, 2_000_000));
+    assert_eq!((again.epoch(), again.last_id()), (2, 4_000_000));
     assert!(again.trust().is_revoked(&Digest([1; 32])));
     let bytes: Vec<_> = again.to_records().map(Result::unwrap).collect();
     assert_eq!(pontoon_core::State::from_records(&bytes).unwrap(), again);
+}
+
+#[test]
+fn of_two_clusters_made_of_one_backup_the_later_counts_above_the_earlier() {
+    let world = founded();
+    let backup = world.state.clone();
+    // A machine whose clock is that of the year 2026 or later, as that of every restore is.
+    let now = Timestamp(1_800_000_000_000);
+    let own = Machine {
+        role: MachineRole::Controller,
+        name: "a".into(),
+        key: Digest([1; 32]),
+        joined_at: now,
+        signed_by: FIRST,
+        certificate_ends: now.plus(Duration::from_secs(3_600)),
+    };
+    let earlier = backup.clone().begun_anew(Some(own.clone()), now);
+    let later = backup.begun_anew(Some(Machine { key: Digest([2; 32]), ..own }), now.plus(Duration::from_secs(3_600)));
+    assert_eq!((earlier.epoch(), later.epoch()), (1, 1));
+    assert!(later.index() > earlier.index() + 3_600 * 5_000, "{} {}", later.index(), earlier.index());
+    assert!(epoch::is_former(earlier.index() + 1_000_000, later.index()));
+    assert!(!epoch::is_former(later.index(), earlier.index() + 1_000_000));
 }

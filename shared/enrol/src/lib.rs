@@ -6,11 +6,13 @@
 mod join;
 mod remembered;
 mod renewal;
+mod revoked;
 
 pub use join::{JoinError, Who, join};
 pub use pontoon_proto::{Admitted, Contact};
 pub use remembered::Remembered;
 pub use renewal::{Renewal, RenewalAsked, obey};
+pub use revoked::{ASK_EVERY, hear_of_revoked};
 
 use pontoon_kit::Role;
 use pontoon_kit::guard::Needs;

@@ -30,7 +30,7 @@ pub type RenewalAsked = watch::Sender<u64>;
 /// Takes in what a controller says about trust.
 pub fn obey(credentials: &Credentials, asked: &RenewalAsked, now: TrustNow) -> Result<(), PkiError> {
     let revoked = now.revoked.iter().map(|Digest(key)| pontoon_kit::KeyId(*key)).collect();
-    credentials.set_trust(&Trust { roots: now.roots, revoked })?;
+    credentials.hear_of_trust(&Trust { roots: now.roots, revoked })?;
     if now.renew {
         asked.send_modify(|times| *times += 1);
     }
@@ -166,7 +166,7 @@ impl Renewal {
                 Credentials::new(renewed.clone())?;
                 renewed.save(&self.folder)?;
                 self.credentials.renew(certificate)?;
-                self.credentials.set_trust(&Trust { roots, ..self.credentials.trust() })?;
+                self.credentials.hear_of_trust(&Trust { roots, ..self.credentials.trust() })?;
                 Ok(())
             }
             RenewReply::Refused { why } => Err(RenewalError::Refused { why }),

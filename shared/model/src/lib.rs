@@ -54,3 +54,7 @@ pub use token::{ApiToken, Scope};
 pub use traffic::Traffic;
 pub use trust::{AuthorityRow, Founding, JoinToken, Machine, MachineRole, RevokedKey, Secret};
 pub use units::{CpuMillis, MemoryBytes};
+
+/// This Pontoon, as machines and people are told of it. The next one of the test that upgrades a cluster calls itself another.
+pub const VERSION: &str =
+    if cfg!(feature = "next-level") { concat!(env!("CARGO_PKG_VERSION"), "-next") } else { env!("CARGO_PKG_VERSION") };

@@ -106,6 +106,20 @@ pub enum RenewReply {
     },
 }
 
+/// Which keys are worth nothing? Asked of controllers other than the one that a machine is connected to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedRequest {
+    /// As what the asker belongs.
+    pub role: MachineRole,
+}
+
+/// The answer: nothing that is a secret, so that anybody may have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedReply {
+    /// sha256 of the public keys whose certificates are worth nothing.
+    pub keys: Vec<Digest>,
+}
+
 /// Whom to trust; to every machine that is connected, at once and whenever it changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustNow {

@@ -94,6 +94,8 @@ fn enrolment(text: &mut String) {
     message(text, "JoinReply::Unavailable", &JoinReply::Unavailable { why: "why".into() });
     let request = RenewRequest { role: MachineRole::Balancer, name: "lb".into(), request: Bytes::from_static(b"csr") };
     message(text, "RenewRequest", &request);
+    message(text, "RevokedRequest", &RevokedRequest { role: MachineRole::Agent });
+    message(text, "RevokedReply", &RevokedReply { keys: vec![Digest([3; 32])] });
     let renewed = RenewReply::Renewed { certificate: "cert".into(), roots: "roots".into() };
     message(text, "RenewReply::Renewed", &renewed);
     message(text, "RenewReply::Refused", &RenewReply::Refused { why: "why".into() });

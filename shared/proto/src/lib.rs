@@ -22,7 +22,9 @@ mod golden;
 pub use agents::{AgentDirective, AgentHello, AgentMessage, BuildReport, Heartbeat};
 pub use balancers::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, EdgeDelta, RouteDelta};
 pub use blobs::{BlobPart, BlobPresence, BlobRequest, BlobStored};
-pub use enrolment::{Admitted, Contact, JoinReply, JoinRequest, RenewReply, RenewRequest, TrustNow};
+pub use enrolment::{
+    Admitted, Contact, JoinReply, JoinRequest, RenewReply, RenewRequest, RevokedReply, RevokedRequest, TrustNow,
+};
 pub use known::{KnownController, KnownControllers};
 pub use logs::{LogChunk, LogLine, LogPushed, LogRequest, LogSource};
 pub use members::{
@@ -85,6 +87,8 @@ pontoon_model::wire! {
     381, 1 => JoinReply;
     382, 1 => RenewRequest;
     383, 1 => RenewReply;
+    384, 1 => RevokedRequest;
+    385, 1 => RevokedReply;
     390, 1 => AuditRequest;
     391, 1 => AuditReply;
 }

@@ -8,6 +8,7 @@ mod client;
 mod damaged_store;
 mod full_disk;
 mod kills;
+mod membership;
 mod oracle;
 mod partitions;
 mod pauses;

@@ -13,7 +13,7 @@ use pontoon_model::{Host, Machine, MachineRole, RevokedKey, RouteVersion, Timest
 
 use super::State;
 
-/// Ids go on at the next multiple: more than a cluster gives between two backups, and still readable.
+/// Ids go on at the multiple after the next: this is more than a cluster gives between two backups, and still readable.
 const IDS: u64 = 1_000_000;
 
 impl State {
@@ -30,11 +30,12 @@ impl State {
     /// The same state at the beginning of the next epoch. Its controllers are gone and their keys revoked, all but `own`'s,
     /// the machine of the first controller of the new cluster.
     pub fn begun_anew(mut self, own: Option<Machine>, now: Timestamp) -> Self {
-        let index = beginning_of(self.epoch() + 1);
+        // When it begins is the wall clock's word: the times of two copies of one cluster say nothing of which was used first.
+        let index = beginning_of(self.epoch() + 1, now);
         self.header.index = index;
         self.header.time = self.header.time.max(now);
         self.header.route_version = RouteVersion(index);
-        self.header.last_id = (self.header.last_id / IDS + 1) * IDS;
+        self.header.last_id = (self.header.last_id / IDS + 2) * IDS;
         self.controllers = OrdMap::new();
         // Each agent takes an assignment that is newer than the one it has.
         let newer = |host: &Host| Arc::new(Host { generation: index, ..host.clone() });

@@ -112,7 +112,7 @@ async fn write(source: &Source, out: &mut Out) -> io::Result<()> {
         cluster: source.cluster.clone(),
         index: state.index(),
         time: state.time(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: pontoon_model::VERSION.to_owned(),
         feature_level: state.feature_level(),
         bundles: source.bundles.is_some(),
     };

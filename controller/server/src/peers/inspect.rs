@@ -16,14 +16,14 @@ use crate::blobs::{self, BlobStore};
 use crate::raft::{Consensus, Peer};
 
 /// A controller that says nothing within this time is shown as not reachable: people wait for the list.
-const ANSWER: Duration = Duration::from_secs(1);
+pub(super) const ANSWER: Duration = Duration::from_secs(1);
 
 /// What a controller says of itself.
 pub(crate) async fn inspect(consensus: &Consensus, store: &BlobStore, data_dir: &Path) -> Inspected {
     let position = consensus.position();
     let missing = blobs::missing(store, &consensus.feed().snapshot()).await;
     Inspected {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: pontoon_model::VERSION.to_owned(),
         feature_level: pontoon_core::level::NEWEST,
         term: position.term,
         applied: position.applied,

@@ -1,5 +1,6 @@
 //! What controllers offer each other, Raft apart. Who they are and how they are reached: [`crate::raft::Peers`].
 
+mod admission;
 mod inspect;
 mod service;
 

@@ -17,13 +17,14 @@ use pontoon_proto::{
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::admission::{Admission, Asker};
 use super::inspect::inspect;
 use crate::audit::AuditLog;
 use crate::blobs::{BlobStore, parts, receive};
 use crate::leader::LeaderMemory;
 use crate::raft::{Consensus, Leadership, MembershipQueue, Proposer, Reads, StateFeed};
+use crate::rejoin;
 use crate::sessions::{Connected, Logs};
-use crate::{members, rejoin};
 
 /// What controllers offer each other.
 #[derive(Clone)]
@@ -73,13 +74,19 @@ impl PeersRpc for PeersService {
 
     async fn describe(&self, request: Request<DescribeRequest>) -> Answer<Described> {
         rpc::caller(&request, Role::Controller)?;
-        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let version = pontoon_model::VERSION.to_owned();
         Ok(Response::new(Described { feature_level: pontoon_core::level::NEWEST, version }))
     }
 
     async fn change_members(&self, request: Request<MembershipRequest>) -> Answer<MembershipReply> {
-        let name = controller_of(&request)?;
-        Ok(Response::new(members::answer(&self.membership, &name, request.into_inner())))
+        let asker = Asker::of(&request)?;
+        let admission = Admission {
+            queue: self.membership.clone(),
+            consensus: self.consensus.clone(),
+            feed: self.feed.clone(),
+            proposer: self.proposer.clone(),
+        };
+        Ok(Response::new(admission.answer(&asker, request.into_inner()).await))
     }
 
     async fn inspect(&self, request: Request<InspectRequest>) -> Answer<Inspected> {

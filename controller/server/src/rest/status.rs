@@ -28,7 +28,7 @@ pub(super) async fn show(Context(api): Context<Api>, caller: Caller, Snapshot(st
     problems.extend(waiting.flat_map(|(app, sentences)| sentences.iter().map(move |why| format!("{app}: {why}"))));
     let servos = || state.servos().filter(|servo| caller.sees(&servo.app));
     Json(Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: pontoon_model::VERSION.to_owned(),
         controller: api.name.to_string(),
         leader,
         index: state.index(),

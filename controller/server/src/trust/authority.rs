@@ -74,6 +74,7 @@ fn authority_of(row: &AuthorityRow) -> Authority {
     Authority::from_parts(row.certificate.clone(), row.key.0.clone(), row.crossed.clone())
 }
 
-pub(super) fn timestamp(time: SystemTime) -> Timestamp {
+/// As the state keeps it.
+pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp(0).plus(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }

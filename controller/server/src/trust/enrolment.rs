@@ -11,7 +11,9 @@ use pontoon_kit::pki::JoinText;
 use pontoon_kit::{Peer, rpc};
 use pontoon_model::{BalancerName, ControllerName, Digest, HostName, MachineRole};
 use pontoon_proto::services::enrolment_server::Enrolment;
-use pontoon_proto::{Admitted, Contact, JoinReply, JoinRequest, RenewReply, RenewRequest};
+use pontoon_proto::{
+    Admitted, Contact, JoinReply, JoinRequest, RenewReply, RenewRequest, RevokedReply, RevokedRequest,
+};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
@@ -81,6 +83,11 @@ impl Enrolment for EnrolmentService {
             Err(No::Unavailable(why)) => RenewReply::Unavailable { why },
         };
         Ok(Response::new(reply))
+    }
+
+    async fn revoked(&self, _: Request<RevokedRequest>) -> Result<Response<RevokedReply>, Status> {
+        let state = self.feed.snapshot();
+        Ok(Response::new(RevokedReply { keys: state.trust().revoked().map(|row| row.key).collect() }))
     }
 }
 

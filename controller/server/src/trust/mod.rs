@@ -6,7 +6,7 @@ mod founding;
 mod keeper;
 mod notices;
 
-pub(crate) use authority::{SignError, next_authority, roots, sign as certificate_for};
+pub(crate) use authority::{SignError, next_authority, roots, sign as certificate_for, timestamp};
 pub use enrolment::EnrolmentService;
 pub use founding::Founder;
 pub use keeper::Keeper;

@@ -3,6 +3,7 @@
 mod fake_agent;
 mod fake_balancer;
 mod machine;
+mod members;
 mod nodes;
 mod rpc_matrix;
 mod trust;

@@ -90,8 +90,29 @@ impl Cluster {
 
     /// Starts one controller on its data.
     pub fn launch(&mut self, node: usize) {
+        self.run(node, self.config(node));
+    }
+
+    /// A further controller, with a certificate that was made elsewhere: the others let it in, and it follows.
+    pub fn let_one_in(&mut self) -> usize {
+        let node = self.members.len();
+        let held: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<SocketAddr> = held.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        drop(held);
+        let (id, name) = (ControllerId(node as u64 + 1), format!("c{node}"));
+        self.members.push(MemberConfig { id, name: name.parse().unwrap(), grpc: ports[0] });
+        self.rest.push(ports[1]);
+        self.running.push(None);
         let folder = self.data(node);
-        let config = Config {
+        self.authority.issue(Role::Controller, &name).unwrap().save(&folder.join("tls")).unwrap();
+        std::fs::write(folder.join("token"), TOKEN).unwrap();
+        self.run(node, Config { join: true, voter: false, founding: None, ..self.config(node) });
+        node
+    }
+
+    fn config(&self, node: usize) -> Config {
+        let folder = self.data(node);
+        Config {
             join: false,
             voter: true,
             name: self.members[node].name.clone(),
@@ -113,7 +134,10 @@ impl Cluster {
                 certificate_life_s: 3600,
             }),
             base_domain: Some("localhost".into()),
-        };
+        }
+    }
+
+    fn run(&mut self, node: usize, config: Config) {
         let shutdown = CancellationToken::new();
         let running = pontoon_controller::run(config, shutdown.clone());
         let task = tokio::spawn(async move { running.await.expect("a controller that ends well") });
@@ -159,7 +183,12 @@ impl Cluster {
 
     /// Whether a blob is on a controller's disk.
     pub fn has_blob(&self, node: usize, digest: &str) -> bool {
-        self.data(node).join("data/blobs").join(&digest[..2]).join(digest).exists()
+        self.blob(node, digest).exists()
+    }
+
+    /// Where a controller keeps a blob.
+    pub fn blob(&self, node: usize, digest: &str) -> PathBuf {
+        self.data(node).join("data/blobs").join(&digest[..2]).join(digest)
     }
 
     fn data(&self, node: usize) -> PathBuf {

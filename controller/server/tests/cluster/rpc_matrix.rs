@@ -16,7 +16,7 @@ use super::nodes::{Cluster, until};
 const MATRIX: &[(&str, &[&str], MayCall)] = &[
     ("Agents", &["Session", "GetBlob", "PutBlob", "PushLog"], MayCall::Agent),
     ("Balancers", &["Session"], MayCall::Balancer),
-    ("Enrolment", &["Join", "Renew"], MayCall::Anybody),
+    ("Enrolment", &["Join", "Renew", "Revoked"], MayCall::Anybody),
     (
         "Peers",
         &[

@@ -15,7 +15,7 @@ use super::nodes::{Cluster, until};
 /// Far more than anything here takes.
 const BOUND: Duration = Duration::from_secs(20);
 
-async fn founded(count: usize) -> Cluster {
+pub async fn founded(count: usize) -> Cluster {
     pontoon_kit::telemetry::init("info,openraft=error");
     let cluster = Cluster::start(count).await;
     for node in 0..count {

@@ -110,7 +110,7 @@ pub struct Validity {
 }
 
 impl Validity {
-    fn of(certificate: &CertificateDer<'_>) -> Result<Self, PkiError> {
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Result<Self, PkiError> {
         let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| PkiError::Anonymous)?;
         let time = |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
         let validity = parsed.validity();

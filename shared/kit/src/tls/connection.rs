@@ -5,36 +5,51 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
 use super::credentials::{Credentials, Entered};
-use crate::pki::{KeyId, Peer, PkiError, peer_of};
+use crate::pki::{KeyId, Peer, PkiError, Validity, peer_of};
 use rustls::AlertDescription;
 use rustls_pki_types::CertificateDer;
 
 /// Who is at the other end of a connection, read from its certificate once.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    known: Option<Arc<(Peer, KeyId)>>,
+    known: Option<Arc<Known>>,
+}
+
+/// What a certificate says.
+#[derive(Debug)]
+struct Known {
+    peer: Peer,
+    key: KeyId,
+    ends: SystemTime,
 }
 
 impl Caller {
     /// Its role and id; nobody, if it showed no certificate.
     pub fn peer(&self) -> Option<&Peer> {
-        self.known.as_deref().map(|(peer, _)| peer)
+        self.known.as_deref().map(|known| &known.peer)
     }
 
     /// Its key.
     pub fn key(&self) -> Option<KeyId> {
-        self.known.as_deref().map(|(_, key)| *key)
+        self.known.as_deref().map(|known| known.key)
+    }
+
+    /// When its certificate ends.
+    pub fn certificate_ends(&self) -> Option<SystemTime> {
+        self.known.as_deref().map(|known| known.ends)
     }
 
     pub(crate) fn of(certificates: Option<&[CertificateDer<'_>]>) -> Result<Self, PkiError> {
         let own = certificates.and_then(<[_]>::first);
-        let known = own.map(|own| Ok((peer_of(own)?, KeyId::of(own)?))).transpose()?;
+        let known = |own| Ok(Known { peer: peer_of(own)?, key: KeyId::of(own)?, ends: Validity::of(own)?.ends });
+        let known = own.map(known).transpose()?;
         Ok(Self { known: known.map(Arc::new) })
     }
 }

@@ -135,18 +135,44 @@ impl Credentials {
         self.change(|identity, _| identity.certificate = certificate)
     }
 
-    /// Trusts `trust` from now on; connections of revoked keys end.
+    /// Trusts `trust` from now on; connections of revoked keys end. For who knows all of it.
     pub fn set_trust(&self, trust: &Trust) -> Result<(), PkiError> {
         self.change(|identity, revoked| {
             identity.ca.clone_from(&trust.roots);
             *revoked = Arc::new(trust.revoked.clone());
         })?;
+        self.cut_revoked();
+        Ok(())
+    }
+
+    /// Trusts the roots of `trust` from now on, and refuses its revoked keys besides those that were refused before: for who is
+    /// told by others. A key is never good again once it was revoked, and whoever bears one would say that it is.
+    pub fn hear_of_trust(&self, trust: &Trust) -> Result<(), PkiError> {
+        self.change(|identity, revoked| {
+            identity.ca.clone_from(&trust.roots);
+            Arc::make_mut(revoked).extend(&trust.revoked);
+        })?;
+        self.cut_revoked();
+        Ok(())
+    }
+
+    /// Refuses these keys too from now on; their connections end.
+    pub fn hear_of_revoked(&self, keys: &BTreeSet<KeyId>) -> Result<(), PkiError> {
+        if keys.is_subset(&self.shared.current.load().revoked) {
+            return Ok(());
+        }
+        self.change(|_, revoked| Arc::make_mut(revoked).extend(keys))?;
+        self.cut_revoked();
+        Ok(())
+    }
+
+    fn cut_revoked(&self) {
+        let revoked = self.shared.current.load().revoked.clone();
         for (key, cut) in self.live().values() {
-            if trust.revoked.contains(key) {
+            if revoked.contains(key) {
                 cut.cancel();
             }
         }
-        Ok(())
     }
 
     fn change(&self, change: impl FnOnce(&mut Identity, &mut Arc<BTreeSet<KeyId>>)) -> Result<(), PkiError> {
