@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_enrol::Renewal;
-use pontoon_kit::{CancellationToken, Credentials, Identity, PkiError, file};
+use pontoon_kit::{CancellationToken, Credentials, FolderLock, Identity, LockError, PkiError, file};
 use pontoon_model::{Digest, Incarnation, MemoryBytes, RuntimeKind};
 use pontoon_proto::AgentHello;
 use tokio::sync::{mpsc, watch};
@@ -41,8 +41,12 @@ pub enum AgentError {
     /// Its configuration makes no sense.
     #[error("cannot use the configuration")]
     Config(#[from] ConfigError),
-    /// Its certificate cannot be used.
-    #[error("cannot use the certificate; let this host join the cluster again")]
+    /// Its key or certificate cannot be used.
+    #[error(
+        "this host's key and certificate (its `tls_dir`) cannot be used; where one of the files is lost or damaged, `pontoon \
+         agent join ADDR --token TOKEN` with the same --data-dir gets another certificate, and leaves the configuration and \
+         what runs here as they are"
+    )]
     Identity(#[from] PkiError),
     /// A controller's address cannot be used with it.
     #[error("cannot use the certificate to reach controllers")]
@@ -55,6 +59,12 @@ pub enum AgentError {
         /// Why.
         source: io::Error,
     },
+    /// Another agent runs on it, or it cannot be known that none does.
+    #[error(
+        "this agent's data folder is not free: stop the agent that runs on it (`systemctl stop` where it is a service), or \
+         give this one a `data_dir` and a name of its own"
+    )]
+    Lock(#[from] LockError),
     /// Its journal cannot be used.
     #[error("cannot use the journal")]
     Journal(#[from] JournalError),
@@ -70,8 +80,10 @@ pub enum AgentError {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
     config.check()?;
     let folders = Folders::make(&config.data_dir)?;
+    // Before the runtime, which clears away what nobody is known to need.
+    let lock = FolderLock::take(&folders.data).await?;
     let runtime = open_runtime(&config, &folders).await?;
-    run_with(config, runtime, shutdown).await
+    run_on(config, folders, lock, runtime, shutdown).await
 }
 
 /// Runs an agent on a given runtime (tests and simulated hosts bring their own).
@@ -82,6 +94,19 @@ pub async fn run_with(
 ) -> Result<(), AgentError> {
     config.check()?;
     let folders = Folders::make(&config.data_dir)?;
+    let lock = FolderLock::take(&folders.data).await?;
+    run_on(config, folders, lock, runtime, shutdown).await
+}
+
+/// Runs an agent whose folder is its own. The lock comes before the incarnation: controllers take the highest for the host's
+/// agent, so a second one that only started would take the host over.
+async fn run_on(
+    config: Config,
+    folders: Folders,
+    _lock: FolderLock,
+    runtime: Arc<dyn Runtime>,
+    shutdown: CancellationToken,
+) -> Result<(), AgentError> {
     let credentials = Credentials::new(Identity::load(&config.tls_dir)?)?;
     let controllers = Arc::new(Controllers::new(&config, credentials.clone())?);
     let failed = |source| AgentError::DataFolder { path: folders.blobs.clone(), source };

@@ -4,9 +4,10 @@ mod support;
 
 use std::sync::Arc;
 
+use pontoon_agent::AgentError;
 use pontoon_agent::config::RuntimeChoice;
 use pontoon_agent::runtime::fake::FakeRuntime;
-use pontoon_kit::Authority;
+use pontoon_kit::{Authority, CancellationToken, LockError};
 use pontoon_model::*;
 use pontoon_proto::{AgentDirective, LogSource};
 use support::{Controller, Host, bundle, servo, taken, until};
@@ -54,6 +55,28 @@ async fn an_agent_says_who_it_is_and_that_it_lives() {
         assert_eq!((hello.incarnation, hello.generation), (Incarnation(1), 0));
         assert_eq!(hello.capacity.memory, MemoryBytes::mib(2048));
     });
+}
+
+/// Its start would count as the newest, and the first agent's word for nothing until that one is restarted.
+#[tokio::test]
+async fn a_second_agent_on_the_same_folder_is_refused_and_changes_nothing() {
+    let mut scene = Scene::new("21180-21189").await;
+    scene.controller.assign(vec![scene.servo(1)], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    let second =
+        pontoon_agent::run_with(scene.host.config.clone(), Arc::new(scene.engine.clone()), CancellationToken::new());
+    let error = second.await.unwrap_err();
+    assert!(matches!(error, AgentError::Lock(LockError::Held { holder: Some(_), .. })), "{error}");
+    assert!(error.to_string().contains("stop the agent"), "{error}");
+    scene.host.stop().await;
+    scene.start_agent();
+    scene
+        .controller
+        .until("it counts on", |heard| match heard.hellos.last().map(|hello| hello.incarnation) {
+            Some(Incarnation(2)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use pontoon_controller::ControllerError;
 use pontoon_controller::config::{Config, FoundingConfig, MemberConfig};
 use pontoon_kit::{Authority, CancellationToken, Role};
 use pontoon_model::ControllerId;
@@ -46,7 +47,7 @@ pub struct Cluster {
     folder: tempfile::TempDir,
     members: Vec<MemberConfig>,
     rest: Vec<SocketAddr>,
-    running: Vec<Option<(CancellationToken, JoinHandle<()>)>>,
+    running: Vec<Option<(CancellationToken, JoinHandle<Result<(), ControllerError>>)>>,
     http: reqwest::Client,
 }
 
@@ -88,10 +89,10 @@ impl Cluster {
         cluster
     }
 
-    /// Starts one controller on its data.
-    pub fn launch(&mut self, node: usize) {
+    /// One controller's configuration.
+    pub fn config(&self, node: usize) -> Config {
         let folder = self.data(node);
-        let config = Config {
+        Config {
             join: false,
             voter: true,
             name: self.members[node].name.clone(),
@@ -113,10 +114,14 @@ impl Cluster {
                 certificate_life_s: 3600,
             }),
             base_domain: Some("localhost".into()),
-        };
+        }
+    }
+
+    /// Starts one controller on its data.
+    pub fn launch(&mut self, node: usize) {
         let shutdown = CancellationToken::new();
-        let running = pontoon_controller::run(config, shutdown.clone());
-        let task = tokio::spawn(async move { running.await.expect("a controller that ends well") });
+        let running = pontoon_controller::run(self.config(node), shutdown.clone());
+        let task = tokio::spawn(running);
         self.running[node] = Some((shutdown, task));
     }
 
@@ -124,7 +129,14 @@ impl Cluster {
     pub async fn stop(&mut self, node: usize) {
         let (shutdown, task) = self.running[node].take().expect("a running controller");
         shutdown.cancel();
-        task.await.expect("no panic");
+        task.await.expect("no panic").expect("a controller that ends well");
+    }
+
+    /// Waits for a controller to end by itself; why it did.
+    pub async fn ended(&mut self, node: usize) -> ControllerError {
+        let (_, task) = self.running[node].take().expect("a running controller");
+        let ended = tokio::time::timeout(PATIENCE, task).await.expect("it ends");
+        ended.expect("no panic").expect_err("it does not end well by itself")
     }
 
     /// Stops those that run.
