@@ -9,7 +9,7 @@ mod renewal;
 
 pub use join::{JoinError, Who, join};
 pub use pontoon_proto::{Admitted, Contact};
-pub use remembered::Remembered;
+pub use remembered::{Remembered, listed};
 pub use renewal::{Renewal, RenewalAsked, obey};
 
 use pontoon_kit::Role;
