@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pontoon_enrol::Renewal;
 use pontoon_kit::{CancellationToken, Credentials, FolderLock, Identity, LockError, PkiError, file};
-use pontoon_model::{Digest, Incarnation, MemoryBytes, RuntimeKind};
+use pontoon_model::{Digest, HostName, Incarnation, MemoryBytes, RuntimeKind};
 use pontoon_proto::AgentHello;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -32,6 +32,13 @@ use crate::session::Session;
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pontoon-init"));
 /// Assignments and outcomes not yet looked at: the newest assignment replaces older ones anyway.
 const QUEUE: usize = 4;
+/// When the agent ends servos at its own end, they get this long: a person waits.
+const EXIT_GRACE: Duration = Duration::from_secs(5);
+/// And this long where nobody does, as each servo that is replaced (`view::STOP_GRACE` of the controllers): requests may be
+/// under way.
+const REVOKED_GRACE: Duration = Duration::from_secs(30);
+/// Balancers have let go of the servos of a revoked host by then: a table is with all of them within a second.
+const ROUTES_GONE: Duration = Duration::from_secs(3);
 /// Garbage grows by a few bundles a day.
 const COLLECT_EVERY: Duration = Duration::from_secs(600);
 
@@ -71,6 +78,18 @@ pub enum AgentError {
     /// What runs here cannot be seen.
     #[error("cannot use the runtime")]
     Runtime(#[from] RuntimeError),
+    /// Its cluster does not take its certificate any more.
+    #[error(
+        "host {host} was revoked, and does not belong to its cluster any more: its apps have left the routes and run elsewhere, \
+         and what of them ran here was stopped. To use this machine again, remove {} and let it join with a new token \
+         (`pontoon agent join ADDR --token TOKEN`)", key.display()
+    )]
+    Revoked {
+        /// Its name.
+        host: HostName,
+        /// Its key, which is worth nothing any more.
+        key: PathBuf,
+    },
     /// A part of it ended that never should.
     #[error("a part of the agent ended unexpectedly: {0}")]
     PartEnded(String),
@@ -140,6 +159,7 @@ async fn run_on(
         logs: LogReader { runtime: Arc::clone(&runtime), board: board_feed, builds: folders.build_logs.clone() },
     };
     parts.spawn(session.run(parts_end.clone()));
+    let revoked = credentials.clone();
     let renewing = Renewal { credentials, folder: config.tls_dir.clone(), asked };
     let known = Arc::clone(&controllers);
     parts.spawn(renewing.keep(move || known.addresses(), parts_end.clone()));
@@ -153,8 +173,10 @@ async fn run_on(
     parts.spawn(builds.run(wanted_builds_feed, ended_sender, parts_end.clone()));
     parts.spawn(collect(runtime, blobs, folders.build_logs, needed_feed, parts_end.clone()));
 
+    let mut is_revoked = false;
     tokio::select! {
         () = reconciler.run(assignments, ended_builds, shutdown.clone()) => {}
+        () = revoked.until_revoked() => is_revoked = true,
         ended = parts.join_next() => {
             let why = ended.and_then(Result::err).map_or_else(|| "it returned".to_owned(), |error| error.to_string());
             return Err(AgentError::PartEnded(why));
@@ -162,10 +184,27 @@ async fn run_on(
     }
     parts_end.cancel();
     while parts.join_next().await.is_some() {}
+    if is_revoked {
+        return Err(end_what_runs(reconciler, &config, &shutdown).await);
+    }
     if config.stop_servos_on_exit {
-        reconciler.stop_all().await;
+        reconciler.stop_all(EXIT_GRACE).await;
     }
     Ok(())
+}
+
+/// What a host does that is told by one of its controllers that it is out. They have placed its servos elsewhere: here these
+/// would be second ones, with the cluster's environment, that nobody looks after.
+async fn end_what_runs(mut reconciler: Reconciler, config: &Config, shutdown: &CancellationToken) -> AgentError {
+    tracing::error!(
+        host = %config.name,
+        "this host was revoked: its cluster trusts it no longer, and runs its apps elsewhere; what runs here is stopped"
+    );
+    // Also for the next start, which would bring back what was assigned last.
+    reconciler.forget_assignment();
+    let _ = tokio::time::timeout(ROUTES_GONE, shutdown.cancelled()).await;
+    reconciler.stop_all(REVOKED_GRACE).await;
+    AgentError::Revoked { host: config.name.clone(), key: config.tls_dir.join("key.pem") }
 }
 
 /// Stops and removes every servo of this agent, whoever started it, and with the last agent of the cluster its network

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pontoon_agent::AgentError;
 use pontoon_agent::config::RuntimeChoice;
 use pontoon_agent::runtime::fake::FakeRuntime;
-use pontoon_kit::{Authority, CancellationToken, LockError};
+use pontoon_kit::{Authority, CancellationToken, Identity, LockError};
 use pontoon_model::*;
 use pontoon_proto::{AgentDirective, LogSource};
 use support::{Controller, Host, bundle, servo, taken, until};
@@ -55,6 +55,24 @@ async fn an_agent_says_who_it_is_and_that_it_lives() {
         assert_eq!((hello.incarnation, hello.generation), (Incarnation(1), 0));
         assert_eq!(hello.capacity.memory, MemoryBytes::mib(2048));
     });
+}
+
+/// Its cluster has placed them elsewhere and routes nobody here.
+#[tokio::test]
+async fn a_revoked_host_stops_what_it_runs_says_so_and_starts_nothing_again() {
+    let mut scene = Scene::new("21190-21199").await;
+    scene.controller.assign(vec![scene.servo(1)], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    let identity = Identity::load(&scene.host.config.tls_dir).unwrap();
+    scene.controller.revoke(identity.key_id().unwrap());
+    let told = scene.host.ended().await;
+    assert!(matches!(told, AgentError::Revoked { .. }), "{told}");
+    let key = scene.host.config.tls_dir.join("key.pem").display().to_string();
+    assert!(told.to_string().contains("host h1 was revoked") && told.to_string().contains(&key), "{told}");
+    assert_eq!(scene.engine.calls(), ["start s1", "stop s1", "remove s1"]);
+    scene.start_agent();
+    assert!(matches!(scene.host.ended().await, AgentError::Revoked { .. }));
+    assert_eq!(scene.engine.calls().len(), 3, "nothing was started in between: {:?}", scene.engine.calls());
 }
 
 /// Its start would count as the newest, and the first agent's word for nothing until that one is restarted.
