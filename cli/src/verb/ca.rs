@@ -36,7 +36,11 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
         }
         Verb::Retire { force } => {
             let changed = session.client.retire_ca(force).await?;
-            output::print(session.format, &changed, |_| "the former authority is trusted no longer".into())?;
+            output::print(session.format, &changed, |_| {
+                "the former authority is trusted no longer; a machine that was off gets a certificate of the new one by itself \
+                 when it is back. Join tokens and logins that know the former one only must be made anew."
+                    .into()
+            })?;
         }
     }
     Ok(())

@@ -111,11 +111,17 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
             Ok(output::print(session.format, &session.client.tokens().await?, |all| list(all))?)
         }
         Verb::Revoke { id } => {
-            let (changed, id) = match id {
-                AnyId::Api(id) => (session.client.revoke_token(id).await?, id.to_string()),
-                AnyId::Join(id) => (session.client.revoke_join_token(&id).await?, id),
+            let (changed, done) = match id {
+                AnyId::Api(id) => (session.client.revoke_token(id).await?, format!("token {id} is revoked")),
+                AnyId::Join(id) => (
+                    session.client.revoke_join_token(&id).await?,
+                    format!(
+                        "token {id} lets nobody in any more; machines that it has let in stay: `pontoon machines` lists them, \
+                         `pontoon revoke ROLE NAME` shuts one out"
+                    ),
+                ),
             };
-            Ok(output::print(session.format, &changed, |_| format!("token {id} is revoked"))?)
+            Ok(output::print(session.format, &changed, |_| done.clone())?)
         }
     }
 }

@@ -211,7 +211,7 @@ fn the_servos_of_a_revoked_host_leave_the_routes_at_once_and_are_replaced_elsewh
     let before = world.state.route_version();
     world.silent.push(a.clone());
     world.apply(RevokeMachine { role: MachineRole::Agent, name: "a".into() }).unwrap();
-    assert_eq!(routed(&world), [b.clone()], "with the entry itself");
+    assert_eq!(routed(&world), std::slice::from_ref(&b), "with the entry itself");
     assert!(world.state.route_version() > before, "balancers are told");
     // What it has said before, or still says, brings nothing back.
     let sign = HostSign { incarnation: Incarnation(1), heard_at: world.now, free_memory: MemoryBytes(0) };

@@ -41,13 +41,16 @@ pub fn archive(files: &[(&str, &str)]) -> Vec<u8> {
     tar.into_inner().unwrap().finish().unwrap()
 }
 
+/// A controller, and how it ended.
+type Running = JoinHandle<Result<(), ControllerError>>;
+
 /// Controllers on loopback.
 pub struct Cluster {
     pub authority: Authority,
     folder: tempfile::TempDir,
     members: Vec<MemberConfig>,
     rest: Vec<SocketAddr>,
-    running: Vec<Option<(CancellationToken, JoinHandle<Result<(), ControllerError>>)>>,
+    running: Vec<Option<(CancellationToken, Running)>>,
     http: reqwest::Client,
 }
 

@@ -146,6 +146,13 @@ async fn a_revoked_machine_is_out_everywhere_within_a_second() {
         .await;
     }
     assert_eq!((h1.begun(), h2.ended()), (begun, 0), "it never comes back, and the other was not disturbed");
+    // Nothing ran on it, so it is no host any more.
+    until("the other to be the only host", async || {
+        let (hosts, status) = (cluster.get(1, "/v1/hosts").await, cluster.get(1, "/v1/status").await);
+        let one = hosts.as_array().is_some_and(|all| all.len() == 1) && hosts[0]["name"] == "h2";
+        if one && status["hosts"] == 1 { Ok(()) } else { Err(format!("{hosts} {status}")) }
+    })
+    .await;
     // Its certificate is no way to another one, and neither is the old key with a new token.
     let own = folder.path().join("h1");
     std::fs::remove_file(own.join("cert.pem")).unwrap();
