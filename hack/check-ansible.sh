@@ -28,11 +28,15 @@ count=0
 for file in "$out"/*/*.toml; do
     role=$(basename "$file" .toml)
     said=$(timeout 20 "$pontoon" "$role" --config "$file" 2>&1 || true)
-    if ! grep -q "$out/none/tls/$role/ca.pem" <<<"$said"; then
+    if ! grep -q "$out/data/$role/tls/ca.pem" <<<"$said"; then
         printf 'pontoon %s does not take the configuration of %s:\n%s\n' "$role" "$file" "$said"
         exit 1
     fi
     count=$((count + 1))
+done
+# What the first one has: it begins the cluster with an authority, and its REST port shows the cluster's certificate.
+for line in 'rest_tls = "cluster"' '[founding]'; do
+    grep -qF "$line" "$out/nyc-1/controller.toml" || { echo "no $line in the controller's configuration" && exit 1; }
 done
 echo "ansible: the binary reads all $count configuration files"
 [ "$count" -eq 8 ]

@@ -102,7 +102,7 @@ impl Builds {
         let last_lines = logging.await.unwrap_or_default();
         match result {
             Ok(bundle) => {
-                tracing::info!(build = %id, bundle = ?bundle.digest, size = %bundle.size, "build succeeded");
+                tracing::info!(build = %id, bundle = %bundle.digest, size = %bundle.size, "build succeeded");
                 BuildOutcome::Succeeded { bundle }
             }
             Err(reason) => {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use pontoon_enrol::Remembered;
+use pontoon_enrol::{Remembered, listed};
 use pontoon_kit::{Credentials, Role, rpc};
 use pontoon_model::{BlobRef, SiteName};
 use pontoon_proto::blobs::PART_BYTES;
@@ -31,7 +31,7 @@ pub(crate) type Client = AgentsClient<Channel>;
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
     /// No controller had it, or none answered; what the last one said.
-    #[error("no controller gave blob {blob:?}: {why}")]
+    #[error("no controller gave blob {}: {why}", blob.digest)]
     Get {
         /// Which.
         blob: BlobRef,
@@ -39,7 +39,7 @@ pub enum TransferError {
         why: String,
     },
     /// What came is not what was asked for.
-    #[error("blob {blob:?} arrived damaged from {from}")]
+    #[error("blob {} arrived damaged from {from}", blob.digest)]
     Damaged {
         /// Which.
         blob: BlobRef,
@@ -47,7 +47,7 @@ pub enum TransferError {
         from: SocketAddr,
     },
     /// It could not be written or read here.
-    #[error("cannot use {path} for blob {blob:?}: {source}")]
+    #[error("cannot use {path} for blob {}: {source}", blob.digest)]
     Disk {
         /// Which.
         blob: BlobRef,
@@ -57,7 +57,7 @@ pub enum TransferError {
         source: std::io::Error,
     },
     /// No controller stored it; what the last one said.
-    #[error("no controller stored blob {blob:?}: {why}")]
+    #[error("no controller stored blob {}: {why}", blob.digest)]
     Put {
         /// Which.
         blob: BlobRef,
@@ -100,7 +100,7 @@ impl Controllers {
         let before: Vec<SocketAddr> = self.read().iter().map(|(address, _)| *address).collect();
         if before != addresses {
             match self.set(&addresses) {
-                Ok(()) => tracing::info!(controllers = ?addresses, "the controllers are elsewhere now"),
+                Ok(()) => tracing::info!(controllers = listed(&addresses), "the controllers are elsewhere now"),
                 Err(error) => tracing::error!(%error, "the controllers that were told of cannot be used"),
             }
         }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_enrol::{ASK_EVERY, Renewal, hear_of_revoked};
-use pontoon_kit::{CancellationToken, Credentials, Identity, PkiError, file};
-use pontoon_model::{Digest, Incarnation, MemoryBytes, RuntimeKind};
+use pontoon_kit::{CancellationToken, Credentials, FolderLock, Identity, LockError, PkiError, file};
+use pontoon_model::{Digest, HostName, Incarnation, MemoryBytes, RuntimeKind};
 use pontoon_proto::AgentHello;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -32,6 +32,13 @@ use crate::session::Session;
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pontoon-init"));
 /// Assignments and outcomes not yet looked at: the newest assignment replaces older ones anyway.
 const QUEUE: usize = 4;
+/// When the agent ends servos at its own end, they get this long: a person waits.
+const EXIT_GRACE: Duration = Duration::from_secs(5);
+/// And this long where nobody does, as each servo that is replaced (`view::STOP_GRACE` of the controllers): requests may be
+/// under way.
+const REVOKED_GRACE: Duration = Duration::from_secs(30);
+/// Balancers have let go of the servos of a revoked host by then: a table is with all of them within a second.
+const ROUTES_GONE: Duration = Duration::from_secs(3);
 /// Garbage grows by a few bundles a day.
 const COLLECT_EVERY: Duration = Duration::from_secs(600);
 
@@ -41,8 +48,12 @@ pub enum AgentError {
     /// Its configuration makes no sense.
     #[error("cannot use the configuration")]
     Config(#[from] ConfigError),
-    /// Its certificate cannot be used.
-    #[error("cannot use the certificate; let this host join the cluster again")]
+    /// Its key or certificate cannot be used.
+    #[error(
+        "this host's key and certificate (its `tls_dir`) cannot be used; where one of the files is lost or damaged, `pontoon \
+         agent join ADDR --token TOKEN` with the same --data-dir gets another certificate, and leaves the configuration and \
+         what runs here as they are"
+    )]
     Identity(#[from] PkiError),
     /// A controller's address cannot be used with it.
     #[error("cannot use the certificate to reach controllers")]
@@ -55,12 +66,30 @@ pub enum AgentError {
         /// Why.
         source: io::Error,
     },
+    /// Another agent runs on it, or it cannot be known that none does.
+    #[error(
+        "this agent's data folder is not free: stop the agent that runs on it (`systemctl stop` where it is a service), or \
+         give this one a `data_dir` and a name of its own"
+    )]
+    Lock(#[from] LockError),
     /// Its journal cannot be used.
     #[error("cannot use the journal")]
     Journal(#[from] JournalError),
     /// What runs here cannot be seen.
     #[error("cannot use the runtime")]
     Runtime(#[from] RuntimeError),
+    /// Its cluster does not take its certificate any more.
+    #[error(
+        "host {host} was revoked, and does not belong to its cluster any more: its apps have left the routes and run elsewhere, \
+         and what of them ran here was stopped. To use this machine again, remove {} and let it join with a new token \
+         (`pontoon agent join ADDR --token TOKEN`)", key.display()
+    )]
+    Revoked {
+        /// Its name.
+        host: HostName,
+        /// Its key, which is worth nothing any more.
+        key: PathBuf,
+    },
     /// A part of it ended that never should.
     #[error("a part of the agent ended unexpectedly: {0}")]
     PartEnded(String),
@@ -70,8 +99,10 @@ pub enum AgentError {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
     config.check()?;
     let folders = Folders::make(&config.data_dir)?;
+    // Before the runtime, which clears away what nobody is known to need.
+    let lock = FolderLock::take(&folders.data).await?;
     let runtime = open_runtime(&config, &folders).await?;
-    run_with(config, runtime, shutdown).await
+    run_on(config, folders, lock, runtime, shutdown).await
 }
 
 /// Runs an agent on a given runtime (tests and simulated hosts bring their own).
@@ -82,6 +113,19 @@ pub async fn run_with(
 ) -> Result<(), AgentError> {
     config.check()?;
     let folders = Folders::make(&config.data_dir)?;
+    let lock = FolderLock::take(&folders.data).await?;
+    run_on(config, folders, lock, runtime, shutdown).await
+}
+
+/// Runs an agent whose folder is its own. The lock comes before the incarnation: controllers take the highest for the host's
+/// agent, so a second one that only started would take the host over.
+async fn run_on(
+    config: Config,
+    folders: Folders,
+    _lock: FolderLock,
+    runtime: Arc<dyn Runtime>,
+    shutdown: CancellationToken,
+) -> Result<(), AgentError> {
     let credentials = Credentials::new(Identity::load(&config.tls_dir)?)?;
     let controllers = Arc::new(Controllers::new(&config, credentials.clone())?);
     let failed = |source| AgentError::DataFolder { path: folders.blobs.clone(), source };
@@ -117,6 +161,7 @@ pub async fn run_with(
     parts.spawn(session.run(parts_end.clone()));
     let known = Arc::clone(&controllers);
     parts.spawn(hear_of_revoked(credentials.clone(), move || known.addresses(), ASK_EVERY, parts_end.clone()));
+    let revoked = credentials.clone();
     let renewing = Renewal { credentials, folder: config.tls_dir.clone(), asked };
     let known = Arc::clone(&controllers);
     parts.spawn(renewing.keep(move || known.addresses(), parts_end.clone()));
@@ -130,8 +175,10 @@ pub async fn run_with(
     parts.spawn(builds.run(wanted_builds_feed, ended_sender, parts_end.clone()));
     parts.spawn(collect(runtime, blobs, folders.build_logs, needed_feed, parts_end.clone()));
 
+    let mut is_revoked = false;
     tokio::select! {
         () = reconciler.run(assignments, ended_builds, shutdown.clone()) => {}
+        () = revoked.until_revoked() => is_revoked = true,
         ended = parts.join_next() => {
             let why = ended.and_then(Result::err).map_or_else(|| "it returned".to_owned(), |error| error.to_string());
             return Err(AgentError::PartEnded(why));
@@ -139,10 +186,27 @@ pub async fn run_with(
     }
     parts_end.cancel();
     while parts.join_next().await.is_some() {}
+    if is_revoked {
+        return Err(end_what_runs(reconciler, &config, &shutdown).await);
+    }
     if config.stop_servos_on_exit {
-        reconciler.stop_all().await;
+        reconciler.stop_all(EXIT_GRACE).await;
     }
     Ok(())
+}
+
+/// What a host does that is told by one of its controllers that it is out. They have placed its servos elsewhere: here these
+/// would be second ones, with the cluster's environment, that nobody looks after.
+async fn end_what_runs(mut reconciler: Reconciler, config: &Config, shutdown: &CancellationToken) -> AgentError {
+    tracing::error!(
+        host = %config.name,
+        "this host was revoked: its cluster trusts it no longer, and runs its apps elsewhere; what runs here is stopped"
+    );
+    // Also for the next start, which would bring back what was assigned last.
+    reconciler.forget_assignment();
+    let _ = tokio::time::timeout(ROUTES_GONE, shutdown.cancelled()).await;
+    reconciler.stop_all(REVOKED_GRACE).await;
+    AgentError::Revoked { host: config.name.clone(), key: config.tls_dir.join("key.pem") }
 }
 
 /// Stops and removes every servo of this agent, whoever started it, and with the last agent of the cluster its network

@@ -4,9 +4,10 @@ mod support;
 
 use std::sync::Arc;
 
+use pontoon_agent::AgentError;
 use pontoon_agent::config::RuntimeChoice;
 use pontoon_agent::runtime::fake::FakeRuntime;
-use pontoon_kit::Authority;
+use pontoon_kit::{Authority, CancellationToken, Identity, LockError};
 use pontoon_model::epoch::beginning_of;
 use pontoon_model::*;
 use pontoon_proto::{AgentDirective, LogSource};
@@ -55,6 +56,46 @@ async fn an_agent_says_who_it_is_and_that_it_lives() {
         assert_eq!((hello.incarnation, hello.generation), (Incarnation(1), 0));
         assert_eq!(hello.capacity.memory, MemoryBytes::mib(2048));
     });
+}
+
+/// Its cluster has placed them elsewhere and routes nobody here.
+#[tokio::test]
+async fn a_revoked_host_stops_what_it_runs_says_so_and_starts_nothing_again() {
+    let mut scene = Scene::new("21190-21199").await;
+    scene.controller.assign(vec![scene.servo(1)], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    let identity = Identity::load(&scene.host.config.tls_dir).unwrap();
+    scene.controller.revoke(identity.key_id().unwrap());
+    let told = scene.host.ended().await;
+    assert!(matches!(told, AgentError::Revoked { .. }), "{told}");
+    let key = scene.host.config.tls_dir.join("key.pem").display().to_string();
+    assert!(told.to_string().contains("host h1 was revoked") && told.to_string().contains(&key), "{told}");
+    assert_eq!(scene.engine.calls(), ["start s1", "stop s1", "remove s1"]);
+    scene.start_agent();
+    assert!(matches!(scene.host.ended().await, AgentError::Revoked { .. }));
+    assert_eq!(scene.engine.calls().len(), 3, "nothing was started in between: {:?}", scene.engine.calls());
+}
+
+/// Its start would count as the newest, and the first agent's word for nothing until that one is restarted.
+#[tokio::test]
+async fn a_second_agent_on_the_same_folder_is_refused_and_changes_nothing() {
+    let mut scene = Scene::new("21180-21189").await;
+    scene.controller.assign(vec![scene.servo(1)], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    let second =
+        pontoon_agent::run_with(scene.host.config.clone(), Arc::new(scene.engine.clone()), CancellationToken::new());
+    let error = second.await.unwrap_err();
+    assert!(matches!(error, AgentError::Lock(LockError::Held { holder: Some(_), .. })), "{error}");
+    assert!(error.to_string().contains("stop the agent"), "{error}");
+    scene.host.stop().await;
+    scene.start_agent();
+    scene
+        .controller
+        .until("it counts on", |heard| match heard.hellos.last().map(|hello| hello.incarnation) {
+            Some(Incarnation(2)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
 use pontoon_enrol::{ASK_EVERY, Remembered, Renewal, hear_of_revoked};
-use pontoon_kit::{CancellationToken, Credentials, Identity};
+use pontoon_kit::{CancellationToken, Credentials, FolderLock, Identity};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
@@ -22,6 +22,8 @@ use crate::table::Table;
 pub struct Balancer {
     table: Arc<Table>,
     parts: Mutex<Parts>,
+    /// Held for as long as the table is written.
+    _lock: FolderLock,
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
     admin_address: Option<SocketAddr>,
@@ -44,6 +46,7 @@ impl Balancer {
             Identity::load(&config.tls_dir).and_then(Credentials::new).map_err(BalancerError::Identity)?;
         let data_dir = |source| BalancerError::DataDir { path: config.data_dir.clone(), source };
         let store = Store::open(&config.data_dir).map_err(data_dir)?;
+        let lock = FolderLock::take(&config.data_dir).await?;
         let table = Arc::new(Table::new(config.site.clone()));
         if let Some(last) = store.load().map_err(data_dir)? {
             // An empty table takes any version.
@@ -93,7 +96,7 @@ impl Balancer {
         };
         tasks.spawn(session.run(running.clone()));
         let parts = Mutex::new(Parts { proxy, tasks });
-        Ok(Self { table, parts, address, tls_address, admin_address, serving, running })
+        Ok(Self { table, parts, _lock: lock, address, tls_address, admin_address, serving, running })
     }
 
     /// Where it listens for HTTP, with the port it got.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use pontoon_kit::PkiError;
+use pontoon_kit::{LockError, PkiError};
 
 /// Why a balancer cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +25,18 @@ pub enum BalancerError {
         /// Why.
         source: io::Error,
     },
-    /// The certificate cannot be used.
-    #[error("cannot load this balancer's certificate; join the cluster again if its files are lost")]
+    /// Another balancer runs on the data folder, or it cannot be known that none does.
+    #[error(
+        "this balancer's data folder is not free: stop the balancer that runs on it, or give this one a `data_dir`, a name and \
+         an address of its own"
+    )]
+    Lock(#[from] LockError),
+    /// The key or certificate cannot be used.
+    #[error(
+        "this balancer's key and certificate (its `tls_dir`) cannot be used; where one of the files is lost or damaged, \
+         `pontoon balancer join ADDR --token TOKEN` with the same --data-dir gets another certificate, and leaves the \
+         configuration as it is"
+    )]
     Identity(#[source] PkiError),
     /// The access log cannot be opened.
     #[error("cannot open the access log {}", path.display())]

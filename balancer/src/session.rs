@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pontoon_enrol::{Remembered, RenewalAsked, obey};
+use pontoon_enrol::{Remembered, RenewalAsked, listed, obey};
 use pontoon_kit::{Backoff, CancellationToken, Credentials, Role, rpc};
 use pontoon_model::epoch::{epoch_of, is_former};
 use pontoon_model::{BalancerName, SiteName};
@@ -141,7 +141,7 @@ impl Session {
             let mut controllers = self.controllers();
             let known = told.in_order(&self.site, &controllers.configured);
             if known != controllers.known {
-                tracing::info!(controllers = ?known, "the controllers are elsewhere now");
+                tracing::info!(controllers = listed(&known), "the controllers are elsewhere now");
                 controllers.set(known);
             }
         }

@@ -284,6 +284,8 @@ mod tests {
             "token create --role agent --scope read",
             "token create --scope read --uses 2",
             "token create --role king",
+            "token create --role agent --uses 0",
+            "login https://a --fingerprint zz",
             "revoke king x",
             "revoke agent",
             "ca",

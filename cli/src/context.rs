@@ -90,6 +90,12 @@ pub enum ContextError {
         /// The context.
         name: String,
     },
+    /// A token without addresses, and no context whose addresses could be meant.
+    #[error(
+        "{TOKEN_VARIABLE} is set, but nothing says where its cluster is: set {URL_VARIABLE} too, or `unset {TOKEN_VARIABLE}` and \
+         take a cluster with `pontoon login URL`"
+    )]
+    NoUrl,
     /// Addresses without a token.
     #[error("{URL_VARIABLE} is set, but there is no token: set {TOKEN_VARIABLE} too")]
     NoToken,
@@ -125,10 +131,49 @@ struct Variables {
     ca: Option<String>,
 }
 
+/// Where a context was found, and what may be noted there.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    path: PathBuf,
+    name: String,
+    ca: Option<String>,
+}
+
+impl Kept {
+    /// Notes whose signature counts from now on, unless somebody has noted something else meanwhile.
+    pub fn put_ca(&self, ca: &str) -> Result<(), ContextError> {
+        let mut contexts = Contexts::load(&self.path)?;
+        match contexts.contexts.get_mut(&self.name).filter(|context| context.ca == self.ca) {
+            Some(context) => {
+                context.ca = Some(ca.to_owned());
+                contexts.save(&self.path)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The cluster that is meant.
+#[derive(Debug)]
+pub struct Chosen {
+    /// Its addresses and token.
+    pub context: Context,
+    /// Where it was found, if that is the context file.
+    pub kept: Option<Kept>,
+}
+
+/// Which of the variables that go before a context are set.
+pub(crate) fn variables_set() -> Vec<&'static str> {
+    [URL_VARIABLE, TOKEN_VARIABLE, CA_VARIABLE].into_iter().filter(|name| variable(name).is_some()).collect()
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
 impl Context {
     /// From the environment's variables where set, else from the context file: the one of this name, or the current one.
-    pub fn choose(name: Option<&str>) -> Result<Self, ContextError> {
-        let variable = |name| env::var(name).ok().filter(|value| !value.trim().is_empty());
+    pub fn choose(name: Option<&str>) -> Result<Chosen, ContextError> {
         let variables =
             Variables { urls: variable(URL_VARIABLE), token: variable(TOKEN_VARIABLE), ca: variable(CA_VARIABLE) };
         Self::choose_from(variables, name, Contexts::default_path)
@@ -138,22 +183,28 @@ impl Context {
         variables: Variables,
         name: Option<&str>,
         path: impl Fn() -> Result<PathBuf, ContextError>,
-    ) -> Result<Self, ContextError> {
+    ) -> Result<Chosen, ContextError> {
         match (variables.urls, variables.token, name) {
             (Some(_), _, Some(name)) => Err(ContextError::Both { name: name.to_owned() }),
             (Some(urls), Some(token), None) => {
                 let ca = variables.ca.map(|path| read_ca(Path::new(&path))).transpose()?;
-                Ok(Self { url: split_urls(&urls), token: token.trim().to_owned(), ca })
+                let context = Self { url: split_urls(&urls), token: token.trim().to_owned(), ca };
+                Ok(Chosen { context, kept: None })
             }
             // The token belongs to the cluster of the file: sending it elsewhere would give it away.
             (Some(_), None, None) => Err(ContextError::NoToken),
             (None, token, name) => {
                 let path = path()?;
-                let mut context = Contexts::load(&path)?.get(name, &path)?.clone();
+                let contexts = Contexts::load(&path)?;
+                let (name, mut context) = match contexts.get(name, &path) {
+                    Err(ContextError::Missing { .. }) if token.is_some() => return Err(ContextError::NoUrl),
+                    found => found.map(|(name, context)| (name.to_owned(), context.clone()))?,
+                };
+                let kept = Kept { path, name, ca: context.ca.clone() };
                 if let Some(token) = token {
                     context.token = token.trim().to_owned();
                 }
-                Ok(context)
+                Ok(Chosen { context, kept: Some(kept) })
             }
         }
     }
@@ -191,9 +242,13 @@ impl Contexts {
     }
 
     /// The one of this name, else the current one.
-    fn get(&self, name: Option<&str>, path: &Path) -> Result<&Context, ContextError> {
+    fn get(&self, name: Option<&str>, path: &Path) -> Result<(&str, &Context), ContextError> {
         match name.or(self.current.as_deref()) {
-            Some(name) => self.contexts.get(name).ok_or_else(|| self.unknown(name)),
+            Some(name) => self
+                .contexts
+                .get_key_value(name)
+                .map(|(name, context)| (name.as_str(), context))
+                .ok_or_else(|| self.unknown(name)),
             None if self.contexts.is_empty() => Err(ContextError::Missing { path: path.to_owned() }),
             None => Err(ContextError::NoneChosen { known: self.known() }),
         }
@@ -327,7 +382,8 @@ mod tests {
         assert_eq!(Contexts::load(&path).unwrap(), contexts);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!format!("{contexts:?}").contains("secret"));
-        let choose = |name| Context::choose_from(Variables::default(), name, || Ok(path.clone()));
+        let choose =
+            |name| Context::choose_from(Variables::default(), name, || Ok(path.clone())).map(|chosen| chosen.context);
         assert_eq!(choose(None).unwrap().token, "secret");
         assert_eq!(choose(Some("work")).unwrap().token, "other");
         let error = choose(Some("nope")).unwrap_err().to_string();
@@ -363,7 +419,7 @@ mod tests {
     #[test]
     fn variables_go_before_the_file() {
         let not_read = || -> Result<PathBuf, _> { panic!("not read") };
-        let context = Context::choose_from(variables("http://a, http://b", "t"), None, not_read).unwrap();
+        let context = Context::choose_from(variables("http://a, http://b", "t"), None, not_read).unwrap().context;
         assert_eq!(context.url, ["http://a", "http://b"]);
         let both = Context::choose_from(variables("http://a", "t"), Some("home"), not_read);
         assert!(matches!(both, Err(ContextError::Both { .. })));
@@ -373,6 +429,36 @@ mod tests {
     fn the_files_token_is_never_sent_to_an_address_from_elsewhere() {
         let refused = Context::choose_from(variables("http://a", ""), None, || panic!("not read"));
         assert!(matches!(refused, Err(ContextError::NoToken)));
+    }
+
+    #[test]
+    fn an_authority_is_noted_in_the_context_that_was_used_and_in_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let mut contexts = Contexts::default();
+        for name in ["home", "work"] {
+            contexts.put(name, Context { ca: Some("first".into()), ..context(name) });
+        }
+        contexts.save(&path).unwrap();
+        let used = Context::choose_from(variables("", "other"), Some("home"), || Ok(path.clone())).unwrap();
+        used.kept.unwrap().put_ca("second").unwrap();
+        let kept = Contexts::load(&path).unwrap();
+        let ca = |name: &str| kept.find(name).unwrap().ca.clone().unwrap();
+        assert_eq!((ca("home"), ca("work"), kept.current()), ("second".into(), "first".into(), Some("work")));
+        assert_eq!(kept.find("home").unwrap().token, "home", "what a variable said is not kept");
+        // Somebody has logged in anew meanwhile.
+        let used = Context::choose_from(Variables::default(), Some("home"), || Ok(path.clone())).unwrap();
+        contexts.put("home", Context { ca: Some("anew".into()), ..context("home") });
+        contexts.save(&path).unwrap();
+        used.kept.unwrap().put_ca("third").unwrap();
+        assert_eq!(Contexts::load(&path).unwrap(), contexts);
+    }
+
+    #[test]
+    fn a_token_without_an_address_is_not_passed_over() {
+        let none = Context::choose_from(variables("", "t"), None, || Ok("/nonexistent/config.toml".into()));
+        let error = none.unwrap_err().to_string();
+        assert!(error.contains("PONTOON_TOKEN is set") && error.contains("set PONTOON_URL"), "{error}");
     }
 
     #[test]

@@ -181,3 +181,59 @@ fn a_token_is_the_only_line_on_stdout_and_the_audit_names_who_is_missing() {
     let lines = ok(run(&["audit", "-o", "json"]));
     assert!(lines.lines().count() == 2 && lines.lines().all(|line| line.starts_with('{')), "{lines}");
 }
+
+/// The terminal is the test's own; the signal is what Ctrl-C sends.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_at_the_question_for_the_token_leaves_a_terminal_that_shows_what_is_typed() {
+    use nix::pty::openpty;
+    use nix::sys::signal::{Signal, kill};
+    use nix::sys::termios::{LocalFlags, tcgetattr};
+    use nix::unistd::Pid;
+    use std::os::unix::process::ExitStatusExt;
+    use std::time::{Duration, Instant};
+    let home = tempfile::tempdir().unwrap();
+    let terminal = openpty(None, None).unwrap();
+    let shows = || tcgetattr(&terminal.slave).unwrap().local_flags.contains(LocalFlags::ECHO);
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        assert!(shows());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+        command.args(["login", "http://127.0.0.1:1"]).env("XDG_CONFIG_HOME", home.path()).stderr(Stdio::null());
+        let mut child = command.stdin(terminal.slave.try_clone().unwrap()).spawn().unwrap();
+        let begun = Instant::now();
+        while shows() {
+            assert!(begun.elapsed() < Duration::from_secs(30) && child.try_wait().unwrap().is_none(), "it asks");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        let ended = child.wait().unwrap();
+        assert_eq!(ended.signal(), Some(signal as i32), "{ended}");
+        assert!(shows(), "after {signal}");
+    }
+}
+
+#[test]
+fn what_a_command_line_or_the_environment_says_twice_or_in_vain_is_told() {
+    let (home, controller) = (tempfile::tempdir().unwrap(), Controller::start());
+    let url = controller.url();
+    let run = |args: &[&str], variables: &[(&str, &str)]| pontoon(home.path(), args, "secret", variables);
+    let said = failed(run(&["app", "list"], &[("PONTOON_TOKEN", "secret")]), 1);
+    assert!(said.contains("PONTOON_TOKEN is set") && said.contains("PONTOON_URL"), "{said}");
+    let login = ["login", &url, "--token-stdin", "--context", "home"];
+    let said = failed(run(&[&login[..], &["--name", "work"]].concat(), &[]), 2);
+    assert!(said.contains("--name work and --context home"), "{said}");
+    let made = run(&login, &[("PONTOON_TOKEN", "other")]);
+    assert!(text(&made.stderr).contains("PONTOON_TOKEN, set in this environment"), "{}", text(&made.stderr));
+    assert!(ok(made).contains("context home"));
+    for line in [
+        &["token", "create", "--role", "agent", "--uses", "0"][..],
+        &["token", "create", "--role", "agent", "--ttl", "0s"],
+        &["token", "create", "--role", "agent", "--ttl", "366d"],
+        &["token", "create", "--scope", "read", "--ttl", "3651d"],
+        &["login", "https://127.0.0.1:1", "--fingerprint", "zz"],
+    ] {
+        let said = failed(run(line, &[]), 2);
+        assert!(said.contains(line[line.len() - 2]), "{line:?}: {said}");
+    }
+    assert_eq!(controller.sent(), ["Bearer secret"], "nothing else was asked");
+}

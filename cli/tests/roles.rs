@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pontoon_cli::dev::provision::{BalancerLayout, ControllerLayout, Layout, provision};
+use pontoon_cli::dev::provision::{AgentLayout, BalancerLayout, ControllerLayout, Layout, RoleFile, provision};
 
 /// Debug builds on a machine that compiles meanwhile.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,6 +62,11 @@ fn sigterm_ends_a_role_with_exit_code_0() {
 }
 
 #[test]
+fn a_sigterm_that_comes_twice_at_once_is_one() {
+    ends_well_by(&["-TERM", "-TERM", "-INT"]);
+}
+
+#[test]
 fn a_terminal_that_is_closed_ends_a_role_as_sigterm_does() {
     ends_well_by(&["-HUP", "-HUP", "-TERM"]);
 }
@@ -97,4 +102,78 @@ fn a_configuration_that_cannot_be_used_is_exit_code_1_with_its_name() {
         assert_eq!(output.status.code(), Some(1), "{role}: {stderr}");
         assert!(stderr.starts_with("error: ") && stderr.contains("role.toml"), "{role}: {stderr}");
     }
+}
+
+fn provisioned(folder: &Path) -> [(&'static str, std::path::PathBuf); 3] {
+    let mut layout = layout(folder, free_address());
+    layout.agents.push(AgentLayout {
+        name: "h1".parse().unwrap(),
+        site: "test.here".parse().unwrap(),
+        ports: "24900-24909".into(),
+        memory: None,
+    });
+    let files = provision(&layout).unwrap();
+    let config = |files: &[RoleFile]| files[0].config.clone();
+    [
+        ("controller", config(&files.controllers)),
+        ("agent", config(&files.agents)),
+        ("balancer", config(&files.balancers)),
+    ]
+}
+
+/// Starts a role that cannot run; what it says.
+fn refused(role: &str, config: &Path) -> String {
+    let output = start(role, config).wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{role}: {stderr}");
+    stderr
+}
+
+#[test]
+fn a_key_that_others_can_read_is_used_by_no_role() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    for (role, config) in provisioned(folder.path()) {
+        let key = config.with_file_name("tls/key.pem");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+        let said = refused(role, &config);
+        assert!(said.contains(&format!("`chmod 600 {}`", key.display())), "{role}: {said}");
+    }
+}
+
+#[test]
+fn a_role_without_its_certificate_says_which_file_is_lost_and_what_gets_it_back() {
+    let folder = tempfile::tempdir().unwrap();
+    for (role, config) in provisioned(folder.path()) {
+        for file in ["cert.pem", "key.pem"] {
+            let path = config.with_file_name("tls").join(file);
+            let kept = fs::read(&path).unwrap();
+            fs::remove_file(&path).unwrap();
+            let said = refused(role, &config);
+            assert!(said.contains(&format!("{} is not there", path.display())), "{role}: {said}");
+            assert!(said.contains(&format!("`pontoon {role} join ADDR --token TOKEN`")), "{role}: {said}");
+            fs::write(&path, kept).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_first_controller_gets_its_certificate_back_from_the_authority_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+        command.args(["controller", "init", "--data-dir"]).arg(folder.path()).args(args).output().unwrap()
+    };
+    assert!(run(&["--name", "north", "--advertise", "127.0.0.1"]).status.success());
+    let read = |file: &str| fs::read(folder.path().join(file)).unwrap();
+    let (key, config, token) = (read("tls/key.pem"), read("config.toml"), read("token"));
+    let again = run(&[]);
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(again.status.code() == Some(1) && said.contains("there already"), "{said}");
+    fs::remove_file(folder.path().join("tls/cert.pem")).unwrap();
+    let again = run(&[]);
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!((read("tls/key.pem"), read("config.toml"), read("token")), (key, config, token));
+    let identity = pontoon_kit::Identity::load_usable(&folder.path().join("tls")).unwrap();
+    assert_eq!(identity.peer().unwrap().to_string(), "controller north");
 }

@@ -162,6 +162,11 @@ impl Cluster {
         serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
     }
 
+    /// What one controller is called.
+    pub fn controller_name(&self, controller: usize) -> &str {
+        &self.files.controllers[controller].name
+    }
+
     /// One controller's REST address, e.g. `http://127.0.0.1:7700`.
     pub fn rest(&self, controller: usize) -> &str {
         &self.files.context.url[controller]

@@ -249,6 +249,57 @@ fn wrong_clock(made: &mut Made, clock: Vec<(String, String)>, offset: &str) -> R
 }
 
 #[test]
+fn a_machine_that_lost_its_certificate_or_its_key_comes_back_by_joining_again() {
+    let mut made = Made::new().unwrap();
+    made.until_whole().unwrap();
+    comes_back(&mut made).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+fn comes_back(made: &mut Made) -> Result<()> {
+    let at = made.folder.path().to_owned();
+    let contact = std::fs::read_to_string(at.join("north/config.toml"))?;
+    let contact = word_after(&contact, "grpc = ")?.trim_matches('"').replace("0.0.0.0", "127.0.0.1");
+    let lose = |made: &mut Made, name: &str, file: &str| -> Result<()> {
+        let lost = made.machines.iter_mut().find(|machine| machine.name() == name).context("a machine")?;
+        lost.kill()?;
+        Ok(std::fs::remove_file(at.join(name).join("tls").join(file))?)
+    };
+    let join = |role: &str, name: &str, more: &[&str]| {
+        let token = ok(&at, &["token", "create", "--role", role], "")?;
+        let dir = at.join(name).display().to_string();
+        run(&at, &[&[role, "join", &contact, "--token", token.trim(), "--data-dir", &dir], more].concat(), "")
+    };
+    let start_again = |made: &mut Made, name: &str| -> Result<()> {
+        made.machines.iter_mut().find(|machine| machine.name() == name).context("a machine")?.restart()
+    };
+
+    // With its key a machine is known, and no use of the token is gone.
+    let config = std::fs::read(at.join("attic/config.toml"))?;
+    lose(made, "attic", "cert.pem")?;
+    let (code, _, why) = join("agent", "attic", &["--name", "another"])?;
+    ensure!(code == 2 && why.contains("leave out --name"), "{code} {why}");
+    let (code, said, why) = join("agent", "attic", &[])?;
+    ensure!(code == 0 && why.contains("cert.pem is not there"), "{code} {said} {why}");
+    ensure!(std::fs::read(at.join("attic/config.toml"))? == config, "its configuration is as it was");
+    let tokens = made.json(&["token", "list", "--join"])?;
+    let left = |role: &str| {
+        tokens.as_array().is_some_and(|all| all.iter().any(|one| one["role"] == role && one["uses_left"] == 1))
+    };
+    ensure!(left("agent"), "{tokens}");
+    start_again(made, "attic")?;
+
+    // Without it, somebody must say that it is the same machine.
+    lose(made, "door", "key.pem")?;
+    let (code, _, why) = join("balancer", "door", &[])?;
+    ensure!(code == 1 && why.contains("pontoon revoke balancer door"), "{code} {why}");
+    ok(&at, &["revoke", "balancer", "door"], "")?;
+    let (code, said, why) = join("balancer", "door", &[])?;
+    ensure!(code == 0, "{code} {said} {why}");
+    start_again(made, "door")?;
+    made.until_whole()
+}
+
+#[test]
 fn a_controller_that_joins_after_the_authority_was_changed_stays_reachable() {
     let mut made = deployed().unwrap();
     joins_after_a_change(&mut made).unwrap_or_else(|error| panic!("{error:#}"));
@@ -295,5 +346,28 @@ fn joins_after_a_change(made: &mut Made) -> Result<()> {
     votes(made)?;
     until("it to lead", PATIENCE, || ok(&at, &["controller", "transfer-leader", "south"], ""))?;
     ok(&at, &["label", APP, "led=south"], "")?;
+    learns_of_each_change(made, &at)
+}
+
+/// Whoever has logged in once goes on through all changes, if it runs a command between two of them.
+fn learns_of_each_change(made: &Made, at: &Path) -> Result<()> {
+    let file = at.join("home/pontoon/config.toml");
+    for round in 0..2 {
+        let (before, ca) = (std::fs::read_to_string(&file)?, made.json(&["ca", "status"])?);
+        ok(at, &["ca", "rotate"], "")?;
+        until("the former authority to be retired", PATIENCE, || {
+            let now = made.json(&["ca", "status"])?;
+            let one = now["authorities"].as_array().is_some_and(|all| all.len() == 1);
+            ensure!(one && now["authorities"] != ca["authorities"], "{round}: {now}");
+            Ok(())
+        })?;
+        until("the context to know the next one only", PATIENCE, || {
+            ok(at, &["status"], "")?;
+            let kept = std::fs::read_to_string(&file)?;
+            let one = kept.matches("BEGIN CERTIFICATE").count() == 1;
+            ensure!(kept != before && one, "{round}: {kept}");
+            Ok(())
+        })?;
+    }
     Ok(())
 }

@@ -34,8 +34,6 @@ const AUDIT: Duration = Duration::from_secs(10);
 const ADOPT_TIMEOUT: Duration = Duration::from_millis(500);
 /// A servo that never became ready has no requests to end.
 const UNREADY_GRACE: Duration = Duration::from_secs(5);
-/// When the agent ends servos at its own end, they get this long: a person waits.
-const EXIT_GRACE: Duration = Duration::from_secs(5);
 /// And what is under way then may take this long to end.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -169,8 +167,17 @@ impl Reconciler {
         }
     }
 
-    /// Stops and removes everything.
-    pub(crate) async fn stop_all(&mut self) {
+    /// Nothing is assigned any more, also not at the next start.
+    pub(crate) fn forget_assignment(&mut self) {
+        self.journal(|memory| {
+            memory.assignment = None;
+            memory.begun.clear();
+            memory.ended_builds.clear();
+        });
+    }
+
+    /// Stops and removes everything; each servo has `grace` to end by itself.
+    pub(crate) async fn stop_all(&mut self, grace: Duration) {
         // What is just being made would otherwise come after its removal.
         let finishing = async {
             while self.tracks.values().any(|track| track.phase == Phase::Busy) {
@@ -193,7 +200,7 @@ impl Reconciler {
         let stopping = servos.into_iter().map(|servo| {
             let runtime = Arc::clone(&self.work.runtime);
             async move {
-                let mut result = runtime.stop(servo, EXIT_GRACE).await;
+                let mut result = runtime.stop(servo, grace).await;
                 if result.is_ok() {
                     result = runtime.remove(servo).await;
                 }

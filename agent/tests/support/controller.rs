@@ -1,12 +1,12 @@
 //! The scripted controller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use futures_util::{Stream, StreamExt};
-use pontoon_kit::{Authority, Credentials, Role, rpc, tls};
+use pontoon_kit::{Authority, Credentials, KeyId, Role, Trust, rpc, tls};
 use pontoon_model::*;
 use pontoon_proto::services::agents_server::{Agents, AgentsServer};
 use pontoon_proto::*;
@@ -66,6 +66,12 @@ impl Controller {
 
     pub async fn start_again(&mut self) {
         (_, self.server) = serve(self.address, &self.credentials, self.service.clone()).await;
+    }
+
+    /// Takes `key` for worth nothing, and ends its connections.
+    pub fn revoke(&self, key: KeyId) {
+        let revoked = BTreeSet::from([key]);
+        self.credentials.set_trust(&Trust { revoked, ..self.credentials.trust() }).unwrap();
     }
 
     pub fn put(&self, bytes: Vec<u8>) -> BlobRef {

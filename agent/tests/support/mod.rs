@@ -92,6 +92,13 @@ impl Host {
         agent.await.unwrap().unwrap();
     }
 
+    /// Waits for the agent to end by itself; why it did.
+    pub async fn ended(&mut self) -> AgentError {
+        let (_, agent) = self.running.take().expect("the agent was started");
+        let ended = tokio::time::timeout(PATIENCE, agent).await.expect("it ends");
+        ended.unwrap().expect_err("an agent does not end well by itself")
+    }
+
     /// Ends the agent at once, wherever it is, as far as a task can be.
     pub async fn kill(&mut self) {
         let (_, agent) = self.running.take().expect("the agent was started");

@@ -4,6 +4,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use pontoon_balancer::{Balancer, BalancerError};
+use pontoon_kit::LockError;
 
 use super::support::http::{Client, get, ok, read_message};
 use super::support::servo::Servo;
@@ -53,6 +54,7 @@ async fn a_stop_lets_requests_end_and_closes_the_rest_at_once() {
 async fn a_second_balancer_on_the_same_address_is_refused() {
     let fixture = Fixture::start().await;
     let mut second = config(fixture.folder.path(), vec!["127.0.0.1:1".parse().unwrap()]);
+    second.data_dir = fixture.folder.path().join("another");
     second.listen = fixture.address();
     assert!(matches!(Balancer::start(second).await, Err(BalancerError::Listen { .. })));
 }
@@ -67,4 +69,14 @@ async fn run_ends_well_when_told_to() {
     let running = tokio::spawn(pontoon_balancer::run(config, shutdown.clone()));
     shutdown.cancel();
     within("the end", running).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_second_balancer_on_the_same_folder_is_refused() {
+    let fixture = Fixture::start().await;
+    let second = Balancer::start(config(fixture.folder.path(), Vec::new())).await;
+    let error = second.err().expect("the folder is taken");
+    assert!(matches!(error, BalancerError::Lock(LockError::Held { holder: Some(_), .. })), "{error}");
+    fixture.balancer.stop().await.unwrap();
+    Balancer::start(config(fixture.folder.path(), Vec::new())).await.unwrap().stop().await.unwrap();
 }

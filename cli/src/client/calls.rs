@@ -208,10 +208,22 @@ impl Client {
         self.fetch(Call::get("controllers".into())).await
     }
 
-    /// Removes a controller for good.
-    pub async fn remove_controller(&self, name: &ControllerName, force: bool) -> Answer<MembershipChanged> {
-        let call = Call::change(Method::DELETE, format!("controllers/{name}"));
-        self.fetch(if force { call.with("force", true) } else { call }).await
+    /// Removes a controller for good; its key is revoked, unless `keep_trust`.
+    pub async fn remove_controller(
+        &self,
+        name: &ControllerName,
+        force: bool,
+        keep_trust: bool,
+    ) -> Answer<MembershipChanged> {
+        let mut call = Call::change(Method::DELETE, format!("controllers/{name}"));
+        // An older controller does not know what is not asked for.
+        if force {
+            call = call.with("force", true);
+        }
+        if keep_trust {
+            call = call.with("keep_trust", true);
+        }
+        self.fetch(call).await
     }
 
     /// Lets a controller vote that follows only.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use pontoon_api::{ErrorBody, ErrorCode};
+use pontoon_kit::tls::TlsFailure;
 
 /// Why a call gave no result, in words for the person at the keyboard.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,35 @@ pub enum ClientError {
     Setup {
         /// Why.
         source: reqwest::Error,
+    },
+    /// No certificate that is shown is the one that was asked for.
+    #[error(
+        "none of the certificates that {url} shows has the sha256 {fingerprint}: it is another cluster's, or the cluster's \
+         authority was changed since it was told (`pontoon ca rotate`); `pontoon ca status`, where somebody is logged in, \
+         shows the one of now"
+    )]
+    Fingerprint {
+        /// Who was asked.
+        url: String,
+        /// For what.
+        fingerprint: String,
+    },
+    /// The address answers, but not with TLS that can be trusted.
+    #[error("{}", tls_in_words(url, failure))]
+    Tls {
+        /// Which.
+        url: String,
+        /// What is the matter.
+        failure: TlsFailure,
+    },
+    /// The address answers, but not with HTTP.
+    #[error(
+        "what answers at {url} does not speak plain HTTP: if that controller has `rest_tls`, its URL begins with https://; \
+         else another program listens there"
+    )]
+    NotHttp {
+        /// Which.
+        url: String,
     },
     /// Nothing answers at any address.
     #[error("no controller answers at {urls} ({reason}): is the cluster running? `pontoon dev` starts one here")]
@@ -83,6 +113,38 @@ pub enum ClientError {
     },
 }
 
+/// What happened in a handshake, and what to do next.
+fn tls_in_words(url: &str, failure: &TlsFailure) -> String {
+    let clock = "check the clock of this machine; a controller renews its certificate by itself, so if the clock is right, its \
+                 own clock or its log says more";
+    match failure {
+        TlsFailure::UnknownAuthority | TlsFailure::NotTheAuthority { .. } => format!(
+            "{url} shows a certificate that no authority known here has signed: another cluster answers there, or the \
+             cluster's authority was changed (`pontoon ca rotate`) more than once since the last command. If the address is \
+             right, ask an admin for the fingerprint that `pontoon ca status` shows, and log in anew: `pontoon login {url} \
+             --fingerprint SHA256`"
+        ),
+        TlsFailure::Ended => format!("the certificate of {url} has ended by this machine's clock: {clock}"),
+        TlsFailure::NotYet => format!("the certificate of {url} is not good yet by this machine's clock: {clock}"),
+        TlsFailure::Revoked => format!("the certificate of {url} was revoked: ask another controller"),
+        TlsFailure::OtherName(names) if names.is_empty() => {
+            format!("the certificate of {url} is for another name: use the one that it was made for")
+        }
+        TlsFailure::OtherName(names) => {
+            format!("the certificate of {url} is for {} only: use one of these in the URL", names.join(", "))
+        }
+        TlsFailure::NotTls => format!(
+            "what answers at {url} does not speak TLS: if that controller has no `rest_tls`, its URL begins with http://; else \
+             another program listens there"
+        ),
+        TlsFailure::Refused(alert) => format!(
+            "{url} has ended the TLS handshake{}: the log of that controller says why",
+            alert.as_str().map_or_else(String::new, |word| format!(" ({word})"))
+        ),
+        TlsFailure::Other(why) => format!("no TLS connection can be made with {url}: {why}"),
+    }
+}
+
 impl ClientError {
     /// The controller's reason for its refusal, if it was one.
     pub fn code(&self) -> Option<ErrorCode> {
@@ -104,6 +166,24 @@ impl ClientError {
         matches!(self, Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Broken { .. })
     }
 
+    /// Whether this controller will not answer, however often it is asked; another one may.
+    pub(super) fn is_of_one_controller(&self) -> bool {
+        matches!(self, Self::Tls { .. } | Self::NotHttp { .. })
+    }
+
+    /// From a request that had no answer; `urls` are all controllers.
+    pub(super) fn of_failure(url: &str, urls: &str, error: &reqwest::Error) -> Self {
+        if let Some(failure) = TlsFailure::of(error) {
+            return Self::Tls { url: url.to_owned(), failure };
+        }
+        if is_no_http(error) {
+            return Self::NotHttp { url: url.to_owned() };
+        }
+        let timed_out = error.is_timeout() && !error.is_connect();
+        let reason = if timed_out { "it does not answer in time".to_owned() } else { innermost(error) };
+        Self::Unreachable { urls: urls.to_owned(), reason }
+    }
+
     /// From an answer whose status is not a success.
     pub(super) fn of_answer(url: &str, what: &str, status: u16, body: &[u8]) -> Self {
         let Ok(ErrorBody { error }) = serde_json::from_slice(body) else {
@@ -123,6 +203,12 @@ impl ClientError {
             code => Self::Refused { code, message: error.message },
         }
     }
+}
+
+/// Whether what came back cannot be read as HTTP.
+fn is_no_http(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| (*error).source())
+        .any(|error| error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse))
 }
 
 /// The innermost cause: what the system said, without the layers that carried it.

@@ -27,6 +27,7 @@ use crate::output;
 pub use error::ClientError;
 pub use event_stream::{Event, EventStream};
 pub use log_stream::LogStream;
+use tls::Followed;
 
 /// A controller that does not accept within this time is treated as down: several round trips around the world.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -62,6 +63,7 @@ pub struct Client {
     /// Raft index of our last change: later reads are at least as new.
     index: AtomicU64,
     retry_window: Duration,
+    followed: Followed,
 }
 
 /// One request, as often as it needs to be sent.
@@ -119,10 +121,10 @@ impl Client {
         if urls.is_empty() {
             return Err(ClientError::Address { url: String::new() });
         }
-        let mut builder = reqwest::Client::builder();
+        let (mut builder, followed) = (reqwest::Client::builder(), Followed::default());
         if secure {
             let ca = context.ca.as_deref().ok_or(ClientError::NoAuthority)?;
-            builder = builder.use_preconfigured_tls(tls::config(ca)?);
+            builder = builder.use_preconfigured_tls(tls::config(ca, followed.clone())?);
         }
         let http = builder
             .user_agent(concat!("pontoon/", env!("CARGO_PKG_VERSION")))
@@ -140,7 +142,13 @@ impl Client {
             current: AtomicUsize::new(0),
             index: AtomicU64::new(0),
             retry_window: RETRY_WINDOW,
+            followed,
         })
+    }
+
+    /// Which authorities (PEM) are to be trusted in place of the context's, if the cluster's has a successor since.
+    pub fn followed(&self) -> Option<String> {
+        self.followed.get()
     }
 
     /// Each controller is tried once: for those who look again anyway.
@@ -189,22 +197,26 @@ impl Client {
     async fn until_answered<T>(&self, attempt: impl AsyncFn(&str) -> Result<T, ClientError>) -> Result<T, ClientError> {
         let started = Instant::now();
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+        // What one of them will never answer says more than that the others do not now.
+        let (mut lasting, mut passing) = (None, None);
         for tried in 1.. {
             let at = self.current.load(Ordering::Relaxed);
-            let error = match attempt(&self.urls[at]).await {
+            match attempt(&self.urls[at]).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            if !error.is_passing() {
-                return Err(error);
+                Err(error) if error.is_passing() => passing = Some(error),
+                Err(error) if error.is_of_one_controller() => lasting = Some(error),
+                Err(error) => return Err(error),
             }
             self.current.store((at + 1) % self.urls.len(), Ordering::Relaxed);
             if tried % self.urls.len() != 0 {
                 continue;
             }
             let wait = backoff.wait();
-            if started.elapsed() + wait >= self.retry_window {
-                return Err(error);
+            let is_over = started.elapsed() + wait >= self.retry_window;
+            match (lasting.take(), passing.take()) {
+                (Some(error), None) => return Err(error),
+                (Some(error), Some(_)) | (None, Some(error)) if is_over => return Err(error),
+                _ => {}
             }
             if tried == self.urls.len() {
                 output::note(&format!("no controller can answer yet, trying for {} s", self.retry_window.as_secs()));
@@ -247,10 +259,7 @@ impl Client {
                 .await
                 .map_err(|_| self.unreachable("it does not answer in time".into()))?
         };
-        let response = answer.map_err(|error| {
-            let timed_out = error.is_timeout() && !error.is_connect();
-            self.unreachable(if timed_out { "it does not answer in time".into() } else { error::innermost(&error) })
-        })?;
+        let response = answer.map_err(|error| ClientError::of_failure(url, &self.urls.join(", "), &error))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);

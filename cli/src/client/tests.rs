@@ -8,7 +8,11 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use pontoon_api::{ErrorCode, SetScale};
+use pontoon_kit::tls::TlsFailure;
+use pontoon_kit::{Authority, Identity, Role};
 use pontoon_model::AppName;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -203,13 +207,14 @@ fn what_is_no_address_is_refused() {
 
 /// A controller with a certificate of its cluster's authority, which says who connected to whom; the authority's PEM.
 async fn serve_tls() -> (SocketAddr, String) {
-    use pontoon_kit::{Authority, Role};
-    use rustls_pki_types::pem::PemObject;
-    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let identity = Authority::create().unwrap().issue(Role::Controller, "a").unwrap();
-    let certificate = |text: &str| CertificateDer::from_pem_slice(text.as_bytes()).unwrap();
-    let chain = vec![certificate(&identity.certificate), certificate(&identity.ca)];
+    (serve_as(&identity).await, identity.ca)
+}
+
+async fn serve_as(identity: &Identity) -> SocketAddr {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let shown = identity.certificate.clone() + &identity.ca;
+    let chain = CertificateDer::pem_slice_iter(shown.as_bytes()).map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
@@ -226,7 +231,82 @@ async fn serve_tls() -> (SocketAddr, String) {
             }
         }
     });
-    (address, identity.ca)
+    address
+}
+
+fn secure(address: SocketAddr, ca: &str) -> Client {
+    let url = vec![format!("https://{address}")];
+    Client::new(&Context { url, token: "secret".into(), ca: Some(ca.to_owned()) }).unwrap()
+}
+
+/// One whose certificate has ended by now.
+async fn over(authority: &Authority) -> Identity {
+    let identity = authority.issue(Role::Controller, "a").unwrap();
+    let request = Identity::request(&identity.key).unwrap();
+    let certificate = authority.certify(Role::Controller, "a", &request, Duration::ZERO).unwrap();
+    let identity = Identity { certificate, ..identity };
+    // It is good for the rest of the second it ends in.
+    let over = identity.validity().unwrap().ends + Duration::from_secs(1);
+    while std::time::SystemTime::now() < over {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    identity
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_controllers_tls_is_told_apart_and_not_tried_again() {
+    let ours = Authority::create().unwrap();
+    let (theirs, _) = serve_tls().await;
+    let ended = serve_as(&over(&ours).await).await;
+    let plain = serve(|_| (200, "[]".into())).await;
+    // What is written on a certificate for somebody else.
+    let balancer = serve_as(&ours.issue(Role::Balancer, "b").unwrap()).await;
+    let in_plain = Client::new(&Context { url: vec![format!("http://{theirs}")], token: "secret".into(), ca: None });
+    let ours = ours.certificate();
+    for (client, what, next) in [
+        (secure(theirs, ours), "no authority known here has signed", "--fingerprint SHA256"),
+        (secure(ended, ours), "has ended by this machine's clock", "clock"),
+        (secure(balancer, ours), "is for", "balancer.pontoon.internal"),
+        (secure(plain.address, ours), "does not speak TLS", "begins with http://"),
+        (in_plain.unwrap(), "does not speak plain HTTP", "begins with https://"),
+    ] {
+        let begun = Instant::now();
+        let error = client.apps().await.unwrap_err();
+        assert!(error.to_string().contains(what) && error.to_string().contains(next), "{error}");
+        assert!(begun.elapsed() < RETRY_WINDOW / 2, "{error}: tried for {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_controller_whose_tls_is_wrong_keeps_nobody_from_the_others() {
+    let (theirs, _) = serve_tls().await;
+    let (good, ca) = serve_tls().await;
+    let url = vec![format!("https://{theirs}"), format!("https://{good}")];
+    Client::new(&Context { url, token: "secret".into(), ca: Some(ca.clone()) }).unwrap().apps().await.unwrap();
+    // And while those do not answer, they are waited for; then it is told what is known for sure.
+    let url = vec![format!("https://{theirs}"), format!("https://{}", nobody().await)];
+    let mut client = Client::new(&Context { url, token: "secret".into(), ca: Some(ca) }).unwrap();
+    client.retry_window = Duration::from_millis(200);
+    let error = client.apps().await.unwrap_err();
+    assert!(matches!(error, ClientError::Tls { failure: TlsFailure::UnknownAuthority, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_authority_that_follows_is_learnt_from_a_controller_while_the_one_before_is_known() {
+    let first = Authority::create().unwrap();
+    let second = first.successor().unwrap();
+    let address = serve_as(&second.issue(Role::Controller, "a").unwrap()).await;
+    let client = secure(address, first.certificate());
+    client.apps().await.unwrap();
+    let learnt = client.followed().expect("the second");
+    // With what was learnt alone a controller of the third one is trusted, and with the first it is not.
+    let third = second.successor().unwrap();
+    let address = serve_as(&third.issue(Role::Controller, "a").unwrap()).await;
+    let client = secure(address, &learnt);
+    client.apps().await.unwrap();
+    assert!(client.followed().is_some());
+    secure(address, first.certificate()).apps().await.unwrap_err();
+    assert_eq!(secure(address, third.certificate()).followed(), None, "nothing to learn");
 }
 
 #[tokio::test]
@@ -241,23 +321,22 @@ async fn over_https_only_who_has_a_certificate_of_the_cluster_gets_the_token() {
     // The certificate names no address: that it is a controller's is enough.
     Client::new(&context(Some(&ca))).unwrap().apps().await.unwrap();
     assert!(matches!(Client::new(&context(None)), Err(ClientError::NoAuthority)));
-    let refused = Client::new(&context(Some(&other_ca))).unwrap().without_retries().apps().await.unwrap_err();
-    assert!(matches!(refused, ClientError::Unreachable { .. }), "{refused}");
+    let refused = Client::new(&context(Some(&other_ca))).unwrap().apps().await.unwrap_err();
+    assert!(matches!(refused, ClientError::Tls { failure: TlsFailure::UnknownAuthority, .. }), "{refused}");
 }
 
 #[tokio::test]
 async fn an_authority_is_taken_by_its_fingerprint_and_no_other() {
-    use rustls_pki_types::CertificateDer;
-    use rustls_pki_types::pem::PemObject;
     let (address, ca) = serve_tls().await;
     let der = CertificateDer::from_pem_slice(ca.as_bytes()).unwrap();
     let fingerprint = pontoon_model::Digest::of(&der).to_string();
     let url = reqwest::Url::parse(&format!("https://{address}")).unwrap();
-    let taken = tls::fetch_authority(&url, &format!("sha256:{}", fingerprint.to_uppercase())).await.unwrap();
+    let given = tls::parse_fingerprint(&format!("sha256:{}", fingerprint.to_uppercase())).unwrap();
+    let taken = tls::fetch_authority(&url, given).await.unwrap();
     assert_eq!(CertificateDer::from_pem_slice(taken.as_bytes()).unwrap(), der);
     let context = Context { url: vec![url.to_string()], token: "secret".into(), ca: Some(taken) };
     Client::new(&context).unwrap().apps().await.unwrap();
-    let error = tls::fetch_authority(&url, &"0".repeat(64)).await.unwrap_err().to_string();
+    let error = tls::fetch_authority(&url, "0".repeat(64).parse().unwrap()).await.unwrap_err().to_string();
     assert!(error.contains("none of the certificates"), "{error}");
-    assert!(matches!(tls::fetch_authority(&url, "abc").await, Err(ClientError::Authority { .. })));
+    assert!(tls::parse_fingerprint("abc").unwrap_err().contains("pontoon ca status"));
 }

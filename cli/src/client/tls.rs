@@ -1,8 +1,9 @@
 //! https to controllers: whose certificates count, and under which name.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use pontoon_kit::tls::{TlsFailure, followed};
 use pontoon_model::Digest;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
@@ -21,20 +22,37 @@ const CONTROLLER: &str = "controller.pontoon.internal";
 /// Connecting and shaking hands, several round trips around the world each.
 const FETCH: Duration = Duration::from_secs(5);
 
-/// For controllers whose certificates are signed with those in `ca` (PEM).
-pub(crate) fn config(ca: &str) -> Result<ClientConfig, ClientError> {
+/// What is to be trusted from now on (PEM), once a handshake has shown that the cluster's authority has a successor.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Followed(Arc<Mutex<Option<String>>>);
+
+impl Followed {
+    /// It, if there is something new.
+    pub(crate) fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, certificates: &[CertificateDer<'_>]) {
+        let text = certificates.iter().map(|certificate| pem(certificate)).collect();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
+}
+
+/// For controllers whose certificates are signed with those in `ca` (PEM); `followed` hears of who signs next.
+pub(crate) fn config(ca: &str, followed: Followed) -> Result<ClientConfig, ClientError> {
     let wrong = |why: String| ClientError::Authority { why };
-    let mut roots = RootCertStore::empty();
+    let (mut store, mut roots) = (RootCertStore::empty(), Vec::new());
     for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
         let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+        store.add(certificate.clone()).map_err(|error| wrong(error.to_string()))?;
+        roots.push(certificate);
     }
     if roots.is_empty() {
         return Err(wrong("there is no certificate in it (PEM)".into()));
     }
     let provider = Arc::new(ring::default_provider());
-    let inner = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build();
-    let verifier = Verifier { inner: inner.map_err(|error| wrong(error.to_string()))? };
+    let inner = WebPkiServerVerifier::builder_with_provider(store.into(), provider.clone()).build();
+    let verifier = Verifier { inner: inner.map_err(|error| wrong(error.to_string()))?, roots, followed };
     with_verifier(provider, Arc::new(verifier)).map_err(|error| wrong(error.to_string()))
 }
 
@@ -47,6 +65,8 @@ fn with_verifier(provider: Arc<CryptoProvider>, verifier: Arc<dyn ServerCertVeri
 #[derive(Debug)]
 struct Verifier {
     inner: Arc<WebPkiServerVerifier>,
+    roots: Vec<CertificateDer<'static>>,
+    followed: Followed,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -59,15 +79,22 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let verify = |name: &ServerName<'_>| self.inner.verify_server_cert(end_entity, intermediates, name, ocsp, now);
-        match (verify(name), ServerName::try_from(CONTROLLER)) {
+        let verified = match (verify(name), ServerName::try_from(CONTROLLER)) {
             (
-                Err(Error::InvalidCertificate(
-                    CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-                )),
+                Err(
+                    error @ Error::InvalidCertificate(
+                        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+                    ),
+                ),
                 Ok(controller),
-            ) => verify(&controller),
+                // What the certificate is for, and the address asked for, help more than a name that nobody gave.
+            ) => verify(&controller).map_err(|_| error),
             (verified, _) => verified,
+        }?;
+        if let Some(next) = followed(&self.roots, end_entity, intermediates, now) {
+            self.followed.set(&next);
         }
+        Ok(verified)
     }
 
     pontoon_kit::signatures_as_usual!();
@@ -78,7 +105,7 @@ impl ServerCertVerifier for Verifier {
 #[derive(Debug)]
 struct Fetcher {
     fingerprint: Digest,
-    found: std::sync::Mutex<Option<Vec<u8>>>,
+    found: Mutex<Option<Vec<u8>>>,
 }
 
 impl ServerCertVerifier for Fetcher {
@@ -92,9 +119,7 @@ impl ServerCertVerifier for Fetcher {
     ) -> Result<ServerCertVerified, Error> {
         let mut chain = std::iter::once(end_entity).chain(intermediates);
         let found = chain.find(|certificate| Digest::of(certificate) == self.fingerprint);
-        let found = found.ok_or_else(|| {
-            Error::General(format!("none of the certificates that it shows has the sha256 {}", self.fingerprint))
-        })?;
+        let found = found.ok_or(CertificateError::UnknownIssuer)?;
         if let Ok(mut kept) = self.found.lock() {
             *kept = Some(found.to_vec());
         }
@@ -104,11 +129,16 @@ impl ServerCertVerifier for Fetcher {
     pontoon_kit::signatures_as_usual!();
 }
 
+/// Reads a sha256 as programs and people write it: with or without `sha256:`, and colons between the bytes.
+pub(crate) fn parse_fingerprint(text: &str) -> Result<Digest, String> {
+    let digits: String = text.trim_start_matches("sha256:").chars().filter(|c| *c != ':').collect();
+    let wrong = "it is no fingerprint: `pontoon ca status` shows it, 64 hexadecimal digits";
+    digits.to_lowercase().parse().map_err(|_| wrong.to_owned())
+}
+
 /// The certificate (PEM) of this sha256, as the controller at `url` shows it.
-pub(crate) async fn fetch_authority(url: &reqwest::Url, fingerprint: &str) -> Result<String, ClientError> {
+pub(crate) async fn fetch_authority(url: &reqwest::Url, fingerprint: Digest) -> Result<String, ClientError> {
     let wrong = |why: String| ClientError::Authority { why };
-    let digits: String = fingerprint.trim_start_matches("sha256:").chars().filter(|c| *c != ':').collect();
-    let fingerprint: Digest = digits.to_lowercase().parse().map_err(wrong)?;
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let port = url.port_or_known_default().unwrap_or(443);
     let provider = Arc::new(ring::default_provider());
@@ -122,7 +152,15 @@ pub(crate) async fn fetch_authority(url: &reqwest::Url, fingerprint: &str) -> Re
     let unreachable = |reason| ClientError::Unreachable { urls: url.to_string(), reason };
     match tokio::time::timeout(FETCH, shake).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => return Err(unreachable(super::error::innermost(&error))),
+        Ok(Err(error)) => {
+            return Err(match TlsFailure::of(&error) {
+                Some(TlsFailure::UnknownAuthority) => {
+                    ClientError::Fingerprint { url: url.to_string(), fingerprint: fingerprint.to_string() }
+                }
+                Some(failure) => ClientError::Tls { url: url.to_string(), failure },
+                None => unreachable(super::error::innermost(&error)),
+            });
+        }
         Err(_) => return Err(unreachable("it does not answer in time".into())),
     }
     let found = fetcher.found.lock().ok().and_then(|mut found| found.take());
@@ -156,7 +194,7 @@ mod tests {
             let der = CertificateDer::from_pem_slice(text.as_bytes()).unwrap();
             let written = pem(&der);
             assert_eq!(CertificateDer::from_pem_slice(written.as_bytes()).unwrap(), der);
-            assert!(config(&written).is_ok());
+            assert!(config(&written, Followed::default()).is_ok());
         }
         for len in 0..4 {
             assert!(pem(&[7; 4][..len]).lines().count() == 3);
@@ -166,7 +204,7 @@ mod tests {
     #[test]
     fn what_is_no_certificate_is_said_to_be_none() {
         for text in ["", "hello", "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n"] {
-            assert!(matches!(config(text), Err(ClientError::Authority { .. })), "{text}");
+            assert!(matches!(config(text, Followed::default()), Err(ClientError::Authority { .. })), "{text}");
         }
     }
 }

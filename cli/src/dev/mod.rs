@@ -1,7 +1,6 @@
 //! `pontoon dev`: three controllers, two hosts and two balancers in this process, on loopback.
 
 mod answers;
-mod lock;
 mod ports;
 pub mod provision;
 mod ready;
@@ -14,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use pontoon_api::App;
-use pontoon_kit::{CancellationToken, telemetry};
+use pontoon_kit::{CancellationToken, FolderLock, LockError, telemetry};
 use pontoon_model::MemoryBytes;
 
 use crate::args::{AppArg, Format};
@@ -26,7 +25,6 @@ use crate::session::Session;
 use crate::verb::{block_on, deploy};
 use crate::{Interrupted, output, role};
 
-use lock::Lock;
 use ports::Ports;
 use provision::{AgentLayout, BalancerLayout, ClusterFiles, ControllerLayout, Layout};
 use roles::Roles;
@@ -88,7 +86,7 @@ pub fn run(args: DevArgs, format: Format) -> anyhow::Result<()> {
     }
     let data_dir = data_dir(args.data_dir.as_deref())?;
     // Held until the end: what two of them would do to one log cannot be undone.
-    let _lock = Lock::take(&data_dir)?;
+    let _lock = lock(&data_dir)?;
     let ports = Ports::choose(&args, provision::kept_grpc(&data_dir)?.as_deref())?;
     ports.check_free()?;
     let files = provision::provision(&layout(&data_dir, args.runtime, &ports))?;
@@ -121,7 +119,7 @@ async fn serve(
         drop(progress);
         summary::print_cluster(&state, files, context_path, data_dir)?;
         let deployed = match &args.deploy {
-            Some(path) => deploy_or_say_why(&Session { client, format }, path).await?,
+            Some(path) => deploy_or_say_why(&Session::of(client, format), path).await?,
             None => None,
         };
         summary::print_next(deployed.as_ref(), args.deploy.as_deref())?;
@@ -162,6 +160,14 @@ fn data_dir(given: Option<&Path>) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("cannot make the data directory {}", folder.display()))?;
     // The roles' configurations hold absolute paths.
     fs::canonicalize(&folder).with_context(|| format!("cannot use the data directory {}", folder.display()))
+}
+
+fn lock(data_dir: &Path) -> anyhow::Result<FolderLock> {
+    FolderLock::try_take(data_dir).map_err(|error| match error {
+        LockError::Held { .. } => anyhow::Error::from(error)
+            .context("another `pontoon dev` runs here: stop it, or give this one its own --data-dir and ports"),
+        error => error.into(),
+    })
 }
 
 fn layout(data_dir: &Path, runtime: RuntimeArg, ports: &Ports) -> Layout {
@@ -239,6 +245,16 @@ fn save_context(context: &Context) -> anyhow::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_data_directory_has_one_holder_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock(folder.path()).unwrap();
+        let error = format!("{:#}", lock(folder.path()).unwrap_err());
+        assert!(error.contains(&std::process::id().to_string()) && error.contains("--data-dir"), "{error}");
+        drop(first);
+        lock(folder.path()).unwrap();
+    }
 
     #[test]
     fn hosts_of_one_machine_share_its_memory() {

@@ -238,8 +238,6 @@ impl Maker<'_> {
                 controllers: self.nearest_first(&one.site),
                 listen: one.listen,
                 listen_advertised: None,
-                listen_tls: None,
-                access_log: None,
             })
         })
     }

@@ -7,7 +7,7 @@ use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -105,8 +105,8 @@ fn without_huge_pages() {
 #[cfg(not(target_os = "linux"))]
 fn without_huge_pages() {}
 
-/// The first SIGTERM, SIGINT or SIGHUP (the terminal was closed) cancels the token; a second SIGTERM or SIGINT ends the
-/// process at once. On a thread of its own, so that a runtime that hangs can still be ended.
+/// The first SIGTERM, SIGINT or SIGHUP (the terminal was closed) cancels the token; a second SIGTERM or SIGINT, later than
+/// [`ONE_WISH`], ends the process at once. On a thread of its own, so that a runtime that hangs can still be ended.
 pub(crate) fn cancelled_by_signals() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let mut wanted = vec![SIGINT, SIGTERM];
@@ -121,7 +121,7 @@ pub(crate) fn cancelled_by_signals() -> anyhow::Result<CancellationToken> {
         .spawn(move || {
             let mut patience = Patience::default();
             for signal in signals.forever() {
-                if patience.is_over(signal, cancel.is_cancelled()) {
+                if patience.is_over(signal, Instant::now()) {
                     output::note("ended at once by a second signal; what was being stopped may still run");
                     std::process::exit(128 + signal);
                 }
@@ -132,22 +132,26 @@ pub(crate) fn cancelled_by_signals() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
+/// Signals within this time are one wish to end: systemd, shells and container engines send one to a process and another to
+/// its group or session, milliseconds apart, and a script that does not know which will arrive sends both. A person who
+/// loses patience takes longer.
+const ONE_WISH: Duration = Duration::from_secs(1);
+
 /// Whether somebody has asked twice.
 #[derive(Debug, Default)]
 struct Patience {
-    /// Only a SIGHUP was heard.
-    hung_up: bool,
+    /// When it was asked first, other than by a SIGHUP.
+    asked: Option<Instant>,
 }
 
 impl Patience {
     /// Whether to end at once. SIGHUP never asks for that: shells, terminals and session managers each send one, some
     /// with a SIGTERM beside it.
-    fn is_over(&mut self, signal: i32, stopping: bool) -> bool {
+    fn is_over(&mut self, signal: i32, now: Instant) -> bool {
         if signal == SIGHUP {
-            self.hung_up |= !stopping;
             return false;
         }
-        stopping && !std::mem::take(&mut self.hung_up)
+        now.duration_since(*self.asked.get_or_insert(now)) >= ONE_WISH
     }
 }
 
@@ -188,18 +192,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_second_sigterm_or_sigint_ends_at_once() {
+    fn only_a_second_wish_by_sigterm_or_sigint_ends_at_once() {
+        // Each signal with the milliseconds after the first.
         for (signals, at_once) in [
-            (&[SIGINT, SIGINT][..], true),
-            (&[SIGTERM, SIGINT], true),
-            (&[SIGHUP, SIGHUP, SIGHUP], false),
-            (&[SIGHUP, SIGTERM, SIGHUP], false),
-            (&[SIGTERM, SIGHUP], false),
-            (&[SIGHUP, SIGTERM, SIGTERM], true),
+            (&[(SIGINT, 0), (SIGINT, 1_500)][..], true),
+            (&[(SIGTERM, 0), (SIGINT, 1_000)], true),
+            // To the process and to its group.
+            (&[(SIGTERM, 0), (SIGTERM, 3)], false),
+            (&[(SIGTERM, 0), (SIGTERM, 999), (SIGINT, 999)], false),
+            (&[(SIGTERM, 0), (SIGTERM, 3), (SIGTERM, 4_000)], true),
+            (&[(SIGHUP, 0), (SIGHUP, 2_000), (SIGHUP, 4_000)], false),
+            (&[(SIGHUP, 0), (SIGTERM, 2_000), (SIGHUP, 4_000)], false),
+            (&[(SIGTERM, 0), (SIGHUP, 2_000)], false),
+            (&[(SIGHUP, 0), (SIGTERM, 2_000), (SIGTERM, 4_000)], true),
         ] {
-            let mut patience = Patience::default();
-            let ended: Vec<_> =
-                signals.iter().enumerate().map(|(at, signal)| patience.is_over(*signal, at > 0)).collect();
+            let (mut patience, begun) = (Patience::default(), Instant::now());
+            let over = |&(signal, at): &(i32, u64)| patience.is_over(signal, begun + Duration::from_millis(at));
+            let ended: Vec<_> = signals.iter().map(over).collect();
             assert_eq!(ended.contains(&true), at_once, "{signals:?}");
         }
     }

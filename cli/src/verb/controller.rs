@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use pontoon_api::MembershipChanged;
-use pontoon_model::ControllerName;
+use pontoon_api::trust::Machine;
+use pontoon_model::{ControllerName, MachineRole};
 
 use super::init::{ControllerJoin, InitArgs};
 use super::recover::RecoverArgs;
@@ -39,13 +40,16 @@ pub enum Verb {
     Join(ControllerJoin),
     /// Begin anew with the copy of one controller, when a majority of them is lost for good
     Recover(RecoverArgs),
-    /// Remove a controller for good
+    /// Remove a controller for good: its key and certificate are worth nothing from then on
     Remove {
         /// Which
         name: ControllerName,
         /// Even if those that stay are too few to go on; what only this one has is lost
         #[arg(long)]
         force: bool,
+        /// Leave its key and certificate good, for a machine that shall join again with them
+        #[arg(long)]
+        keep_trust: bool,
     },
     /// Let a controller vote that follows only
     Promote {
@@ -64,27 +68,39 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
     let client = &session.client;
     match verb {
         Verb::Init(_) | Verb::Join(_) | Verb::Recover(_) => unreachable!("done before a client is made"),
-        Verb::Remove { name, force } => {
+        Verb::Remove { name, force, keep_trust } => {
             // A name that is mistyped is told from one that is gone by the time the answer was lost.
             let known = client.controllers().await?.iter().any(|one| one.name == name.as_str());
-            until_done(known, async || client.remove_controller(&name, force).await).await?;
-            let next = format!("removed {name}; `pontoon revoke controller {name}` shuts its machine out too");
-            tell(session.format, &next)
+            let done = until_done(known, async || client.remove_controller(&name, force, keep_trust).await).await?;
+            // If the answer was lost, what became of its key is in the list of those that belong.
+            let is_it = |machine: &Machine| machine.role == MachineRole::Controller && machine.name == name.as_str();
+            let still = client.machines().await.map_or(!done.revoked, |all| all.iter().any(is_it));
+            let done = MembershipChanged { revoked: done.revoked || !(still || keep_trust), ..done };
+            let next = match (keep_trust, still, done.revoked) {
+                (true, ..) => format!(
+                    "removed {name}; its key and certificate are still good: `pontoon revoke controller {name}` ends that too"
+                ),
+                (false, true, _) => format!(
+                    "removed {name}, but its key is not revoked yet: `pontoon revoke controller {name}` does it"
+                ),
+                (false, false, _) => format!("removed {name}; its key and certificate are worth nothing any more"),
+            };
+            tell(session.format, &done, &next)
         }
         Verb::Promote { name } => {
-            until_done(false, async || client.promote_controller(&name).await).await?;
-            tell(session.format, &format!("{name} votes"))
+            let done = until_done(false, async || client.promote_controller(&name).await).await?;
+            tell(session.format, &done, &format!("{name} votes"))
         }
         Verb::TransferLeader { name } => {
-            until_done(false, async || client.transfer_leader(name.as_ref()).await).await?;
+            let done = until_done(false, async || client.transfer_leader(name.as_ref()).await).await?;
             let leader = client.status().await?.leader;
-            tell(session.format, &format!("{} leads", leader.as_deref().unwrap_or("another controller")))
+            tell(session.format, &done, &format!("{} leads", leader.as_deref().unwrap_or("another controller")))
         }
     }
 }
 
-fn tell(format: Format, done: &str) -> anyhow::Result<()> {
-    Ok(output::print(format, &MembershipChanged { done: true, how_far: None }, |_| done.to_owned())?)
+fn tell(format: Format, done: &MembershipChanged, said: &str) -> anyhow::Result<()> {
+    Ok(output::print(format, done, |_| said.to_owned())?)
 }
 
 /// Asks until it is done, and says how far it is meanwhile. With `gone_is_done`, that there is no such controller is what was
@@ -92,17 +108,19 @@ fn tell(format: Format, done: &str) -> anyhow::Result<()> {
 async fn until_done(
     gone_is_done: bool,
     ask: impl AsyncFn() -> Result<MembershipChanged, ClientError>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<MembershipChanged> {
     let begun = Instant::now();
     let mut said = None;
     loop {
         let changed = match ask().await {
             Ok(changed) => changed,
-            Err(error) if gone_is_done && error.is_not_found() => return Ok(()),
+            Err(error) if gone_is_done && error.is_not_found() => {
+                return Ok(MembershipChanged { done: true, how_far: None, revoked: false });
+            }
             Err(error) => return Err(error.into()),
         };
         if changed.done {
-            return Ok(());
+            return Ok(changed);
         }
         let how_far = changed.how_far.unwrap_or_default();
         if begun.elapsed() > PATIENCE {

@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use pontoon_enrol::Admitted;
-use pontoon_kit::pki::new_api_token;
+use pontoon_kit::pki::{LIFE, new_api_token};
 use pontoon_kit::{Authority, Identity, Role, file};
 use pontoon_model::{ControllerId, ControllerName, Digest, SiteName};
 
-use super::join::{JoinArgs, Place, check_text, folder_of, make_folder, name_or_host};
+use super::join::{JoinArgs, Kept, Place, check_text, folder_of, make_folder, name_or_host};
 use crate::output;
 use crate::role::files::{ControllerFile, FoundingFile, Member, toml_of};
 
 /// Where machines reach a controller, unless said otherwise.
-const GRPC_PORT: u16 = 7710;
+pub(super) const GRPC_PORT: u16 = 7710;
 /// Where people do.
 const REST_PORT: u16 = 7700;
 /// Nobody answers there (RFC 5737): asked only which of its addresses this machine would send from, and nothing is sent.
@@ -74,17 +74,12 @@ pub struct ControllerJoin {
 
 /// Makes a cluster of one controller.
 pub fn init(args: &InitArgs) -> anyhow::Result<()> {
-    let name: ControllerName = name_or_host(args.name.as_deref())?;
     let folder = folder_of(args.data_dir.as_deref(), Role::Controller)?;
     let path = folder.join("config.toml");
-    if path.exists() {
-        anyhow::bail!(
-            "{} is there already: start that controller with `pontoon controller --config {}`, or remove the folder to begin a \
-             new cluster",
-            path.display(),
-            path.display()
-        );
+    if let Some(kept) = Kept::at(&path, Role::Controller)? {
+        return certify_again(&kept, &folder);
     }
+    let name: ControllerName = name_or_host(args.name.as_deref())?;
     let ip = args.listen.advertise.unwrap_or_else(own_address);
     let cluster = args.cluster.clone().unwrap_or_else(|| format!("pontoon-{:08x}", rand::random::<u32>()));
     let own = Member { id: new_id(), name: name.clone(), grpc: SocketAddr::new(ip, args.listen.grpc_port) };
@@ -123,10 +118,28 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Gives a controller that has lost its certificate another one, signed by the authority that the cluster began with. Where
+/// another signs by now, the controller renews it by itself as soon as it runs.
+fn certify_again(kept: &Kept, folder: &Path) -> anyhow::Result<()> {
+    let authority = Authority::load(&folder.join("ca")).context(
+        "no certificate can be made here: let this controller get one from another, with `pontoon controller join ADDR --token \
+         TOKEN` and the same --data-dir",
+    )?;
+    let key = Identity::load_or_make_key(&kept.tls)?;
+    let certificate = authority.certify(Role::Controller, &kept.name, &Identity::request(&key)?, LIFE)?;
+    Identity { ca: authority.certificate().to_owned(), certificate, key }.save(&kept.tls)?;
+    let config = folder.join("config.toml");
+    Ok(output::line(&format!(
+        "controller {} has a certificate again; start it with\n\n    pontoon controller --config {}",
+        kept.name,
+        config.display()
+    ))?)
+}
+
 /// Joins as a controller.
 pub fn join(args: &ControllerJoin) -> anyhow::Result<()> {
     let place = Place::of(&args.join, Role::Controller)?;
-    let name: ControllerName = args.join.name_or_host()?;
+    let name: ControllerName = place.name(&args.join)?;
     let ip = args.listen.advertise.unwrap_or(place.own_ip);
     let own = Member { id: new_id(), name: name.clone(), grpc: SocketAddr::new(ip, args.listen.grpc_port) };
     let file = |admitted: &Admitted| {

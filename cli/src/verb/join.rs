@@ -2,6 +2,7 @@
 //! certificate and its configuration; what runs it afterwards (systemd, a shell) is told at the end.
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,10 +11,11 @@ use anyhow::Context as _;
 use clap::Args;
 use pontoon_enrol::{Admitted, Who, join};
 use pontoon_kit::pki::JoinText;
-use pontoon_kit::{Role, file};
+use pontoon_kit::{Identity, PkiError, Role, file};
 use pontoon_model::{BalancerName, HostName, SiteName};
 
 use super::block_on;
+use super::init::GRPC_PORT;
 use crate::Usage;
 use crate::output;
 use crate::role::files::{AgentFile, BalancerFile, toml_of};
@@ -73,7 +75,7 @@ pub struct BalancerJoin {
 /// Joins as an agent's host.
 pub fn agent(args: &AgentJoin) -> anyhow::Result<()> {
     let place = Place::of(&args.join, Role::Agent)?;
-    let name: HostName = args.join.name_or_host()?;
+    let name: HostName = place.name(&args.join)?;
     let file = |admitted: &Admitted| {
         toml_of(&AgentFile {
             name: &name,
@@ -95,7 +97,7 @@ pub fn agent(args: &AgentJoin) -> anyhow::Result<()> {
 /// Joins as a balancer.
 pub fn balancer(args: &BalancerJoin) -> anyhow::Result<()> {
     let place = Place::of(&args.join, Role::Balancer)?;
-    let name: BalancerName = args.join.name_or_host()?;
+    let name: BalancerName = place.name(&args.join)?;
     let everywhere = args.listen.ip().is_unspecified();
     let file = |admitted: &Admitted| {
         toml_of(&BalancerFile {
@@ -109,13 +111,6 @@ pub fn balancer(args: &BalancerJoin) -> anyhow::Result<()> {
         })
     };
     place.join(name.as_str(), &args.join.site, file, |path| Ok(pontoon_balancer::Config::load(path).map(drop)?))
-}
-
-impl JoinArgs {
-    /// The name given, else this machine's; checked before anything is touched.
-    pub(super) fn name_or_host<N: std::str::FromStr<Err = pontoon_model::InvalidName>>(&self) -> anyhow::Result<N> {
-        name_or_host(self.name.as_deref())
-    }
 }
 
 /// `given`, else this machine's host name.
@@ -140,6 +135,57 @@ pub(super) struct Place {
     folder: PathBuf,
     /// From where the controller is reached.
     pub(super) own_ip: IpAddr,
+    /// What is there from an earlier time, and lacks its key or its certificate only.
+    kept: Option<Kept>,
+}
+
+/// A configuration that stays as it is.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) name: String,
+    site: SiteName,
+    pub(super) tls: PathBuf,
+}
+
+impl Kept {
+    /// None where there is no configuration; an error where nothing is lacking.
+    pub(super) fn at(config: &Path, role: Role) -> anyhow::Result<Option<Self>> {
+        if !config.exists() {
+            return Ok(None);
+        }
+        let kept = Self::read(config)?;
+        match Identity::load_usable(&kept.tls) {
+            Ok(_) => anyhow::bail!(
+                "{} is there already: start what it describes with `pontoon {role} --config {}`, or remove the folder to begin \
+                 anew",
+                config.display(),
+                config.display()
+            ),
+            // It is there, and needs no other.
+            Err(error @ PkiError::Exposed { .. }) => return Err(error.into()),
+            Err(error) => output::note(&format!(
+                "this machine is {role} {} already, but {error}: it gets another certificate; its configuration and its data \
+                 stay as they are",
+                kept.name
+            )),
+        }
+        Ok(Some(kept))
+    }
+
+    fn read(config: &Path) -> anyhow::Result<Self> {
+        /// What of every role's configuration says who it is.
+        #[derive(serde::Deserialize)]
+        struct Own {
+            name: String,
+            site: SiteName,
+            tls_dir: PathBuf,
+        }
+        let text = fs::read_to_string(config).with_context(|| format!("cannot read {}", config.display()))?;
+        let Own { name, site, tls_dir } =
+            toml::from_str(&text).with_context(|| format!("{} must be corrected first", config.display()))?;
+        let folder = config.parent().unwrap_or(Path::new("."));
+        Ok(Self { name, site, tls: folder.join(tls_dir) })
+    }
 }
 
 impl Place {
@@ -153,22 +199,30 @@ impl Place {
         let token: JoinText = args.token.parse().map_err(Usage)?;
         let folder = folder_of(args.data_dir.as_deref(), role)?;
         let config = folder.join("config.toml");
-        if config.exists() {
-            anyhow::bail!(
-                "{} is there already: this machine has joined before; start it with `pontoon {role} --config {}`, or remove \
-                 the folder to join anew",
-                config.display(),
-                config.display()
-            );
-        }
-        let found = args.address.to_socket_addrs().ok().and_then(|mut all| all.next());
-        let address = found.ok_or_else(|| {
-            Usage(format!("{:?} is no address of a controller; write for example 10.0.0.5:7710", args.address))
-        })?;
-        let reached = TcpStream::connect_timeout(&address, REACH);
-        let reached = reached.with_context(|| format!("no controller can be reached at {address}"))?;
+        let kept = Kept::at(&config, role)?;
+        let address = address_of(&args.address)?;
+        let reached = TcpStream::connect_timeout(&address, REACH).map_err(|error| not_reached(address, &error))?;
         let own_ip = reached.local_addr().with_context(|| format!("no way to {address}"))?.ip();
-        Ok(Self { role, address, token, folder, own_ip })
+        Ok(Self { role, address, token, folder, own_ip, kept })
+    }
+
+    /// The name of before, else the one given, else this machine's.
+    pub(super) fn name<N: std::str::FromStr<Err = pontoon_model::InvalidName>>(
+        &self,
+        args: &JoinArgs,
+    ) -> anyhow::Result<N> {
+        match (&self.kept, &args.name) {
+            (Some(kept), Some(given)) if *given != kept.name => Err(Usage(format!(
+                "{} is {} {} by its configuration: leave out --name to get it another certificate, or remove that folder to \
+                 join as {given}",
+                self.folder.display(),
+                self.role,
+                kept.name
+            ))
+            .into()),
+            (Some(kept), _) => name_or_host(Some(&kept.name)),
+            (None, given) => name_or_host(given.as_deref()),
+        }
     }
 
     /// Asks to be let in, writes the configuration and says how to go on. What `file` makes is tried before anybody is asked:
@@ -180,6 +234,10 @@ impl Place {
         file: impl Fn(&Admitted) -> String,
         check: impl Fn(&Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
+        if let Some(kept) = &self.kept {
+            let admitted = self.ask(name, &kept.site, &kept.tls)?;
+            return self.finish(name, None, &admitted, check);
+        }
         let nobody_yet = Admitted {
             certificate: String::new(),
             roots: String::new(),
@@ -188,10 +246,13 @@ impl Place {
         };
         check_text(&file(&nobody_yet), &check)?;
         make_folder(&self.folder)?;
+        let admitted = self.ask(name, site, &self.folder.join("tls"))?;
+        self.finish(name, Some(&file(&admitted)), &admitted, check)
+    }
+
+    fn ask(&self, name: &str, site: &SiteName, tls: &Path) -> anyhow::Result<Admitted> {
         let who = Who { role: self.role, name, site: Some(site) };
-        let tls = self.folder.join("tls");
-        let admitted = block_on(async { Ok(join(self.address, &self.token, &who, &tls).await?) })?;
-        self.finish(name, &file(&admitted), &admitted, check)
+        block_on(async { Ok(join(self.address, &self.token, &who, tls).await?) })
     }
 
     /// Where the controllers are: the one that answered first, which certainly can be reached.
@@ -203,15 +264,19 @@ impl Place {
     fn finish(
         &self,
         name: &str,
-        config: &str,
+        config: Option<&str>,
         admitted: &Admitted,
         check: impl FnOnce(&Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let Self { role, folder, .. } = self;
-        make_folder(&folder.join("data"))?;
+        if config.is_some() {
+            make_folder(&folder.join("data"))?;
+        }
         let path = folder.join("config.toml");
-        let written = file::replace(&path, config.as_bytes(), 0o600);
-        written.with_context(|| format!("cannot write {}", path.display()))?;
+        if let Some(config) = config {
+            let written = file::replace(&path, config.as_bytes(), 0o600);
+            written.with_context(|| format!("cannot write {}", path.display()))?;
+        }
         check(&path).with_context(|| format!("{} must be corrected before it can be used", path.display()))?;
         output::line(&format!(
             "{role} {name} belongs to cluster {}; start it with\n\n    pontoon {role} --config {}",
@@ -220,6 +285,51 @@ impl Place {
         ))?;
         Ok(())
     }
+}
+
+/// The first address that `text` stands for.
+fn address_of(text: &str) -> anyhow::Result<SocketAddr> {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let host = rest.trim_end_matches('/').rsplit_once(':').map_or(rest, |(host, _)| host);
+        return Err(Usage(format!(
+            "{text} is the {scheme} address that people use; machines join at another port: write {host}:{GRPC_PORT}, or what \
+             `pontoon controllers` shows as GRPC"
+        ))
+        .into());
+    }
+    let (host, port) =
+        text.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']')).ok_or_else(|| {
+            let host = if text.contains(':') { format!("[{text}]") } else { text.to_owned() };
+            Usage(format!("{text} has no port: write {host}:{GRPC_PORT}, or what `pontoon controllers` shows as GRPC"))
+        })?;
+    if port.parse::<u16>().is_err() {
+        return Err(
+            Usage(format!("{port} is no port: write a number up to 65535, for example {host}:{GRPC_PORT}")).into()
+        );
+    }
+    let unknown = |why: String| {
+        anyhow::anyhow!(
+            "{host} is not known to this machine ({why}): check its spelling, or write the controller's IP address"
+        )
+    };
+    let mut found = text.to_socket_addrs().map_err(|error| unknown(error.to_string()))?;
+    found.next().ok_or_else(|| unknown("it has no address".into()))
+}
+
+fn not_reached(address: SocketAddr, error: &io::Error) -> anyhow::Error {
+    let why = match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "that machine is there, but nothing listens on this port: does the controller run, and is it the port that \
+             `pontoon controllers` shows as GRPC?"
+                .to_owned()
+        }
+        io::ErrorKind::TimedOut => format!(
+            "nothing has come back for {} s: is it the right address, and does a firewall let this port through?",
+            REACH.as_secs()
+        ),
+        _ => error.to_string(),
+    };
+    anyhow::anyhow!("no controller can be reached at {address}: {why}")
 }
 
 /// Tries a configuration file that is not there yet.
@@ -244,4 +354,30 @@ pub(super) fn folder_of(given: Option<&Path>, role: Role) -> anyhow::Result<Path
 /// Makes a folder that only its owner may look into.
 pub(super) fn make_folder(folder: &Path) -> anyhow::Result<()> {
     crate::context::make_private_folder(folder).with_context(|| format!("cannot make the folder {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_an_address_is_told_with_what_to_write() {
+        for (text, said) in [
+            ("c1.example.org", "c1.example.org has no port: write c1.example.org:7710"),
+            ("10.0.0.5", "write 10.0.0.5:7710"),
+            ("fd00::5", "write [fd00::5]:7710"),
+            ("10.0.0.5:70000", "70000 is no port"),
+            ("10.0.0.5:grpc", "grpc is no port"),
+            ("https://10.0.0.5:7700", "write 10.0.0.5:7710"),
+        ] {
+            let error = address_of(text).unwrap_err();
+            assert!(error.is::<Usage>() && error.to_string().contains(said), "{text}: {error}");
+        }
+        assert_eq!(address_of("[::1]:7710").unwrap().port(), 7710);
+        // Names that end so are never there (RFC 6761).
+        let error = address_of("nobody.invalid:7710").unwrap_err();
+        assert!(!error.is::<Usage>() && error.to_string().contains("nobody.invalid is not known"), "{error}");
+        let refused = not_reached(([127, 0, 0, 1], 1).into(), &io::ErrorKind::ConnectionRefused.into()).to_string();
+        assert!(refused.contains("nothing listens"), "{refused}");
+    }
 }

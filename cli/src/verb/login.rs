@@ -3,16 +3,22 @@
 use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use anyhow::Context as _;
 use clap::Args;
 use pontoon_api::Token;
-use pontoon_model::Scope;
+use pontoon_model::{Digest, Scope};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use crate::Usage;
 use crate::args::Format;
 use crate::client::{Client, tls};
-use crate::context::{self, Context, Contexts, split_urls};
+use crate::context::{self, Context, Contexts, split_urls, variables_set};
 use crate::output;
 
 /// Arguments of `login`.
@@ -24,26 +30,32 @@ pub struct LoginArgs {
     /// Read the token from standard input instead of asking for it
     #[arg(long)]
     pub token_stdin: bool,
-    /// What the context is called; without it, the address
+    /// What the context is called, as --context; without it, the address
     #[arg(long, value_name = "CONTEXT")]
     pub name: Option<String>,
     /// The certificate of who signed the controllers' (PEM), for https
     #[arg(long, value_name = "FILE", conflicts_with = "fingerprint")]
     pub ca: Option<PathBuf>,
     /// The same by its sha256, as an admin told it: it is taken from what the controller shows
-    #[arg(long, value_name = "SHA256")]
-    pub fingerprint: Option<String>,
+    #[arg(long, value_name = "SHA256", value_parser = tls::parse_fingerprint)]
+    pub fingerprint: Option<Digest>,
 }
 
 /// Checks the token against the cluster and keeps it.
-pub async fn run(args: LoginArgs, format: Format) -> anyhow::Result<()> {
+pub async fn run(args: LoginArgs, global: Option<&str>, format: Format) -> anyhow::Result<()> {
     let urls = split_urls(&args.url);
     if let Some(bare) = urls.iter().find(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
         return Err(Usage(format!("{bare} says neither https:// nor http://; write for example https://{bare}")).into());
     }
     let first = urls.first().and_then(|url| reqwest::Url::parse(url).ok());
     let host = first.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
-    let name = args.name.unwrap_or_else(|| host.trim_matches(['[', ']']).replace(':', "-"));
+    let named = match (args.name.as_deref(), global) {
+        (Some(name), Some(other)) if name != other => {
+            return Err(Usage(format!("--name {name} and --context {other} call it two things: leave out one")).into());
+        }
+        (name, global) => name.or(global),
+    };
+    let name = named.map_or_else(|| host.trim_matches(['[', ']']).replace(':', "-"), str::to_owned);
     context::check_name(&name).map_err(|error| Usage(error.to_string()))?;
     let path = Contexts::default_path()?;
     let mut contexts = Contexts::load(&path)?;
@@ -58,12 +70,12 @@ pub async fn run(args: LoginArgs, format: Format) -> anyhow::Result<()> {
         (Some(file), _) => Some(context::read_ca(file)?),
         (None, Some(fingerprint)) => {
             let first = first.as_ref().context("an address is needed")?;
-            Some(tls::fetch_authority(first, fingerprint).await?)
+            Some(tls::fetch_authority(first, *fingerprint).await?)
         }
         (None, None) => contexts.find(&name).and_then(|known| known.ca.clone()),
     };
     let token = if args.token_stdin { read_token()? } else { ask_token()? };
-    let context = Context { url: urls, token, ca };
+    let mut context = Context { url: urls, token, ca };
     let client = Client::new(&context)?;
     if first.is_some_and(|url| url.scheme() == "http" && !is_loopback(&url)) {
         output::note(
@@ -71,8 +83,14 @@ pub async fn run(args: LoginArgs, format: Format) -> anyhow::Result<()> {
         );
     }
     let token = client.own_token().await?;
+    context.ca = client.followed().or(context.ca);
     contexts.put(&name, context);
     contexts.save(&path)?;
+    let set = variables_set();
+    if !set.is_empty() {
+        let set = set.join(" and ");
+        output::note(&format!("{set}, set in this environment, go before every context: unset what is not meant to"));
+    }
     Ok(output::print(format, &token, |token| done(&name, token))?)
 }
 
@@ -102,7 +120,7 @@ fn ask_token() -> anyhow::Result<String> {
 /// Asks at the terminal for what is not shown while it is typed.
 pub(crate) fn ask_silently(what: &str) -> io::Result<String> {
     output::note(&format!("{what} (it is not shown):"));
-    let silent = Silent::begin();
+    let silent = Silent::begin()?;
     let mut text = String::new();
     let read = io::stdin().read_line(&mut text);
     drop(silent);
@@ -116,13 +134,38 @@ fn checked(text: &str) -> anyhow::Result<String> {
     }
 }
 
-/// A terminal that does not show what is typed, until it is dropped. Where `stty` is missing it does.
+/// A terminal that does not show what is typed, until it is dropped or a signal ends this process. Where `stty` is missing
+/// it does.
 struct Silent;
 
+/// Whether one is.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
 impl Silent {
-    fn begin() -> Self {
+    fn begin() -> io::Result<Self> {
+        static WATCHED: Once = Once::new();
+        let mut watched = Ok(());
+        WATCHED.call_once(|| watched = Self::end_at_signals());
+        watched?;
+        SILENT.store(true, Ordering::SeqCst);
         Self::set("-echo");
-        Self
+        Ok(Self)
+    }
+
+    /// Whoever presses Ctrl-C gets a terminal back that shows what is typed. What a signal does besides stays as it is.
+    fn end_at_signals() -> io::Result<()> {
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let watch = move || {
+            for signal in signals.forever() {
+                if SILENT.swap(false, Ordering::SeqCst) {
+                    Self::set("echo");
+                    // Behind the question; what is said next begins a line.
+                    output::note("");
+                }
+                let _ = emulate_default_handler(signal);
+            }
+        };
+        thread::Builder::new().name("signals".into()).spawn(watch).map(drop)
     }
 
     fn set(mode: &str) {
@@ -133,7 +176,9 @@ impl Silent {
 
 impl Drop for Silent {
     fn drop(&mut self) {
-        Self::set("echo");
+        if SILENT.swap(false, Ordering::SeqCst) {
+            Self::set("echo");
+        }
     }
 }
 

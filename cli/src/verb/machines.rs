@@ -5,7 +5,7 @@ use pontoon_api::trust::Machine;
 use pontoon_kit::clock;
 use pontoon_model::MachineRole;
 
-use crate::output::{self, age, table};
+use crate::output::{self, age, or_none, table};
 use crate::session::Session;
 
 /// Arguments of `revoke`.
@@ -26,8 +26,12 @@ pub async fn list(session: &Session) -> anyhow::Result<()> {
 pub async fn revoke(session: &Session, args: &RevokeArgs) -> anyhow::Result<()> {
     let changed = session.client.revoke(args.role, &args.name).await?;
     output::print(session.format, &changed, |_| {
+        let apps = match args.role {
+            MachineRole::Agent => "its apps have left the routes and are placed elsewhere, ",
+            MachineRole::Controller | MachineRole::Balancer => "",
+        };
         format!(
-            "{} {} no longer belongs to the cluster; it can join again with a new key and a new token",
+            "{} {} no longer belongs to the cluster; {apps}and it can join again with a new key and a new token",
             args.role, args.name
         )
     })?;
@@ -39,7 +43,36 @@ fn rows(machines: &[Machine]) -> String {
         let left = machine.certificate_ends.saturating_sub(clock::unix_millis()) / 86_400_000;
         let certificate =
             if machine.certificate_ends <= clock::unix_millis() { "ended".into() } else { format!("{left}d left") };
-        [machine.role.to_string(), machine.name.clone(), age(machine.joined_at), certificate, machine.key.short()]
+        let site = or_none(machine.site.as_ref());
+        [machine.role.to_string(), machine.name.clone(), site, age(machine.joined_at), certificate, machine.key.short()]
     };
-    table(["ROLE", "NAME", "AGE", "CERTIFICATE", "KEY"], machines.iter().map(row))
+    table(["ROLE", "NAME", "SITE", "AGE", "CERTIFICATE", "KEY"], machines.iter().map(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use pontoon_model::Digest;
+
+    use super::*;
+
+    #[test]
+    fn machines_are_listed_with_where_they_stand() {
+        let now = clock::unix_millis();
+        let agent = Machine {
+            role: MachineRole::Agent,
+            name: "attic-1".into(),
+            site: Some("home.attic".parse().unwrap()),
+            joined_at: now - 3 * 3_600_000,
+            certificate_ends: now + 90 * 86_400_000 + 5_000,
+            key: Digest([0xab; 32]),
+            signed_by: Digest([1; 32]),
+        };
+        let new = Machine { name: "new".into(), site: None, certificate_ends: 1, ..agent.clone() };
+        expect![[r#"
+            ROLE    NAME      SITE         AGE   CERTIFICATE   KEY
+            agent   attic-1   home.attic   3h    90d left      abababababab
+            agent   new       -            3h    ended         abababababab"#]]
+        .assert_eq(&rows(&[agent, new]));
+    }
 }

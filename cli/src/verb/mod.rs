@@ -77,10 +77,16 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             output::print(format, &version, |_| format!("pontoon {}", pontoon_model::VERSION))?;
             Ok(0)
         }
-        Command::Login(args) => block_on(login::run(args, format)).map(|()| 0),
+        Command::Login(args) => block_on(login::run(args, context, format)).map(|()| 0),
         Command::Logout(args) => login::logout(args, context, format).map(|()| 0),
         Command::Context(verb) => context::run(verb, format).map(|()| 0),
-        command => block_on(async { client_verb(command, &Session::open(format, context)?).await }),
+        command => block_on(async {
+            let session = Session::open(format, context)?;
+            let done = client_verb(command, &session).await;
+            // Also of a refusal: whoever it came from was sure.
+            session.keep_followed();
+            done
+        }),
     }
 }
 

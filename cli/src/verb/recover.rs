@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use pontoon_controller::Config;
 use pontoon_controller::raft::{At, LastCopy, Member, begin_anew, last_copy};
-use pontoon_kit::{clock, file};
+use pontoon_kit::{FolderLock, clock, file};
 use pontoon_model::{ControllerName, MachineRole, Timestamp};
 
 use super::init::new_id;
@@ -37,6 +37,13 @@ pub async fn run(args: &RecoverArgs) -> anyhow::Result<()> {
     TcpListener::bind(config.grpc).map(drop).with_context(|| {
         format!("something listens on {}: stop this controller first; nothing was changed", config.grpc)
     })?;
+    // One that is starting may not listen yet.
+    let _lock = match config.data_dir.is_dir() {
+        true => {
+            Some(FolderLock::try_take(&config.data_dir).context("stop this controller first; nothing was changed")?)
+        }
+        false => None,
+    };
     let copy = last_copy(&config.data_dir, config.id).await?;
     output::note(&warning(&config, &copy));
     if !args.yes && !confirmed()? {

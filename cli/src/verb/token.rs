@@ -7,8 +7,9 @@ use clap::{Args, Subcommand};
 use pontoon_api::trust::{CreateJoinToken, JoinToken};
 use pontoon_api::{CreateToken, CreatedToken, Token};
 use pontoon_kit::clock;
-use pontoon_model::{MachineRole, Scope, SiteName, TokenId};
+use pontoon_model::{self as model, ApiToken, MachineRole, Scope, SiteName, TokenId};
 
+use crate::Usage;
 use crate::args::{Format, parse_duration};
 use crate::output::{self, age, short, table};
 use crate::session::Session;
@@ -69,7 +70,7 @@ pub struct CreateArgs {
     #[arg(long, requires = "role")]
     pub site: Option<SiteName>,
     /// How many machines it lets in; without it, one
-    #[arg(long, requires = "role")]
+    #[arg(long, requires = "role", value_parser = clap::value_parser!(u32).range(1..))]
     pub uses: Option<u32>,
     /// How long it is valid, e.g. 30d or 12h; without it, until it is revoked, and a day for machines
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -79,8 +80,24 @@ pub struct CreateArgs {
     pub name: Option<String>,
 }
 
+impl CreateArgs {
+    fn check_ttl(&self) -> Result<(), Usage> {
+        let longest = if self.role.is_some() { model::JoinToken::LONGEST_LIFE } else { ApiToken::LONGEST_LIFE };
+        match self.ttl {
+            Some(ttl) if ttl.is_zero() || ttl > longest => Err(Usage(format!(
+                "--ttl must be above zero and at most {}d for such a token; write for example 12h or 30d",
+                longest.as_secs() / 86_400
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Does what `verb` says.
 pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
+    if let Verb::Create(args) = &verb {
+        args.check_ttl()?;
+    }
     match verb {
         Verb::Create(CreateArgs { role: Some(role), site, uses, ttl, .. }) => {
             let ttl_s = ttl.map(|ttl| ttl.as_secs());
@@ -94,11 +111,17 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
             Ok(output::print(session.format, &session.client.tokens().await?, |all| list(all))?)
         }
         Verb::Revoke { id } => {
-            let (changed, id) = match id {
-                AnyId::Api(id) => (session.client.revoke_token(id).await?, id.to_string()),
-                AnyId::Join(id) => (session.client.revoke_join_token(&id).await?, id),
+            let (changed, done) = match id {
+                AnyId::Api(id) => (session.client.revoke_token(id).await?, format!("token {id} is revoked")),
+                AnyId::Join(id) => (
+                    session.client.revoke_join_token(&id).await?,
+                    format!(
+                        "token {id} lets nobody in any more; machines that it has let in stay: `pontoon machines` lists them, \
+                         `pontoon revoke ROLE NAME` shuts one out"
+                    ),
+                ),
             };
-            Ok(output::print(session.format, &changed, |_| format!("token {id} is revoked"))?)
+            Ok(output::print(session.format, &changed, |_| done.clone())?)
         }
     }
 }

@@ -94,7 +94,7 @@ pub fn refusal(state: &State, host: &Host, want: &Want<'_>) -> Option<Refusal> {
 pub fn choose(state: &State, want: &Want<'_>) -> Result<Arc<Host>, NoFit> {
     let mut no_fit = NoFit { memory: want.size.memory, site: want.site.cloned(), ..NoFit::default() };
     let mut fitting = Vec::new();
-    for host in state.hosts() {
+    for host in state.hosts_that_belong() {
         no_fit.hosts += 1;
         match refusal(state, host, want) {
             None => fitting.push(host),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::World;
 use pontoon_core::command::*;
-use pontoon_core::{Outcome, RejectedKind, Reply};
+use pontoon_core::{HostSign, Outcome, RejectedKind, Reply, view};
 use pontoon_model::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -173,6 +173,59 @@ fn a_host_that_was_revoked_and_joins_anew_counts_its_starts_from_the_beginning()
     refused(world.apply(register(1)), RejectedKind::Conflict, "later start");
     world.apply(RevokeMachine { role: MachineRole::Agent, name: "a".into() }).unwrap();
     world.apply(register(1)).unwrap();
+}
+
+/// A host is not trusted from the entry on that revokes it, and not only when it has been silent for a while.
+#[test]
+fn the_servos_of_a_revoked_host_leave_the_routes_at_once_and_are_replaced_elsewhere() {
+    let mut world = founded();
+    world.apply(token(MachineRole::Agent, 5)).unwrap();
+    for (name, key) in [("a", 1), ("b", 2)] {
+        world.apply(admit(&world, name, key)).unwrap();
+        world.host(name, "here", MemoryBytes::mib(4096));
+    }
+    world.balancer("door", "here");
+    let app: AppName = "shop".parse().unwrap();
+    world.apply(CreateApp { name: app.clone() }).unwrap();
+    world.build(&app).unwrap();
+    world.converge();
+    let scale = SetScale {
+        app: app.clone(),
+        process: ProcessName::web(),
+        anywhere: Some(2),
+        in_site: None,
+        memory: None,
+        cpu: None,
+    };
+    world.apply(scale).unwrap();
+    world.converge();
+    let (a, b): (HostName, HostName) = ("a".parse().unwrap(), "b".parse().unwrap());
+    let routed = |world: &World| {
+        let table = view::route_table(&world.state);
+        let of = |servo: &RouteServo| world.state.servo(servo.id).unwrap().host.clone();
+        table.routes[0].servos.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(routed(&world).len(), 2);
+    assert!(routed(&world).contains(&a));
+
+    let before = world.state.route_version();
+    world.silent.push(a.clone());
+    world.apply(RevokeMachine { role: MachineRole::Agent, name: "a".into() }).unwrap();
+    assert_eq!(routed(&world), std::slice::from_ref(&b), "with the entry itself");
+    assert!(world.state.route_version() > before, "balancers are told");
+    // What it has said before, or still says, brings nothing back.
+    let sign = HostSign { incarnation: Incarnation(1), heard_at: world.now, free_memory: MemoryBytes(0) };
+    world.observed.hosts.insert(a.clone(), sign);
+    world.converge();
+    assert_eq!(routed(&world), [b.clone(), b.clone()], "replaced where it is trusted");
+    assert_eq!(world.state.servos_on(&a).count(), 0, "and nobody waits for its word that they have ended");
+    assert!(world.state.host(&a).unwrap().is_shut_out());
+
+    // A machine of that name with another key is a host as any other.
+    world.apply(admit(&world, "a", 3)).unwrap();
+    world.silent.clear();
+    world.host("a", "here", MemoryBytes::mib(4096));
+    assert!(world.state.host_is(&a, HostState::Up));
 }
 
 #[test]

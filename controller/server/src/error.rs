@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use pontoon_kit::PkiError;
+use pontoon_kit::{LockError, PkiError};
 use pontoon_model::ControllerName;
 
 use crate::blobs::BlobError;
@@ -18,8 +18,26 @@ pub enum ControllerError {
     /// The configuration makes no sense.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The data folder cannot be made.
+    #[error("cannot use the data folder {}", path.display())]
+    DataFolder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another controller runs on the data folder, or it cannot be known that none does.
+    #[error(
+        "this controller's data folder is not free: stop the controller that runs on it; a second one must have a machine, \
+         or at least a folder, of its own and join (`pontoon controller join`)"
+    )]
+    Lock(#[from] LockError),
     /// Keys or certificates cannot be used.
-    #[error("cannot load this controller's certificate")]
+    #[error(
+        "this controller's key and certificate (its `tls_dir`) cannot be used; where one of the files is lost or damaged, \
+         `pontoon controller join ADDR --token TOKEN` with the same --data-dir gets another certificate, and leaves the \
+         configuration and the store as they are; where no other controller runs, `pontoon controller init` with it does"
+    )]
     Identity(#[from] PkiError),
     /// The bearer token cannot be read.
     #[error("cannot read the token file {}", path.display())]
@@ -86,8 +104,9 @@ pub enum ControllerError {
     },
     /// Somebody removed this controller from the cluster.
     #[error(
-        "controller {name} was removed from its cluster and has stopped ({why}); to use this machine again, give it an \
-         empty data folder and a new id, and let it join"
+        "controller {name} was removed from its cluster and has stopped ({why}); to use this machine again, set its folder \
+         aside and let it join with a new token; if it was removed with --keep-trust, an empty data folder and a new id are \
+         enough"
     )]
     Removed {
         /// This controller.
@@ -98,9 +117,9 @@ pub enum ControllerError {
     /// Another controller does not take this one for a member any more.
     #[error(
         "controller {name} has stopped: another controller of its cluster says that its certificate is revoked, so the \
-         cluster goes on without it, and what it would still write belongs to nobody. If the cluster was restored or \
-         recovered (`pontoon restore`, `controller recover`), that is meant: to use this machine again, set its folder aside \
-         and let it join with a new token"
+         cluster goes on without it, and what it would still write belongs to nobody. If it was removed (`pontoon controller \
+         remove`), or the cluster was restored or recovered (`pontoon restore`, `controller recover`), that is meant: to use \
+         this machine again, set its folder aside and let it join with a new token"
     )]
     ShutOut {
         /// This controller.

@@ -1,12 +1,13 @@
 //! Wires one controller together. Nothing is decided here.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_enrol::Renewal;
 use pontoon_kit::rpc::Guarded;
-use pontoon_kit::{Backoff, CancellationToken, Credentials, Identity, tls};
+use pontoon_kit::{Backoff, CancellationToken, Credentials, FolderLock, Identity, tls};
 use pontoon_proto::MAX_MESSAGE_BYTES;
 use pontoon_proto::services::agents_server::AgentsServer;
 use pontoon_proto::services::balancers_server::BalancersServer;
@@ -50,6 +51,7 @@ const ANNOUNCE_RETRY: (Duration, Duration) = (Duration::from_millis(200), Durati
 /// Runs a controller until `shutdown`, or until a part of it fails.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ControllerError> {
     config.validate()?;
+    let _lock = lock(&config.data_dir).await?;
     let credentials = Credentials::new(Identity::load(&config.tls_dir)?)?;
     let token = config.token_file.as_deref().map(TokenHash::load).transpose()?;
     let rest_tls = config.rest_tls_files().map(Tls::load).transpose()?.map(Arc::new);
@@ -101,6 +103,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     grpc.end(GRPC_DRAIN).await;
     parts.audit.flush().await;
     ended
+}
+
+/// Takes the data folder, which is made if it is not there: what two controllers would do to one log cannot be undone.
+async fn lock(folder: &Path) -> Result<FolderLock, ControllerError> {
+    std::fs::create_dir_all(folder)
+        .map_err(|source| ControllerError::DataFolder { path: folder.to_owned(), source })?;
+    Ok(FolderLock::take(folder).await?)
 }
 
 /// Starts the consensus, if need be once there is room on the disk, or with an empty store once the others allow it.

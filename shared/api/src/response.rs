@@ -237,7 +237,7 @@ pub struct Host {
     pub name: HostName,
     /// Where it stands.
     pub site: SiteName,
-    /// `up`, `suspect` or `lost`.
+    /// `up`, `suspect` or `lost`; `revoked` until the last servo of a host that was has gone.
     pub state: String,
     /// `docker` or `process`.
     pub runtime: String,
@@ -355,6 +355,9 @@ pub struct MembershipChanged {
     pub done: bool,
     /// What it waits for, if it goes on.
     pub how_far: Option<String>,
+    /// Whether the key of a controller that was removed is worth nothing any more.
+    #[serde(default)]
+    pub revoked: bool,
 }
 
 /// A balancer.

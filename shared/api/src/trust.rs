@@ -47,6 +47,9 @@ pub struct Machine {
     pub role: MachineRole,
     /// Its name.
     pub name: String,
+    /// Where it stands; nothing before it has been there once.
+    #[serde(default)]
+    pub site: Option<SiteName>,
     /// Unix milliseconds.
     pub joined_at: u64,
     /// When its certificate ends, which it renews long before; Unix milliseconds.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pontoon_kit::pki::JoinText;
-use pontoon_kit::tls::{PinnedChannelError, pinned_channel};
+use pontoon_kit::tls::{PinnedChannelError, TlsFailure, pinned_channel};
 use pontoon_kit::{Identity, PkiError, Role};
 use pontoon_model::SiteName;
 use pontoon_proto::services::enrolment_client::EnrolmentClient;
@@ -70,6 +70,36 @@ pub enum JoinError {
         /// What happened.
         why: String,
     },
+    /// It is one of a cluster with another authority.
+    #[error(
+        "the token names another certificate authority than that of the cluster at {address}: {}; `pontoon token create --role \
+         {role}`, asked of that cluster, makes one that it takes", another_authority(*changed)
+    )]
+    Authority {
+        /// Who was asked.
+        address: SocketAddr,
+        /// As what.
+        role: Role,
+        /// Whether that cluster's authority was changed at some time.
+        changed: bool,
+    },
+    /// The certificate of the controller is not good now.
+    #[error(
+        "the certificate of the controller at {address} is not good at what is now by this machine's clock: set the clock right, \
+         then try again; if it is right, look into that controller's log, or ask another"
+    )]
+    Time {
+        /// Who was asked.
+        address: SocketAddr,
+    },
+    /// It is no gRPC server.
+    #[error(
+        "what answers at {address} does not speak TLS: give the address and port that `pontoon controllers` shows as GRPC"
+    )]
+    NotTls {
+        /// Who was asked.
+        address: SocketAddr,
+    },
     /// The cluster says no.
     #[error("the cluster does not let this machine in: {why}")]
     Refused {
@@ -90,8 +120,9 @@ pub async fn join(address: SocketAddr, token: &JoinText, who: &Who<'_>, folder: 
     if token.role != who.role {
         return Err(JoinError::Role { of: token.role, wanted: who.role });
     }
-    if let Ok(there) = Identity::load(folder) {
-        let peer = there.peer().map_or_else(|_| "somebody".to_owned(), |peer| peer.to_string());
+    // What cannot be used, because a file of it is lost or damaged, is made whole here.
+    if let Ok(there) = Identity::load_usable(folder) {
+        let peer = there.peer()?.to_string();
         return Err(JoinError::There { folder: folder.to_owned(), peer });
     }
     let key = Identity::load_or_make_key(folder)?;
@@ -118,13 +149,32 @@ async fn ask(address: SocketAddr, token: &JoinText, request: JoinRequest) -> Res
                 JoinReply::Refused { why } => return Err(JoinError::Refused { why }),
                 JoinReply::Unavailable { why } => JoinError::Unavailable { why },
             },
-            Ok(Err(status)) => return Err(JoinError::Unreachable { address, why: words_of(&status) }),
+            Ok(Err(status)) => return Err(not_answered(address, token.role, &status)),
             Err(_) => JoinError::Unreachable { address, why: format!("it was silent for {} s", ANSWER.as_secs()) },
         };
         if began.elapsed() > PATIENCE {
             return Err(error);
         }
         sleep(PAUSE).await;
+    }
+}
+
+fn another_authority(changed: bool) -> &'static str {
+    match changed {
+        true => "it was changed since the token was made (`pontoon ca rotate`), or the token is of another cluster",
+        false => "the token is of another cluster",
+    }
+}
+
+/// Why nobody of the token's cluster answered.
+fn not_answered(address: SocketAddr, role: Role, status: &tonic::Status) -> JoinError {
+    match TlsFailure::of(status) {
+        Some(TlsFailure::NotTheAuthority { follows_another: changed }) => {
+            JoinError::Authority { address, role, changed }
+        }
+        Some(TlsFailure::Ended | TlsFailure::NotYet) => JoinError::Time { address },
+        Some(TlsFailure::NotTls) => JoinError::NotTls { address },
+        _ => JoinError::Unreachable { address, why: words_of(status) },
     }
 }
 

@@ -10,7 +10,7 @@ mod revoked;
 
 pub use join::{JoinError, Who, join};
 pub use pontoon_proto::{Admitted, Contact};
-pub use remembered::Remembered;
+pub use remembered::{Remembered, listed};
 pub use renewal::{Renewal, RenewalAsked, obey};
 pub use revoked::{ASK_EVERY, hear_of_revoked};
 

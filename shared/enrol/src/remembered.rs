@@ -1,11 +1,17 @@
 //! Where the controllers are, on disk: told by the last session, so that a start needs none of those in the configuration.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use pontoon_kit::file;
 use pontoon_model::wire;
 use pontoon_proto::KnownControllers;
+
+/// Addresses, as a line of a log names them.
+pub fn listed(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
 
 /// The file that keeps it.
 #[derive(Debug, Clone)]

@@ -125,8 +125,10 @@ impl Renewal {
                 self.asked.mark_unchanged();
                 match self.from(address).await {
                     Ok(()) => {
-                        let ends = self.credentials.identity().validity().map(|validity| validity.ends);
-                        return tracing::info!(?ends, "the certificate was renewed");
+                        let ends = self.credentials.identity().validity().ok().map(|validity| validity.ends);
+                        let left = ends.and_then(|ends| ends.duration_since(SystemTime::now()).ok());
+                        let days = left.map(|left| left.as_secs() / (24 * 3600));
+                        return tracing::info!(days, "the certificate was renewed; it is good for so many days");
                     }
                     Err(error) => last = Some((address, error)),
                 }

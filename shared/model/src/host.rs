@@ -29,6 +29,13 @@ pub struct Host {
     pub runtime: RuntimeKind,
 }
 
+impl Host {
+    /// Whether its machine was revoked, and no agent with another key has come since: agents count their starts from one.
+    pub fn is_shut_out(&self) -> bool {
+        self.incarnation == Incarnation(0) && self.state == HostState::Lost
+    }
+}
+
 /// What a host offers to servos and builds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {

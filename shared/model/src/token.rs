@@ -86,6 +86,9 @@ impl ApiToken {
     /// Longest name, in bytes: a line of a list.
     pub const MAX_NAME: usize = 60;
 
+    /// Longest life of one that has an end: longer is as good as for ever, and what it is there for is forgotten.
+    pub const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
     /// Whether it is refused at `now`.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +102,9 @@ pub struct JoinToken {
 }
 
 impl JoinToken {
+    /// Longest life: who needs one for longer makes another.
+    pub const LONGEST_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+
     /// What people call it by.
     pub fn id(&self) -> String {
         self.secret.short()

@@ -176,7 +176,7 @@ impl State {
         id
     }
 
-    fn drain_servo(&mut self, id: ServoId, version: u64) -> Option<()> {
+    pub(super) fn drain_servo(&mut self, id: ServoId, version: u64) -> Option<()> {
         let old = self.servos.get(&id).filter(|row| row.version == version && row.desired.is_run())?.clone();
         // One that never took traffic leaves no route: whoever has the current version has nothing of it.
         let since_version = if self.is_routed(&old) { self.header.index } else { self.header.route_version.0 };

@@ -12,8 +12,6 @@ use crate::{Outcome, Rejected, Reply, State};
 pub const MAX_TOKENS: usize = 1_000;
 /// More apps than one token is meant for: whoever needs more asks for all of them.
 pub const MAX_SCOPES: usize = 20;
-/// Longer is as good as for ever, and what it is there for is forgotten.
-pub const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// An expired token is still listed for this long, so that whoever wonders why it is refused finds it.
 const EXPIRED_KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -29,7 +27,7 @@ impl State {
             return Err(Rejected::invalid(format!("give a token 1 to {MAX_SCOPES} scopes")));
         }
         check_token_name(&command.name).map_err(Rejected::invalid)?;
-        if command.ttl.is_some_and(|ttl| ttl.is_zero() || ttl > MAX_TTL) {
+        if command.ttl.is_some_and(|ttl| ttl.is_zero() || ttl > ApiToken::LONGEST_LIFE) {
             return Err(Rejected::invalid("a token's time must be above zero and at most ten years"));
         }
         for scope in &command.scopes {

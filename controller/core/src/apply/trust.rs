@@ -1,17 +1,14 @@
 //! Who belongs: what lets machines in, keeps them in, and shuts them out.
 
-use std::time::Duration;
-
-use pontoon_model::{AuthorityRow, Digest, Founding, Host, Incarnation, JoinToken, Machine, MachineRole, RevokedKey};
+use pontoon_model::{
+    AuthorityRow, Digest, Founding, Host, HostState, Incarnation, JoinToken, Machine, MachineRole, RevokedKey,
+};
 
 use crate::command::{
     AdmitMachine, CreateJoinToken, FoundTrust, NoteCertificate, RetireAuthority, RevokeJoinToken, RevokeMachine,
     RotateAuthority,
 };
 use crate::{Outcome, Rejected, Reply, State};
-
-/// Longest life of a token: who needs one for longer makes another.
-pub const LONGEST_TOKEN: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Most tokens at a time: a script that makes one for each host of a large cluster.
 pub const MOST_TOKENS: usize = 10_000;
@@ -53,10 +50,10 @@ impl State {
         if self.trust.tokens.contains_key(&command.secret) {
             return Err(Rejected::conflict("a token with this secret was made already"));
         }
-        if command.uses == 0 || command.life.is_zero() || command.life > LONGEST_TOKEN {
+        if command.uses == 0 || command.life.is_zero() || command.life > JoinToken::LONGEST_LIFE {
             return Err(Rejected::invalid(format!(
                 "a token is for at least one machine, and good for at most {} days",
-                LONGEST_TOKEN.as_secs() / 86_400
+                JoinToken::LONGEST_LIFE.as_secs() / 86_400
             )));
         }
         let now = self.header.time;
@@ -85,7 +82,8 @@ impl State {
         let of_id = |id: &str| self.trust.tokens.values().find(|token| token.id() == id).map(|token| token.secret);
         let Some(secret) = of_id(&command.id) else {
             return Err(Rejected::not_found(format!(
-                "there is no token {}; `pontoon token list` shows them",
+                "there is no token to join with called {}: it was revoked, or let in its last machine, or expired long ago; \
+                 `pontoon token list --join` shows those there are",
                 command.id
             )));
         };
@@ -106,7 +104,7 @@ impl State {
         if known.is_some_and(|known| known.key != *key) {
             return Err(Rejected::conflict(format!(
                 "there is a {role} {name} already, with another key; choose another name, or \
-                 `pontoon revoke {role} {name}` first if that machine is gone"
+                 `pontoon revoke {role} {name}` first if that machine is gone or has lost its key"
             )));
         }
         // Whoever has not heard its answer asks again, and is no second machine.
@@ -199,11 +197,8 @@ impl State {
             revoked_at: now,
             certificate_ends: machine.certificate_ends,
         };
-        // The next machine of this name counts its starts from the beginning.
-        let host = self.hosts.values().find(|host| *role == MachineRole::Agent && host.name.as_str() == name);
-        if let Some(mut host) = host.map(|host| Host::clone(host)) {
-            host.incarnation = Incarnation(0);
-            self.put_host(host);
+        if *role == MachineRole::Agent {
+            self.shut_out_host(name);
         }
         self.change_trust(|trust| {
             trust.machines.remove(&(*role, name.clone()));
@@ -211,6 +206,18 @@ impl State {
             trust.revoked.insert(revoked.key, revoked.into());
         });
         Ok(Reply::Done)
+    }
+
+    /// Nothing that a revoked machine says counts any more, so nobody is sent to it: its servos leave the routes with this entry,
+    /// and are replaced as those of a host that is lost. The next machine of its name counts its starts from the beginning.
+    fn shut_out_host(&mut self, name: &str) {
+        let Some(host) = self.hosts.values().find(|host| host.name.as_str() == name).cloned() else { return };
+        self.put_host(Host { incarnation: Incarnation(0), state: HostState::Lost, ..Host::clone(&host) });
+        let runs: Vec<_> = self.servos_on(&host.name).map(|servo| (servo.id, servo.version)).collect();
+        for (servo, version) in runs {
+            // One that drains or stops already goes on doing so.
+            self.drain_servo(servo, version);
+        }
     }
 
     pub(super) fn rotate_authority(&mut self, command: &RotateAuthority) -> Outcome {
@@ -250,7 +257,9 @@ impl State {
             self.trust.behind(self.header.time).map(|machine| format!("{} {}", machine.role, machine.name)).collect();
         if !behind.is_empty() && !command.force {
             return Err(Rejected::conflict(format!(
-                "{} still have a certificate of it and would be shut out: {}",
+                "{} still have a certificate of it and would be shut out: {}; they get another by themselves as soon as they run \
+                 and reach a controller (`pontoon ca status`), or `pontoon revoke` those that are gone, or retire it all the \
+                 same with `pontoon ca retire --force`: one that was only off finds its way back",
                 behind.len(),
                 behind.join(", ")
             )));

@@ -53,6 +53,10 @@ const NEVER: Timestamp = Timestamp(u64::MAX);
 
 /// Decides what state a host is in, and when to look again.
 fn look_at(draft: &mut Draft<'_>, host: &Host) -> (HostState, Option<Timestamp>) {
+    if host.is_shut_out() {
+        // Whatever was heard of it before, it is nobody's until a machine with another key registers.
+        return (host.state, None);
+    }
     let now = draft.input.now;
     let heard = draft.observed.hosts.get(&host.name).filter(|sign| sign.incarnation == host.incarnation);
     // A new leader has heard nobody yet: everyone gets the full grace, but a lost host stays lost until heard.

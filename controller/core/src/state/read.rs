@@ -144,6 +144,11 @@ impl State {
         self.hosts.values()
     }
 
+    /// Those of them whose machine was not revoked.
+    pub fn hosts_that_belong(&self) -> impl Iterator<Item = &Arc<Host>> {
+        self.hosts().filter(|host| !host.is_shut_out())
+    }
+
     /// How many hosts there are.
     pub fn host_count(&self) -> usize {
         self.hosts.len()

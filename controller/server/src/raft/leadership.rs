@@ -77,7 +77,12 @@ pub(super) fn watch_leadership(raft: &Raft, heard: Heard, pace: Pace) -> Watched
             sender.send_if_modified(|before| {
                 let changed = !before.same(&now);
                 if changed {
-                    tracing::info!(leader = ?now.leader, leading = now.leading, term = now.term, "leadership changed");
+                    tracing::info!(
+                        leader = now.leader.map(tracing::field::display),
+                        leading = now.leading,
+                        term = now.term,
+                        "leadership changed"
+                    );
                     *before = now;
                 }
                 changed

@@ -8,14 +8,15 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use pontoon_api::{Controller, ControllerTiming, ErrorCode, MembershipChanged, TransferLeader};
 use pontoon_core::State;
-use pontoon_model::{ControllerId, ControllerName, MemoryBytes, SiteName};
+use pontoon_core::command::RevokeMachine;
+use pontoon_model::{ControllerId, ControllerName, MachineRole, MemoryBytes, SiteName};
 use pontoon_proto::{MeasuredReply, MembershipRequest};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::Api;
 use super::error::{ApiError, ApiResult};
-use super::extract::{Json, Path, Query, Snapshot};
+use super::extract::{Json, Key, Path, Query, Snapshot};
 use crate::members::MembersError;
 use crate::peers::{Answer, inspect, inspect_all, measure_all};
 use crate::raft::MemberStatus;
@@ -130,12 +131,17 @@ fn warn_of_shared_sites(rows: &mut [Controller]) {
 pub(super) struct HowToRemove {
     #[serde(default)]
     force: bool,
+    /// Its key stays one of the cluster's.
+    #[serde(default)]
+    keep_trust: bool,
 }
 
+/// Removes a member, and then revokes its key: who is no controller any more shall not be able to speak as one.
 pub(super) async fn remove(
     Context(api): Context<Api>,
+    key: Key,
     Path(name): Path<ControllerName>,
-    Query(HowToRemove { force }): Query<HowToRemove>,
+    Query(HowToRemove { force, keep_trust }): Query<HowToRemove>,
 ) -> ApiResult<Response> {
     let members = api.consensus.members();
     if !force && members.iter().any(|member| member.name == name && votes(member)) {
@@ -147,7 +153,22 @@ pub(super) async fn remove(
             )));
         }
     }
-    carry_out(&api, MembershipRequest::Remove { name, force }).await
+    let shut_out = RevokeMachine { role: MachineRole::Controller, name: name.to_string() };
+    let belongs = |api: &Api| {
+        api.feed.snapshot().trust().machine(MachineRole::Controller, &shut_out.name).is_some() && !keep_trust
+    };
+    match api.members.carry_out(&MembershipRequest::Remove { name, force }, PATIENCE).await {
+        Ok(()) => {}
+        // Removed by a try whose answer was lost, or with its key kept: what is left to do is that.
+        Err(MembersError::Unknown(_)) if belongs(&api) => {}
+        other => return carried_out(other),
+    }
+    // The certificate of one that was given it elsewhere is in no list, until it is renewed.
+    let revoked = belongs(&api);
+    if revoked {
+        api.propose(key, shut_out).await?;
+    }
+    Ok(Json(MembershipChanged { done: true, how_far: None, revoked }).into_response())
 }
 
 pub(super) async fn promote(Context(api): Context<Api>, Path(name): Path<ControllerName>) -> ApiResult<Response> {
@@ -202,8 +223,12 @@ async fn until_whole(api: &Api, these: &[ControllerId]) -> Option<String> {
 }
 
 async fn carry_out(api: &Api, request: MembershipRequest) -> ApiResult<Response> {
-    match api.members.carry_out(&request, PATIENCE).await {
-        Ok(()) => Ok(Json(MembershipChanged { done: true, how_far: None }).into_response()),
+    carried_out(api.members.carry_out(&request, PATIENCE).await)
+}
+
+fn carried_out(result: Result<(), MembersError>) -> ApiResult<Response> {
+    match result {
+        Ok(()) => Ok(Json(MembershipChanged { done: true, how_far: None, revoked: false }).into_response()),
         Err(MembersError::Refused(why)) => Err(ApiError::new(ErrorCode::Conflict, why)),
         Err(MembersError::Unknown(why)) => Err(ApiError::not_found(why)),
         Err(MembersError::NoLeader(why)) => Err(ApiError::unavailable(why)),
@@ -212,7 +237,8 @@ async fn carry_out(api: &Api, request: MembershipRequest) -> ApiResult<Response>
 }
 
 fn goes_on(how_far: String) -> Response {
-    (StatusCode::ACCEPTED, Json(MembershipChanged { done: false, how_far: Some(how_far) })).into_response()
+    (StatusCode::ACCEPTED, Json(MembershipChanged { done: false, how_far: Some(how_far), revoked: false }))
+        .into_response()
 }
 
 #[cfg(test)]

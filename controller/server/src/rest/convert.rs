@@ -135,7 +135,7 @@ pub(super) fn host(state: &State, host: &Host) -> api::Host {
     api::Host {
         name: host.name.clone(),
         site: host.site.clone(),
-        state: host.state.to_string(),
+        state: if host.is_shut_out() { "revoked".to_owned() } else { host.state.to_string() },
         runtime: host.runtime.to_string(),
         memory: host.capacity.memory,
         memory_used: state.reserved_memory(&host.name),

@@ -3,10 +3,12 @@
 //! It costs who succeeds nothing: as long as no address is blocked, nothing is looked up.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use pontoon_kit::source::source_of;
 
 /// Wrong tokens of one address before it is blocked: a person who pastes the wrong thing a few times is not.
 const MOST_WRONG: u32 = 10;
@@ -87,14 +89,6 @@ impl Count {
     }
 }
 
-/// Who has one IPv6 address has 2^64 of them.
-fn place(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-        address => address,
-    }
-}
-
 impl Failures {
     /// How long nothing from `address` is looked at, whatever token it sends.
     pub(super) fn blocked(&self, address: IpAddr, now: Instant) -> Option<Duration> {
@@ -103,14 +97,14 @@ impl Failures {
         }
         let mut seen = self.lock();
         self.tidy(&mut seen, now);
-        seen.addresses.get(&place(address))?.blocked_for(now)
+        seen.addresses.get(&source_of(address))?.blocked_for(now)
     }
 
     /// Notes a failure.
     pub(super) fn note(&self, address: IpAddr, why: Failed, now: Instant) -> Noted {
         let mut seen = self.lock();
         self.tidy(&mut seen, now);
-        let (place, full) = (place(address), seen.addresses.len() >= MOST_ADDRESSES);
+        let (place, full) = (source_of(address), seen.addresses.len() >= MOST_ADDRESSES);
         let count = match seen.addresses.contains_key(&place) || !full {
             true => seen.addresses.entry(place).or_insert(Count::new(now)),
             false => seen.others.get_or_insert(Count::new(now)),

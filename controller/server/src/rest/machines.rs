@@ -1,5 +1,7 @@
 //! Hosts, balancers, and the routes between them.
 
+use std::sync::Arc;
+
 use axum::extract::State as Context;
 use pontoon_api::{Balancer, Host, Route};
 use pontoon_core::view;
@@ -10,7 +12,9 @@ use super::convert;
 use super::extract::{Json, Snapshot};
 
 pub(super) async fn hosts(Snapshot(state): Snapshot) -> Json<Vec<Host>> {
-    Json(state.hosts().map(|host| convert::host(&state, host)).collect())
+    // One that was revoked is of interest until its servos have gone.
+    let shown = |host: &&Arc<pontoon_model::Host>| !host.is_shut_out() || state.servos_on(&host.name).next().is_some();
+    Json(state.hosts().filter(shown).map(|host| convert::host(&state, host)).collect())
 }
 
 pub(super) async fn balancers(Context(api): Context<Api>, Snapshot(state): Snapshot) -> Json<Vec<Balancer>> {

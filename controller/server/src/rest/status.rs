@@ -34,7 +34,7 @@ pub(super) async fn show(Context(api): Context<Api>, caller: Caller, Snapshot(st
         index: state.index(),
         controllers: count(members.len()),
         hosts_up: count(state.hosts().filter(|host| host.state == HostState::Up).count()),
-        hosts: count(state.hosts().count()),
+        hosts: count(state.hosts_that_belong().count()),
         balancers: count(state.balancers().count()),
         apps: count(state.apps().filter(|app| caller.sees(&app.name)).count()),
         servos_ready: count(servos().filter(|servo| servo.status == ServoStatus::Ready).count()),
@@ -59,7 +59,7 @@ fn nobody_leads(members: &[MemberStatus]) -> String {
 
 fn machine_problems(state: &State) -> Vec<String> {
     let mut problems = Vec::new();
-    for host in state.hosts() {
+    for host in state.hosts_that_belong() {
         let what = match host.state {
             HostState::Up => continue,
             HostState::Suspect => "has been silent for some seconds; it gets no new servos",
@@ -67,7 +67,7 @@ fn machine_problems(state: &State) -> Vec<String> {
         };
         problems.push(format!("host {} in {} {what}", host.name, host.site));
     }
-    if state.hosts().next().is_none() {
+    if state.hosts_that_belong().next().is_none() {
         problems.push("no host has joined: nothing can run until an agent is started".into());
     }
     problems

@@ -13,8 +13,9 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// How often the files are looked at: a certificate is renewed weeks before its end.
-const LOOK: Duration = Duration::from_secs(60);
+/// How often the files are looked at. Their own certificate is renewed weeks before its end; but when the cluster's authority
+/// has changed, a client that has learnt of it from another controller shall not be refused by this one for long.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Where a certificate is.
 #[derive(Debug, Clone, PartialEq, Eq)]

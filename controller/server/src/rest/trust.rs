@@ -7,10 +7,10 @@ use axum::extract::State as Context;
 use axum::response::IntoResponse;
 use pontoon_api::ErrorCode;
 use pontoon_api::trust::{Authority, Ca, CreateJoinToken, JoinToken, Machine, RetireAuthority};
-use pontoon_core::command;
+use pontoon_core::{State, command};
 use pontoon_enrol::role_of;
 use pontoon_kit::pki::{Fingerprint, JoinText};
-use pontoon_model::{Digest, MachineRole};
+use pontoon_model::{Digest, MachineRole, SiteName};
 
 use super::Api;
 use super::change::Applied;
@@ -55,7 +55,7 @@ pub(super) async fn revoke_token(
 }
 
 pub(super) async fn machines(Snapshot(state): Snapshot) -> Json<Vec<Machine>> {
-    Json(state.trust().machines().map(machine).collect())
+    Json(state.trust().machines().map(|row| machine(&state, row)).collect())
 }
 
 pub(super) async fn revoke_machine(
@@ -83,7 +83,10 @@ pub(super) async fn ca(Snapshot(state): Snapshot) -> Json<Ca> {
         made_at: row.made_at.0,
         signs: at == newest,
     });
-    Json(Ca { authorities: authorities.collect(), behind: trust.behind(state.time()).map(machine).collect() })
+    Json(Ca {
+        authorities: authorities.collect(),
+        behind: trust.behind(state.time()).map(|row| machine(&state, row)).collect(),
+    })
 }
 
 pub(super) async fn rotate_ca(Context(api): Context<Api>, key: Key) -> ApiResult<impl IntoResponse> {
@@ -118,14 +121,26 @@ fn token(row: &pontoon_model::JoinToken) -> JoinToken {
     }
 }
 
-fn machine(row: &Arc<pontoon_model::Machine>) -> Machine {
+fn machine(state: &State, row: &Arc<pontoon_model::Machine>) -> Machine {
     Machine {
         role: row.role,
         name: row.name.clone(),
+        site: site_of(state, row.role, &row.name),
         joined_at: row.joined_at.0,
         certificate_ends: row.certificate_ends.0,
         key: row.key,
         signed_by: row.signed_by,
+    }
+}
+
+/// As the machine itself has said when it was there.
+fn site_of(state: &State, role: MachineRole, name: &str) -> Option<SiteName> {
+    match role {
+        MachineRole::Controller => {
+            state.controllers().find(|row| row.name.as_str() == name).map(|row| row.site.clone())
+        }
+        MachineRole::Agent => state.host(&name.parse().ok()?).map(|row| row.site.clone()),
+        MachineRole::Balancer => state.balancer(&name.parse().ok()?).map(|row| row.site.clone()),
     }
 }
 

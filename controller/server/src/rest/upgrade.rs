@@ -42,7 +42,7 @@ fn upgrade(state: &State, controllers: Vec<Controller>, connected: &Versions) ->
             feature_level: row.feature_level,
         })
         .collect();
-    let hosts = state.hosts().map(|host| (MachineRole::Agent, host.name.to_string()));
+    let hosts = state.hosts_that_belong().map(|host| (MachineRole::Agent, host.name.to_string()));
     let balancers = state.balancers().map(|balancer| (MachineRole::Balancer, balancer.name.to_string()));
     running.extend(hosts.chain(balancers).map(|(role, name)| {
         let session = connected.get(&(role, name.clone()));
@@ -133,7 +133,7 @@ fn warnings(state: &State, controllers: &[Controller]) -> Vec<String> {
             ),
         });
     }
-    let silent = state.hosts().filter(|host| host.state != HostState::Up);
+    let silent = state.hosts_that_belong().filter(|host| host.state != HostState::Up);
     found.extend(
         silent.map(|host| format!("host {} in {} is silent: its agent cannot be upgraded now", host.name, host.site)),
     );

@@ -1,6 +1,5 @@
 //! The authority that a cluster was made with becomes part of the state, once.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use pontoon_core::command::FoundTrust;
@@ -54,18 +53,13 @@ impl Founder {
     }
 
     fn command(&self) -> Result<FoundTrust, PkiError> {
-        let read = |name: &str| {
-            let path: PathBuf = self.config.ca_dir.join(name);
-            std::fs::read_to_string(&path).map_err(|source| PkiError::File { path, source })
-        };
-        let (certificate, key) = (read("ca.pem")?, read("ca-key.pem")?);
-        let authority = Authority::from_parts(certificate.clone(), key.clone(), None);
+        let authority = Authority::load(&self.config.ca_dir)?;
         Ok(FoundTrust {
             cluster: self.config.cluster.clone(),
             certificate_life: self.config.certificate_life_s,
             fingerprint: Digest(authority.fingerprint()?.0),
-            certificate,
-            key: Secret(key),
+            certificate: authority.certificate().to_owned(),
+            key: Secret(authority.key().to_owned()),
         })
     }
 }

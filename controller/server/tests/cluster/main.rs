@@ -11,7 +11,8 @@ mod trust;
 use fake_agent::FakeAgent;
 use fake_balancer::FakeBalancer;
 use nodes::{Cluster, archive, until};
-use pontoon_kit::Role;
+use pontoon_controller::ControllerError;
+use pontoon_kit::{CancellationToken, LockError, Role};
 use pontoon_proto::{AgentMessage, BalancerMessage, services};
 use serde_json::{Value, json};
 use tonic::Request;
@@ -187,5 +188,13 @@ async fn a_token_counts_everywhere_at_once_and_the_audit_has_what_was_asked_of_e
         if found { Ok(()) } else { Err(audit.to_string()) }
     })
     .await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test]
+async fn a_second_controller_on_the_same_folder_is_told_who_has_it() {
+    let cluster = Cluster::start(1).await;
+    let error = pontoon_controller::run(cluster.config(0), CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(error, ControllerError::Lock(LockError::Held { holder: Some(_), .. })), "{error}");
     cluster.stop_all().await;
 }

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use pontoon_controller::ControllerError;
 use pontoon_controller::config::{Config, FoundingConfig, MemberConfig};
 use pontoon_kit::{Authority, CancellationToken, Role};
 use pontoon_model::ControllerId;
@@ -40,13 +41,16 @@ pub fn archive(files: &[(&str, &str)]) -> Vec<u8> {
     tar.into_inner().unwrap().finish().unwrap()
 }
 
+/// A controller, and how it ended.
+type Running = JoinHandle<Result<(), ControllerError>>;
+
 /// Controllers on loopback.
 pub struct Cluster {
     pub authority: Authority,
     folder: tempfile::TempDir,
     members: Vec<MemberConfig>,
     rest: Vec<SocketAddr>,
-    running: Vec<Option<(CancellationToken, JoinHandle<()>)>>,
+    running: Vec<Option<(CancellationToken, Running)>>,
     http: reqwest::Client,
 }
 
@@ -110,7 +114,8 @@ impl Cluster {
         node
     }
 
-    fn config(&self, node: usize) -> Config {
+    /// One controller's configuration.
+    pub fn config(&self, node: usize) -> Config {
         let folder = self.data(node);
         Config {
             join: false,
@@ -139,8 +144,7 @@ impl Cluster {
 
     fn run(&mut self, node: usize, config: Config) {
         let shutdown = CancellationToken::new();
-        let running = pontoon_controller::run(config, shutdown.clone());
-        let task = tokio::spawn(async move { running.await.expect("a controller that ends well") });
+        let task = tokio::spawn(pontoon_controller::run(config, shutdown.clone()));
         self.running[node] = Some((shutdown, task));
     }
 
@@ -148,7 +152,14 @@ impl Cluster {
     pub async fn stop(&mut self, node: usize) {
         let (shutdown, task) = self.running[node].take().expect("a running controller");
         shutdown.cancel();
-        task.await.expect("no panic");
+        task.await.expect("no panic").expect("a controller that ends well");
+    }
+
+    /// Waits for a controller to end by itself; why it did.
+    pub async fn ended(&mut self, node: usize) -> ControllerError {
+        let (_, task) = self.running[node].take().expect("a running controller");
+        let ended = tokio::time::timeout(PATIENCE, task).await.expect("it ends");
+        ended.expect("no panic").expect_err("it does not end well by itself")
     }
 
     /// Stops those that run.

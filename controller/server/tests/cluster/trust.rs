@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use pontoon_controller::ControllerError;
 use pontoon_enrol::{Admitted, JoinError, Who, join};
 use pontoon_kit::{Credentials, Identity, Role, rpc};
 use pontoon_proto::services::agents_client::AgentsClient;
@@ -97,7 +98,7 @@ async fn a_machine_joins_with_a_token_at_any_controller_and_nobody_without() {
     let mut foreign: pontoon_kit::pki::JoinText = text.parse().unwrap();
     foreign.authority.0[0] ^= 1;
     let foreign = refused(try_join(&cluster, 0, &foreign.to_string(), "h4", &folder.path().join("h4")).await);
-    assert!(foreign.contains("does not answer as a controller of the token's cluster"), "{foreign}");
+    assert!(foreign.contains("the token is of another cluster"), "{foreign}");
     cluster
         .try_delete(
             1,
@@ -145,6 +146,13 @@ async fn a_revoked_machine_is_out_everywhere_within_a_second() {
         .await;
     }
     assert_eq!((h1.begun(), h2.ended()), (begun, 0), "it never comes back, and the other was not disturbed");
+    // Nothing ran on it, so it is no host any more.
+    until("the other to be the only host", async || {
+        let (hosts, status) = (cluster.get(1, "/v1/hosts").await, cluster.get(1, "/v1/status").await);
+        let one = hosts.as_array().is_some_and(|all| all.len() == 1) && hosts[0]["name"] == "h2";
+        if one && status["hosts"] == 1 { Ok(()) } else { Err(format!("{hosts} {status}")) }
+    })
+    .await;
     // Its certificate is no way to another one, and neither is the old key with a new token.
     let own = folder.path().join("h1");
     std::fs::remove_file(own.join("cert.pem")).unwrap();
@@ -156,6 +164,55 @@ async fn a_revoked_machine_is_out_everywhere_within_a_second() {
     let error = cluster.try_delete(0, "/v1/machines/controller/c1").await.expect_err("it is a member");
     assert!(error.contains("pontoon controller remove c1"), "{error}");
     drop(machines);
+    cluster.stop_all().await;
+}
+
+/// Who is no controller any more shall not be able to speak as one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_that_is_removed_is_trusted_no_longer_unless_that_was_asked_for() {
+    let mut cluster = founded(3).await;
+    let key = |cluster: &Cluster, node| Identity::load(&cluster.tls(node)).unwrap().key_id().unwrap();
+    let known = async |cluster: &Cluster| cluster.get(0, "/v1/machines").await.to_string();
+    let remove = async |cluster: &Cluster, path: &str| {
+        until("it to be removed", async || {
+            let answer = cluster.try_delete(0, path).await?;
+            if answer["done"] == true { Ok(answer) } else { Err(answer.to_string()) }
+        })
+        .await
+    };
+    let two = key(&cluster, 2).to_string();
+    assert!(known(&cluster).await.contains(&two));
+    let answer = remove(&cluster, "/v1/controllers/c2").await;
+    assert_eq!(answer["revoked"], true, "{answer}");
+    assert!(!known(&cluster).await.contains(&two));
+    // It is told so, or that it is no member: both are the end.
+    let ended = cluster.ended(2).await;
+    assert!(matches!(ended, ControllerError::ShutOut { .. } | ControllerError::Removed { .. }), "{ended}");
+    let shown = Credentials::new(Identity::load(&cluster.tls(2)).unwrap()).unwrap();
+    for node in 0..2 {
+        until("every controller to refuse it", async || {
+            let channel = rpc::channel(cluster.grpc(node), Role::Controller, &shown).unwrap();
+            let request = BlobRequest { digest: pontoon_model::Digest([0; 32]) };
+            let status = AgentsClient::new(channel).get_blob(request).await.expect_err("it is no agent");
+            // Whoever is trusted is told that this is not a controller's to ask for.
+            match status.code() {
+                tonic::Code::PermissionDenied => Err(status.to_string()),
+                _ => Ok(()),
+            }
+        })
+        .await;
+    }
+
+    // One that shall come back with its key; and then not.
+    let one = key(&cluster, 1).to_string();
+    let answer = remove(&cluster, "/v1/controllers/c1?keep_trust=true").await;
+    assert_eq!(answer["revoked"], false, "{answer}");
+    assert!(matches!(cluster.ended(1).await, ControllerError::Removed { .. }));
+    assert!(known(&cluster).await.contains(&one));
+    let gone = cluster.try_delete(0, "/v1/controllers/c1?keep_trust=true").await.expect_err("it is no member");
+    assert!(gone.contains("404"), "{gone}");
+    assert_eq!(remove(&cluster, "/v1/controllers/c1").await["revoked"], true);
+    assert!(!known(&cluster).await.contains(&one));
     cluster.stop_all().await;
 }
 
@@ -245,6 +302,12 @@ async fn the_authority_is_changed_while_everything_works() {
     .await
     .expect("within the bound");
     // A token from before names the former authority.
+    let stale = try_join(&cluster, 1, &text, "h8", &folder.path().join("h8")).await.expect_err("it names another");
+    let stale = stale.to_string();
+    assert!(
+        stale.contains("changed since the token was made") && stale.contains("token create --role agent"),
+        "{stale}"
+    );
     let fresh = token(&cluster, 0, json!({"role": "agent"})).await;
     try_join(&cluster, 0, &fresh, "h9", &folder.path().join("h9")).await.unwrap();
     drop((machine, late));

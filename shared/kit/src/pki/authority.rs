@@ -11,11 +11,14 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateSigningRequestDer;
 
-use super::{BACKDATED, Fingerprint, Identity, KeyId, LIFE, PkiError, Role, certificates};
+use super::{BACKDATED, Fingerprint, Identity, KeyId, LIFE, PkiError, Role, certificates, read_key};
 use crate::file;
 
 /// An authority outlives every machine of its cluster; it is changed by `ca rotate` and not by its age.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+
+/// What an authority's key file is called where it is missed.
+const KEY: &str = "authority's key";
 
 /// The cluster's certificate authority.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,6 +37,9 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
+    /// Begins the name of every authority that a cluster makes.
+    pub(crate) const NAME: &str = "Pontoon cluster CA";
+
     /// Makes a new authority.
     pub fn create() -> Result<Self, PkiError> {
         let key = KeyPair::generate().map_err(of_the_authority)?;
@@ -59,7 +65,7 @@ impl Authority {
         let mut params = CertificateParams::default();
         // Two authorities of a cluster are told apart by name where a chain is looked for.
         let id = KeyId::of_public_key(&key.subject_public_key_info()).to_string();
-        params.distinguished_name.push(DnType::CommonName, format!("Pontoon cluster CA {}", &id[..16]));
+        params.distinguished_name.push(DnType::CommonName, format!("{} {}", Self::NAME, &id[..16]));
         // One authority below it: its successor.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -69,18 +75,24 @@ impl Authority {
 
     /// Reads the authority of `folder`, or makes one there.
     pub fn load_or_create(folder: &Path) -> Result<Self, PkiError> {
-        let (certificate, key) = (folder.join("ca.pem"), folder.join("ca-key.pem"));
-        let wrap = |path: &PathBuf| {
-            let path = path.clone();
-            move |source| PkiError::File { path, source }
-        };
-        let stored = file::read_if_there(&key).map_err(wrap(&key))?;
-        if let Some(stored) = stored {
-            let text = fs::read_to_string(&certificate).map_err(wrap(&certificate))?;
-            return Ok(Self::from_parts(text, String::from_utf8_lossy(&stored).into_owned(), None));
+        match Self::load(folder) {
+            Err(PkiError::Lost { what: KEY, .. }) => Self::create_in(folder),
+            loaded => loaded,
         }
+    }
+
+    /// Reads the authority of `folder`.
+    pub fn load(folder: &Path) -> Result<Self, PkiError> {
+        let (certificate, key) = files(folder);
+        let stored = read_key(&key)?.ok_or(PkiError::Lost { what: KEY, path: key })?;
+        let text = fs::read_to_string(&certificate).map_err(wrap(&certificate))?;
+        Ok(Self::from_parts(text, stored, None))
+    }
+
+    fn create_in(folder: &Path) -> Result<Self, PkiError> {
+        let (certificate, key) = files(folder);
         let made = Self::create()?;
-        fs::create_dir_all(folder).map_err(wrap(&folder.to_owned()))?;
+        fs::create_dir_all(folder).map_err(wrap(folder))?;
         // The key comes last: an authority without it is made anew.
         file::replace(&certificate, made.certificate.as_bytes(), 0o644).map_err(wrap(&certificate))?;
         file::replace(&key, made.key.as_bytes(), 0o600).map_err(wrap(&key))?;
@@ -136,6 +148,15 @@ impl Authority {
         let key = KeyPair::from_pem(&self.key).map_err(of_the_authority)?;
         Issuer::from_ca_cert_pem(&self.certificate, key).map_err(of_the_authority)
     }
+}
+
+fn files(folder: &Path) -> (PathBuf, PathBuf) {
+    (folder.join("ca.pem"), folder.join("ca-key.pem"))
+}
+
+fn wrap(path: &Path) -> impl FnOnce(std::io::Error) -> PkiError {
+    let path = path.to_owned();
+    move |source| PkiError::File { path, source }
 }
 
 /// Which key a request (DER) is for; refused unless it was signed with that key.

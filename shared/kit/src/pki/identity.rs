@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -9,8 +10,9 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{BACKDATED, KeyId, Peer, PkiError, certificates, peer_of};
+use super::{BACKDATED, KeyId, Peer, PkiError, certificates, peer_of, read_key};
 use crate::file;
+use crate::tls::Credentials;
 
 /// A key and the certificates signed for it by the cluster's authority, with the authority's own. PEM.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,11 +38,25 @@ impl Identity {
 
     /// Reads `ca.pem`, `cert.pem` and `key.pem` of `folder`.
     pub fn load(folder: &Path) -> Result<Self, PkiError> {
-        let read = |name: &str| {
+        let read = |name: &str, what| {
             let path = folder.join(name);
-            fs::read_to_string(&path).map_err(|source| PkiError::File { path, source })
+            fs::read_to_string(&path).map_err(|source| match source.kind() {
+                io::ErrorKind::NotFound => PkiError::Lost { what, path },
+                _ => PkiError::File { path, source },
+            })
         };
-        Ok(Self { ca: read(Self::CA)?, certificate: read(Self::CERTIFICATE)?, key: read(Self::KEY)? })
+        let (ca, certificate) = (read(Self::CA, "authorities'")?, read(Self::CERTIFICATE, "certificate")?);
+        let path = folder.join(Self::KEY);
+        let key = read_key(&path)?.ok_or(PkiError::Lost { what: "key", path })?;
+        Ok(Self { ca, certificate, key })
+    }
+
+    /// As [`Self::load`], and tries whether they fit together.
+    pub fn load_usable(folder: &Path) -> Result<Self, PkiError> {
+        let identity = Self::load(folder)?;
+        Credentials::new(identity.clone())?;
+        identity.peer()?;
+        Ok(identity)
     }
 
     /// Writes `ca.pem`, `cert.pem` and `key.pem` into `folder`; only their owner may read the key.
@@ -61,8 +77,11 @@ impl Identity {
     pub fn load_or_make_key(folder: &Path) -> Result<String, PkiError> {
         let path = folder.join(Self::KEY);
         let wrap = |source| PkiError::File { path: path.clone(), source };
-        if let Some(kept) = file::read_if_there(&path).map_err(wrap)? {
-            return Ok(String::from_utf8_lossy(&kept).into_owned());
+        if let Some(kept) = read_key(&path)? {
+            return match KeyPair::from_pem(&kept) {
+                Ok(_) => Ok(kept),
+                Err(source) => Err(PkiError::Key { path, source }),
+            };
         }
         let made = KeyPair::generate()
             .map_err(|source| PkiError::Issue { subject: "this machine".into(), source })?

@@ -6,8 +6,10 @@ mod key;
 mod token;
 
 use std::fmt;
-use std::io;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -23,6 +25,9 @@ pub use token::{JoinText, new_api_token};
 
 /// Ends every name in our certificates; never resolved.
 const DOMAIN: &str = "pontoon.internal";
+
+/// The part of a file's mode that is its group's and everybody's.
+const OTHERS: u32 = 0o077;
 
 /// How long a certificate is good for, unless the cluster says otherwise: a machine may be off for a month and still
 /// renew by itself, since it does so at two thirds.
@@ -113,6 +118,30 @@ pub enum PkiError {
         /// Why.
         source: io::Error,
     },
+    /// A file that a machine cannot do without is not there.
+    #[error("the {what} file {} is not there", path.display())]
+    Lost {
+        /// What it held.
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+    },
+    /// Others can read a key, so that it says nothing of who uses it.
+    #[error(
+        "the key file {} can be read by others than its owner, and is not used: `chmod 600 {}`", path.display(), path.display()
+    )]
+    Exposed {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A key file holds no key.
+    #[error("the key file {} holds no key that can be used: put the right one back, or remove it, so that another is made", path.display())]
+    Key {
+        /// Which.
+        path: PathBuf,
+        /// What the parser says.
+        source: rcgen::Error,
+    },
     /// A text is no PEM, or not of what it should be.
     #[error("what should be {what} in PEM is none: {why}")]
     Pem {
@@ -127,6 +156,23 @@ pub enum PkiError {
     /// A certificate does not say who its owner is.
     #[error("the certificate names no role and id of this cluster")]
     Anonymous,
+}
+
+/// Reads a key's file, if it is there; refused if others than its owner can.
+fn read_key(path: &Path) -> Result<Option<String>, PkiError> {
+    let wrap = |source| PkiError::File { path: path.to_owned(), source };
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(wrap(error)),
+    };
+    // Of what was opened, and not of what may have its name by now.
+    if file.metadata().map_err(wrap)?.permissions().mode() & OTHERS != 0 {
+        return Err(PkiError::Exposed { path: path.to_owned() });
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(wrap)?;
+    Ok(Some(text))
 }
 
 /// The certificates in a PEM text, at least one.

@@ -38,6 +38,52 @@ fn a_key_stays_where_it_was_made_and_is_found_again() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
+/// Whoever can read a key is that machine.
+#[test]
+fn a_key_that_others_can_read_is_refused_with_what_to_do() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::load_or_create(folder.path()).unwrap();
+    authority.issue(Role::Agent, "a").unwrap().save(folder.path()).unwrap();
+    let key = folder.path().join("key.pem");
+    let set = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for mode in [0o640, 0o604, 0o620, 0o644] {
+        set(&key, mode);
+        let loaded = Identity::load(folder.path()).unwrap_err();
+        let made = Identity::load_or_make_key(folder.path()).unwrap_err();
+        for error in [loaded.to_string(), made.to_string()] {
+            assert!(error.contains(&format!("`chmod 600 {}`", key.display())), "{mode:o}: {error}");
+        }
+    }
+    for mode in [0o600, 0o400] {
+        set(&key, mode);
+        Identity::load_usable(folder.path()).unwrap();
+    }
+    set(&folder.path().join("ca-key.pem"), 0o640);
+    for loaded in [Authority::load_or_create(folder.path()), Authority::load(folder.path())] {
+        assert!(matches!(loaded, Err(PkiError::Exposed { .. })), "{loaded:?}");
+    }
+}
+
+#[test]
+fn each_file_that_is_lost_is_named_and_half_of_what_is_needed_is_not_usable() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::create().unwrap();
+    for file in ["ca.pem", "cert.pem", "key.pem"] {
+        authority.issue(Role::Agent, "a").unwrap().save(folder.path()).unwrap();
+        std::fs::remove_file(folder.path().join(file)).unwrap();
+        let error = Identity::load(folder.path()).unwrap_err();
+        assert!(matches!(&error, PkiError::Lost { path, .. } if path.ends_with(file)), "{error}");
+        authority.issue(Role::Agent, "a").unwrap().save(folder.path()).unwrap();
+        std::fs::write(folder.path().join(file), "damaged").unwrap();
+        assert!(Identity::load_usable(folder.path()).is_err(), "{file}");
+    }
+    let error = Identity::load_or_make_key(folder.path()).unwrap_err();
+    assert!(matches!(error, PkiError::Key { .. }), "{error}");
+}
+
 #[test]
 fn a_request_gets_the_names_the_authority_says_and_no_others() {
     let authority = Authority::create().unwrap();

@@ -2,8 +2,10 @@
 
 mod connection;
 mod credentials;
+mod failure;
 mod incoming;
 mod pinned;
+mod succession;
 mod verify;
 
 use std::sync::{Arc, LazyLock};
@@ -12,8 +14,10 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 
 pub use connection::{Caller, Secured};
 pub use credentials::{Credentials, Trust};
+pub use failure::TlsFailure;
 pub use incoming::incoming;
 pub use pinned::{PinnedChannelError, pinned_channel};
+pub use succession::followed;
 
 /// One for all: rustls has no default of its own when two are linked.
 pub(crate) fn provider() -> Arc<CryptoProvider> {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
-use rustls::{CertificateError, ClientConfig, Error, RootCertStore, version};
+use rustls::{CertificateError, ClientConfig, Error, OtherError, RootCertStore, version};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tonic::transport::Channel;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{ALPN, provider};
 use crate::pki::{Fingerprint, Role};
@@ -36,6 +37,19 @@ pub fn pinned_channel(address: SocketAddr, fingerprint: Fingerprint) -> Result<C
 #[derive(Debug)]
 struct Pinned(Fingerprint);
 
+/// What is shown has nothing of the authority that was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("none of the certificates that it shows has the fingerprint that was asked for")]
+pub(super) struct NotTheAuthority {
+    /// Whether the cluster's authority is not its first.
+    pub(super) follows_another: bool,
+}
+
+/// Of those that a controller shows behind its own, only that of an authority as the one before signed it.
+fn is_signed_by_another(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_, parsed)| parsed.issuer() != parsed.subject())
+}
+
 impl ServerCertVerifier for Pinned {
     fn verify_server_cert(
         &self,
@@ -46,7 +60,10 @@ impl ServerCertVerifier for Pinned {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let authority = intermediates.iter().find(|certificate| Fingerprint::of(certificate) == self.0);
-        let authority = authority.ok_or(CertificateError::UnknownIssuer)?;
+        let authority = authority.ok_or_else(|| {
+            let follows_another = intermediates.iter().any(is_signed_by_another);
+            CertificateError::Other(OtherError(Arc::new(NotTheAuthority { follows_another })))
+        })?;
         let mut store = RootCertStore::empty();
         store.add(authority.clone().into_owned())?;
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())

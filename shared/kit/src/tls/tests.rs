@@ -3,10 +3,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::incoming::HANDSHAKES;
 use super::*;
 use crate::pki::{Authority, Identity, Role};
 
@@ -64,6 +65,23 @@ async fn only_who_has_a_certificate_of_the_cluster_or_none_at_all_is_heard() {
         .await
         .err()
         .expect("a balancer is no controller");
+}
+
+/// As many connections as there are handshakes at once, from one address that says nothing.
+#[tokio::test]
+async fn an_address_that_opens_connections_and_says_nothing_keeps_nobody_else_out() {
+    let authority = Authority::create().unwrap();
+    let (address, mut accepted) = serve(&credentials(&authority, Role::Controller, "a")).await;
+    let mut silent = Vec::new();
+    for _ in 0..HANDSHAKES {
+        let socket = TcpSocket::new_v4().unwrap();
+        // All of 127.0.0.0/8 is this machine.
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        silent.push(socket.connect(address).await.unwrap());
+    }
+    let agent = credentials(&authority, Role::Agent, "h");
+    let dialled = tokio::time::timeout(PATIENCE, dial(address, &agent, &mut accepted)).await;
+    dialled.expect("there is room for others").unwrap();
 }
 
 #[tokio::test]
@@ -158,10 +176,22 @@ async fn who_joins_speaks_only_to_the_cluster_of_its_token() {
         tower::Service::call(&mut channel, http::Request::new(tonic::body::Body::empty())).await.map(drop)
     };
     let refused = tokio::time::timeout(PATIENCE, ask(theirs.fingerprint().unwrap())).await.unwrap();
-    refused.expect_err("another cluster's fingerprint");
+    let refused = TlsFailure::of(&refused.expect_err("another cluster's fingerprint"));
+    assert_eq!(refused, Some(TlsFailure::NotTheAuthority { follows_another: false }));
     let asking = tokio::spawn(ask(ours.fingerprint().unwrap()));
     let taken = tokio::time::timeout(PATIENCE, accepted.next()).await.unwrap().unwrap().unwrap();
     let caller = tonic::transport::server::Connected::connect_info(&taken);
     assert_eq!(caller.peer(), None, "it has no certificate");
     asking.abort();
+
+    // Whose authority was changed since is told apart from who is another.
+    let (address, _accepted) = serve(&credentials(&ours.successor().unwrap(), Role::Controller, "a")).await;
+    let mut channel = pinned_channel(address, ours.fingerprint().unwrap()).unwrap();
+    let ready = std::future::poll_fn(|cx| tower::Service::poll_ready(&mut channel, cx));
+    let refused = match tokio::time::timeout(PATIENCE, ready).await.unwrap() {
+        Ok(()) => tower::Service::call(&mut channel, http::Request::new(tonic::body::Body::empty())).await.map(drop),
+        Err(error) => Err(error),
+    };
+    let refused = TlsFailure::of(&refused.expect_err("the authority before"));
+    assert_eq!(refused, Some(TlsFailure::NotTheAuthority { follows_another: true }));
 }

@@ -1,6 +1,7 @@
 //! Changes of the membership, and what one says of them: pure.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::SocketAddr;
 
 use pontoon_model::{ControllerId, ControllerName};
@@ -57,6 +58,23 @@ pub enum Change {
         /// To whom; without it to who has most of the log.
         to: Option<ControllerName>,
     },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replace(Replacement { new, name, .. }) => write!(f, "{name} comes back as {new}"),
+            Self::Join(Joining { id, name, grpc, voter: true, .. }) => {
+                write!(f, "{name} ({id}, {grpc}) joins and votes")
+            }
+            Self::Join(Joining { id, name, grpc, .. }) => write!(f, "{name} ({id}, {grpc}) joins and follows"),
+            Self::Promote { name } => write!(f, "{name} votes"),
+            Self::Remove { name, force: true } => write!(f, "{name} is removed, whoever is left"),
+            Self::Remove { name, .. } => write!(f, "{name} is removed"),
+            Self::Transfer { to: Some(name) } => write!(f, "{name} leads"),
+            Self::Transfer { to: None } => f.write_str("another leads"),
+        }
+    }
 }
 
 /// How far a change is.

@@ -85,9 +85,9 @@ impl Worker {
             None => self.step_by_step(&change).await,
         };
         match &result {
-            Ok(()) => tracing::info!(?change, "the membership was changed"),
+            Ok(()) => tracing::info!(%change, "the membership was changed"),
             // Who wants it asks again.
-            Err(why) => tracing::warn!(?change, why, "the membership was not changed"),
+            Err(why) => tracing::warn!(%change, why, "the membership was not changed"),
         }
         let mut posted = self.board.lock();
         posted.under_way = None;
@@ -260,12 +260,12 @@ impl Worker {
             if matched.is_some_and(|matched| matched + LAG >= last) {
                 return Ok(());
             }
+            let at = matched.map_or("nothing".into(), |at| at.to_string());
             if matched != moved.0 {
                 moved = (matched, Instant::now());
             } else if moved.1.elapsed() > NO_PROGRESS {
-                return Err(format!("it has not caught up: it is at {matched:?} of {last}"));
+                return Err(format!("it has not caught up: it is at {at} of {last}"));
             }
-            let at = matched.map_or("nothing".into(), |at| at.to_string());
             self.say(format!("it is catching up: {at} of {last}"));
             tokio::time::sleep(LOOK).await;
         }

@@ -63,7 +63,14 @@ impl Pace {
         let permille = chosen.heartbeat_ms.saturating_mul(SAME) / ChosenTiming::LEAST_MS;
         let permille = permille.max(SAME);
         if self.permille.swap(permille, Ordering::Relaxed) != permille {
-            tracing::info!(timing = ?self.timing(), "the controllers' timing is another from now on");
+            let Timing { heartbeat, election_min, election_max } = self.timing();
+            let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(
+                heartbeat_ms = milliseconds(heartbeat),
+                election_min_ms = milliseconds(election_min),
+                election_max_ms = milliseconds(election_max),
+                "the controllers' timing is another from now on"
+            );
         }
     }
 
