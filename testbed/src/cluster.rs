@@ -177,11 +177,6 @@ impl Cluster {
         self.files.context.url.clone()
     }
 
-    /// What people call a controller.
-    pub fn controller_name(&self, at: usize) -> &str {
-        &self.files.controllers[at].name
-    }
-
     /// The REST token.
     pub fn token(&self) -> &str {
         &self.files.context.token
