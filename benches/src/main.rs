@@ -22,6 +22,7 @@ mod scale;
 mod settled;
 mod store;
 mod timeline;
+mod traffic;
 mod transfer;
 mod usage;
 mod workload;
@@ -31,7 +32,7 @@ use anyhow::{Result, bail};
 type Bench = (&'static str, fn() -> Result<()>);
 
 /// Name and body of each bench.
-const BENCHES: [Bench; 14] = [
+const BENCHES: [Bench; 15] = [
     ("scale", scale::run),
     ("deploy", deploy::run),
     ("idle", idle::run),
@@ -43,6 +44,7 @@ const BENCHES: [Bench; 14] = [
     ("transfer", transfer::run),
     ("handshake", handshake::run),
     ("catchup", catchup::run),
+    ("traffic", traffic::run),
     ("planner", planner::run),
     ("million", million::run),
     ("million-join", million::join),
@@ -50,6 +52,9 @@ const BENCHES: [Bench; 14] = [
 
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("--balancer", args)) = wanted.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return traffic::serve_balancer(args);
+    }
     if let Some(unknown) = wanted.iter().find(|name| BENCHES.iter().all(|(known, _)| known != name)) {
         bail!("no bench is called {unknown}; there are {}", BENCHES.map(|(name, _)| name).join(", "));
     }

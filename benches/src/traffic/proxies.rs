@@ -1,0 +1,213 @@
+//! The balancer, HAProxy and nginx before one nginx that answers, each configured as its users would for speed.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use pontoon_balancer::{Balancer, Config};
+use pontoon_kit::{Authority, Role};
+use pontoon_model::{
+    Certificate, CertificateOrigin, Digest, EdgeEntry, EdgeTable, Route, RouteServo, RouteTable, RouteVersion, Secret,
+    ServoId, Timestamp,
+};
+
+use super::scheduled;
+use crate::ports;
+
+/// Body of the small answers.
+const SMALL: usize = 1_024;
+const LARGE: u64 = 10 * 1024 * 1024;
+const START: Duration = Duration::from_secs(20);
+
+/// A running proxy.
+pub(super) struct Proxy {
+    pub(super) name: &'static str,
+    pub(super) plain: SocketAddr,
+    pub(super) tls: SocketAddr,
+    child: Child,
+}
+
+impl Proxy {
+    /// Processor time of it and what it started.
+    pub(super) fn cpu(&self) -> Result<Duration> {
+        let pid = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let children = children.split_whitespace().map(|pid| scheduled(pid.parse()?));
+        children.chain([scheduled(pid)]).sum()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        stop(&mut self.child);
+    }
+}
+
+/// All three, and what answers.
+pub(super) struct Proxies {
+    /// Ours, HAProxy, nginx.
+    pub(super) all: [Proxy; 3],
+    upstream: Child,
+}
+
+impl Drop for Proxies {
+    fn drop(&mut self) {
+        stop(&mut self.upstream);
+    }
+}
+
+/// nginx ends its workers when it is told to end, not when it is killed.
+fn stop(child: &mut Child) {
+    // Gone already is as good.
+    let _ = Command::new("kill").arg(child.id().to_string()).status();
+    let _ = child.wait();
+}
+
+impl Proxies {
+    pub(super) fn start(folder: &Path, core: usize, other_core: usize) -> Result<Self> {
+        let at = ports::free(7)?;
+        let (upstream_at, at) = (at[0], &at[1..]);
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        fs::write(folder.join("cert.pem"), &chain)?;
+        fs::write(folder.join("key.pem"), &key)?;
+        fs::write(folder.join("both.pem"), [chain.as_str(), key.as_str()].concat())?;
+        fs::create_dir_all(folder.join("www"))?;
+        fs::File::create(folder.join("www/large"))?.set_len(LARGE)?;
+
+        let upstream = nginx(folder, "upstream", other_core, &upstream_conf(upstream_at, folder))?;
+        let ours = balancer(folder, core, (at[0], at[1]), upstream_at)?;
+        let haproxy = haproxy(folder, core, (at[2], at[3]), upstream_at)?;
+        let nginx_child = nginx(folder, "proxy", core, &proxy_conf((at[4], at[5]), upstream_at, folder))?;
+        let nginx = Proxy { name: "nginx", plain: at[4], tls: at[5], child: nginx_child };
+        let all = Self { all: [ours, haproxy, nginx], upstream };
+        for address in [upstream_at].into_iter().chain(all.all.iter().flat_map(|proxy| [proxy.plain, proxy.tls])) {
+            until_listening(address)?;
+        }
+        Ok(all)
+    }
+}
+
+fn until_listening(address: SocketAddr) -> Result<()> {
+    let begun = Instant::now();
+    while std::net::TcpStream::connect(address).is_err() {
+        ensure!(begun.elapsed() < START, "nobody listens on {address} after {START:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn pinned(core: usize, program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", &core.to_string()]).arg(program).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+fn nginx(folder: &Path, name: &str, core: usize, conf: &str) -> Result<Child> {
+    let path = folder.join(format!("{name}.conf"));
+    fs::write(&path, conf)?;
+    let mut command = pinned(core, Path::new("/usr/sbin/nginx"));
+    command.arg("-p").arg(folder).arg("-c").arg(path).args(["-g", "daemon off;"]);
+    command.stderr(Stdio::null()).spawn().context("nginx does not start; install Debian's nginx-light")
+}
+
+fn upstream_conf(at: SocketAddr, folder: &Path) -> String {
+    let (body, folder) = ("x".repeat(SMALL), folder.display());
+    format!(
+        "user root; worker_processes 1; pid {folder}/upstream.pid; error_log {folder}/upstream.log;
+         events {{ worker_connections 8192; }}
+         http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 300s; sendfile on; tcp_nopush on;
+           server {{ listen {at} reuseport backlog=4096; location /large {{ root {folder}/www; }} location / {{ return 200 '{body}'; }} }} }}\n"
+    )
+}
+
+fn proxy_conf((plain, tls): (SocketAddr, SocketAddr), upstream: SocketAddr, folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "user root; worker_processes 1; pid {folder}/proxy.pid; error_log {folder}/proxy.log;
+         events {{ worker_connections 8192; }}
+         http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 300s; tcp_nodelay on;
+           upstream servos {{ server {upstream}; keepalive 1024; keepalive_requests 100000000; }}
+           server {{ listen {plain}; listen {tls} ssl; ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;
+             ssl_protocols TLSv1.3; proxy_max_temp_file_size 0;
+             location / {{ proxy_pass http://servos; proxy_http_version 1.1; proxy_set_header Connection ''; proxy_set_header Host $http_host;
+               proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_next_upstream error timeout; }} }} }}\n"
+    )
+}
+
+fn haproxy(folder: &Path, core: usize, (plain, tls): (SocketAddr, SocketAddr), upstream: SocketAddr) -> Result<Proxy> {
+    let path = folder.join("haproxy.cfg");
+    let conf = format!(
+        "global\n  nbthread 1\n  maxconn 20000\n  ssl-default-bind-options ssl-min-ver TLSv1.3\n\
+         defaults\n  mode http\n  timeout client 300s\n  timeout server 300s\n  timeout connect 1s\n  option http-keep-alive\n  \
+         http-reuse always\n  option forwardfor\n  retries 3\n  option redispatch 1\n  \
+         retry-on conn-failure empty-response response-timeout\n\
+         frontend in\n  bind {plain} backlog 4096\n  bind {tls} ssl crt {}/both.pem\n  use_backend servos if {{ hdr(host) -m beg localhost }}\n\
+         backend servos\n  server one {upstream}\n",
+        folder.display()
+    );
+    fs::write(&path, conf)?;
+    let mut command = pinned(core, Path::new("/usr/sbin/haproxy"));
+    command.args(["-db", "-q", "-f"]).arg(path).stderr(Stdio::null());
+    let child = command.spawn().context("haproxy does not start; install Debian's haproxy")?;
+    Ok(Proxy { name: "haproxy", plain, tls, child })
+}
+
+fn balancer(folder: &Path, core: usize, (plain, tls): (SocketAddr, SocketAddr), upstream: SocketAddr) -> Result<Proxy> {
+    let mut command = pinned(core, &std::env::current_exe()?);
+    command.arg("--balancer").arg(folder).args([plain, tls, upstream].map(|address| address.to_string()));
+    let child = command.spawn().context("this program does not start again as a balancer")?;
+    Ok(Proxy { name: "pontoon", plain, tls, child })
+}
+
+/// This program started again as a balancer with one route, by [`balancer`]'s arguments, until it is killed. All features are
+/// on that are by default.
+pub(crate) fn serve_balancer(args: &[String]) -> Result<()> {
+    let [folder, plain, tls, upstream] = args else { anyhow::bail!("not for people") };
+    let folder = Path::new(folder);
+    let identity = Authority::create()?.issue(Role::Balancer, "b1")?;
+    identity.save(&folder.join("balancer-tls"))?;
+    let config = Config {
+        name: "b1".parse()?,
+        site: "here".parse()?,
+        data_dir: folder.join("balancer"),
+        tls_dir: folder.join("balancer-tls"),
+        // Nobody is there: it serves by its table.
+        controllers: vec!["127.0.0.1:1".parse()?],
+        listen: plain.parse()?,
+        listen_advertised: None,
+        listen_tls: Some(tls.parse()?),
+        workers: Some(1),
+        access_log: None,
+        admin_listen: None,
+    };
+    let servo = RouteServo { id: ServoId(1), site: "here".parse()?, address: upstream.parse()?, suspect: false };
+    let route = Route {
+        host: "localhost".to_owned(),
+        app: "bench".parse()?,
+        release: None,
+        servos: vec![servo],
+        reason: String::new(),
+    };
+    let certificate = Certificate {
+        fingerprint: Digest::of(b"bench"),
+        names: vec!["localhost".to_owned()],
+        chain: fs::read_to_string(folder.join("cert.pem"))?,
+        key: Secret(fs::read_to_string(folder.join("key.pem"))?),
+        begins: Timestamp(0),
+        ends: Timestamp(u64::MAX),
+        origin: CertificateOrigin::Uploaded,
+    };
+    let edge = [EdgeEntry::Certificate(certificate), EdgeEntry::Keys(vec![Secret("bench".to_owned())])];
+    let edge = EdgeTable { version: RouteVersion(1), entries: edge.into_iter().map(Arc::new).collect() };
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let balancer = Balancer::start(config).await?;
+        balancer.table().apply_table(&RouteTable { version: RouteVersion(1), routes: vec![Arc::new(route)] })?;
+        balancer.table().apply_edge(&edge)?;
+        Err(balancer.failed().await.into())
+    })
+}
