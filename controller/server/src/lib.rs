@@ -25,6 +25,7 @@ pub mod sessions;
 pub mod source;
 pub mod tokens;
 pub mod trust;
+mod uploaded;
 
 pub use config::{Config, ConfigError};
 pub use error::ControllerError;
