@@ -157,7 +157,7 @@ fn edge(world: &mut World, app: AppName, what: u8, n: u8) {
             let hold_ms = [10_000, 0, 5, 60_000, 60_001][n as usize];
             SetTraffic { app, traffic: Traffic { hold_ms, ..Traffic::default() }, after }.into()
         }
-        4 if n % 2 == 0 => RemoveCertificate { fingerprint }.into(),
+        4 if n.is_multiple_of(2) => RemoveCertificate { fingerprint }.into(),
         4 => PutCertificate {
             certificate: Certificate {
                 fingerprint,

@@ -7,6 +7,7 @@ use pontoon_kit::{Credentials, Role, rpc};
 use pontoon_model::{EdgeEntry, EdgeKey, RouteVersion};
 use pontoon_proto::services::balancers_client::BalancersClient;
 use pontoon_proto::{BalancerDirective, BalancerMessage, known};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Streaming};
@@ -86,5 +87,32 @@ async fn a_balancer_gets_the_keys_at_any_controller_and_the_same_at_each() {
     }
     assert!(matches!(&*of_each[0], EdgeEntry::Keys(keys) if keys.len() == 1), "{of_each:?}");
     assert!(of_each.iter().all(|keys| *keys == of_each[0]), "one cluster, one key");
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_is_told_at_every_controller_and_is_there_at_the_start_of_the_next_session() {
+    let cluster = Cluster::start(3).await;
+    until("the level that has domains", async || {
+        let status = cluster.get(0, "/v1/status").await;
+        if status["feature_level"] == 3 { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    cluster.post(0, "/v1/apps", json!({"name": "shop"})).await;
+    let mut session = Session::open(&cluster, 1).await;
+    let domain = EdgeKey::Domain("a.example".parse().unwrap());
+    let settings = EdgeKey::App("shop".parse().unwrap());
+    let index = cluster.post(0, "/v1/apps/shop/domains", json!({"domain": "a.example"})).await["index"].clone();
+    let told = session.until(&domain, true).await.unwrap();
+    assert!(matches!(&*told, EdgeEntry::Domain { route, .. } if route == "shop.localhost"), "{told:?}");
+    assert!(!session.entries.contains_key(&settings), "the defaults need no entry");
+    assert!(Some(session.version.0) >= index.as_u64());
+
+    let mut other = Session::open(&cluster, 2).await;
+    assert_eq!(other.until(&domain, true).await, Some(told));
+    cluster.delete(2, "/v1/apps/shop").await;
+    for session in [&mut session, &mut other] {
+        session.until(&domain, false).await;
+    }
     cluster.stop_all().await;
 }
