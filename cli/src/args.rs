@@ -71,6 +71,17 @@ pub enum Command {
     Env(verb::env::Verb),
     /// Change or list an app's labels
     Label(verb::label::LabelArgs),
+    /// Have apps reached by host names of your own
+    #[command(subcommand)]
+    Domain(verb::domain::Verb),
+    /// Show or change how balancers treat an app's requests
+    #[command(subcommand)]
+    Http(verb::http::Verb),
+    /// Answer all requests of an app with a page that says so, or no longer
+    Maintenance(verb::http::MaintenanceArgs),
+    /// Give balancers certificates for HTTPS, list or remove them
+    #[command(subcommand)]
+    Cert(verb::cert::Verb),
     /// Run a command once, in a servo of the live release
     Run(verb::run::RunArgs),
     /// Replace an app's servos by new ones of the same release
@@ -200,6 +211,18 @@ mod tests {
             "env unset A B",
             "env list --show",
             "env get A",
+            "domain add shop.example.org --app guestbook",
+            "domain remove *.example.org/shop -a guestbook",
+            "domain list",
+            "domain list --app guestbook",
+            "http show guestbook",
+            "http set guestbook affinity=on hold=10s body=10MiB",
+            "maintenance on",
+            "maintenance off --app guestbook",
+            "cert add chain.pem key.pem",
+            "cert list -o json",
+            "cert remove 0a1b2c",
+            "balancer join 10.0.0.5:7710 --token T --listen-tls 0.0.0.0:443",
             "label guestbook",
             "label guestbook team=blue note= old-",
             "run -- python manage.py migrate --no-input",
@@ -272,6 +295,14 @@ mod tests {
             "env set",
             "env set A",
             "env set =x",
+            "domain",
+            "domain add",
+            "http show",
+            "http set guestbook",
+            "maintenance",
+            "maintenance maybe",
+            "cert add chain.pem",
+            "cert remove",
             "label",
             "label guestbook team",
             "label guestbook =x",

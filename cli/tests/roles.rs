@@ -28,7 +28,7 @@ fn layout(data_dir: &Path, listen: SocketAddr) -> Layout {
             grpc: free_address(),
         }],
         agents: Vec::new(),
-        balancers: vec![BalancerLayout { name: "b1".parse().unwrap(), site: site(), listen }],
+        balancers: vec![BalancerLayout { name: "b1".parse().unwrap(), site: site(), listen, listen_tls: None }],
         runtime: "process".into(),
         base_domain: "localhost".into(),
         stop_servos_on_exit: true,

@@ -54,6 +54,8 @@ pub struct Cluster {
     pub balancers: Vec<Process>,
     /// Where the balancers listen.
     pub listen: Vec<SocketAddr>,
+    /// Where they listen for HTTPS.
+    pub listen_tls: Vec<SocketAddr>,
     pub(crate) files: ClusterFiles,
     runtime: &'static str,
     pub(crate) folder: TempDir,
@@ -94,7 +96,8 @@ impl Cluster {
     /// Starts one and waits until it has a leader, two hosts and two balancers.
     pub fn start(options: Options) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let files = provision::provision(&layout(folder.path(), options)?)?;
+        let layout = layout(folder.path(), options)?;
+        let files = provision::provision(&layout)?;
         let start = |role: &str, file: &RoleFile| {
             let config = file.config.to_str().context("a path that is not UTF-8")?;
             let log = folder.path().join(format!("{role}-{}.log", file.name));
@@ -107,6 +110,7 @@ impl Cluster {
             agents: all("agent", &files.agents)?,
             balancers: all("balancer", &files.balancers)?,
             listen: files.listen.clone(),
+            listen_tls: layout.balancers.iter().filter_map(|balancer| balancer.listen_tls).collect(),
             runtime: options.runtime,
             files,
             folder,
@@ -326,9 +330,10 @@ pub(crate) fn free_ports(n: usize) -> Result<Vec<SocketAddr>> {
 }
 
 fn layout(folder: &Path, options: Options) -> Result<Layout> {
-    let ports = free_ports(8)?;
+    let ports = free_ports(10)?;
     let [north, east, west, rest @ ..] = ports.as_slice() else { bail!("too few ports") };
-    let [rest_north, rest_east, rest_west, http_east, http_west] = rest else { bail!("too few ports") };
+    let [rest_north, rest_east, rest_west, http @ ..] = rest else { bail!("too few ports") };
+    let [http_east, http_west, tls_east, tls_west] = http else { bail!("too few ports") };
     let controller = |name: &str, rest: &SocketAddr, grpc: &SocketAddr| -> Result<ControllerLayout> {
         let site = format!("test.{name}").parse()?;
         Ok(ControllerLayout { name: name.parse()?, site, rest: *rest, grpc: *grpc })
@@ -337,9 +342,9 @@ fn layout(folder: &Path, options: Options) -> Result<Layout> {
         let (name, site) = (format!("host-{site}").parse()?, format!("test.{site}").parse()?);
         Ok(AgentLayout { name, site, ports: ports.into(), memory: Some(options.memory) })
     };
-    let balancer = |site: &str, listen: &SocketAddr| -> Result<BalancerLayout> {
+    let balancer = |site: &str, listen: &SocketAddr, tls: &SocketAddr| -> Result<BalancerLayout> {
         let (name, site) = (format!("balancer-{site}").parse()?, format!("test.{site}").parse()?);
-        Ok(BalancerLayout { name, site, listen: *listen })
+        Ok(BalancerLayout { name, site, listen: *listen, listen_tls: Some(*tls) })
     };
     Ok(Layout {
         data_dir: folder.to_owned(),
@@ -350,7 +355,7 @@ fn layout(folder: &Path, options: Options) -> Result<Layout> {
             controller("west", rest_west, west)?,
         ],
         agents: vec![agent("east", "21000-21999")?, agent("west", "22000-22999")?],
-        balancers: vec![balancer("east", http_east)?, balancer("west", http_west)?],
+        balancers: vec![balancer("east", http_east, tls_east)?, balancer("west", http_west, tls_west)?],
         runtime: options.runtime.into(),
         base_domain: "localhost".into(),
         stop_servos_on_exit: false,

@@ -1,6 +1,7 @@
 //! Every REST call, over whichever controller answers.
 
 mod calls;
+mod edge;
 mod error;
 mod event_stream;
 mod log_stream;

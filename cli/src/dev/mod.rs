@@ -203,6 +203,7 @@ fn layout(data_dir: &Path, runtime: RuntimeArg, ports: &Ports) -> Layout {
                 name: format!("balancer-{name}").parse().expect("a valid balancer name"),
                 site: site(name),
                 listen: *listen,
+                listen_tls: None,
             })
             .collect(),
         runtime: runtime.as_str().into(),

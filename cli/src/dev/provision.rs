@@ -74,6 +74,8 @@ pub struct BalancerLayout {
     pub site: SiteName,
     /// Where it listens for HTTP.
     pub listen: SocketAddr,
+    /// Where it listens for HTTPS, if at all.
+    pub listen_tls: Option<SocketAddr>,
 }
 
 /// Where the configuration files are, in the layout's order.
@@ -238,6 +240,7 @@ impl Maker<'_> {
                 controllers: self.nearest_first(&one.site),
                 listen: one.listen,
                 listen_advertised: None,
+                listen_tls: one.listen_tls,
             })
         })
     }

@@ -72,6 +72,8 @@ pub(crate) struct BalancerFile<'a> {
     pub(crate) listen: SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) listen_advertised: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) listen_tls: Option<SocketAddr>,
 }
 
 fn is_true(value: &bool) -> bool {

@@ -70,6 +70,9 @@ pub struct BalancerJoin {
     /// Where it listens for HTTP
     #[arg(long, default_value = "0.0.0.0:80")]
     listen: SocketAddr,
+    /// Where it listens for HTTPS, e.g. 0.0.0.0:443; without it, nowhere. `pontoon cert add` gives it certificates
+    #[arg(long, value_name = "ADDR")]
+    listen_tls: Option<SocketAddr>,
 }
 
 /// Joins as an agent's host.
@@ -107,6 +110,7 @@ pub fn balancer(args: &BalancerJoin) -> anyhow::Result<()> {
             tls_dir: place.folder.join("tls"),
             controllers: place.controllers(admitted),
             listen: args.listen,
+            listen_tls: args.listen_tls,
             listen_advertised: everywhere.then(|| SocketAddr::new(place.own_ip, args.listen.port())),
         })
     };

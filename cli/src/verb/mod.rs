@@ -5,15 +5,18 @@ pub mod audit;
 pub mod backup;
 pub mod balancers;
 pub mod ca;
+pub mod cert;
 pub mod completions;
 pub mod context;
 pub mod controller;
 pub mod controllers;
 pub mod deploy;
+pub mod domain;
 pub mod env;
 pub mod events;
 mod follow;
 pub mod hosts;
+pub mod http;
 pub mod images;
 pub mod init;
 pub mod join;
@@ -108,6 +111,10 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Env(verb) => env::run(session, verb).await,
         Command::Events(args) => events::run(session, args).await,
         Command::Label(args) => label::run(session, args).await,
+        Command::Domain(verb) => domain::run(session, verb).await,
+        Command::Http(verb) => http::run(session, verb).await,
+        Command::Maintenance(args) => http::maintenance(session, args).await,
+        Command::Cert(verb) => cert::run(session, verb).await,
         Command::Restart(args) => restart::run(session, args).await,
         Command::Machines => machines::list(session).await,
         Command::Revoke(args) => machines::revoke(session, &args).await,

@@ -20,6 +20,8 @@ pub fn violations(state: &State) -> Vec<String> {
     }
     found.extend(state.answers.violation(state.index()));
     found.extend(state.trust.violations());
+    found.extend(state.edge.violations(state.index(), |app| state.app(app).is_some()));
+    domains(state, &mut found);
     apps(state, &mut found);
     servos(state, &mut found);
     deployments(state, &mut found);
@@ -107,6 +109,14 @@ fn builds(state: &State, found: &mut Vec<String>) {
         };
         if !fits || state.app(&build.app).is_none() {
             found.push(format!("{}: its state, host or app do not fit together", build.id));
+        }
+    }
+}
+
+fn domains(state: &State, found: &mut Vec<String>) {
+    for row in state.edge.domains() {
+        if let Some(other) = state.whose_default_host(row.domain.host()).filter(|other| *other != row.app) {
+            found.push(format!("{} is of {}, and where {other} is reached", row.domain, row.app));
         }
     }
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use pontoon_model::labels::Labels;
 use pontoon_model::wire::{self, Envelope, WireError};
 use pontoon_model::{
-    AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, ControllerId, ControllerName, CpuMillis, Digest,
-    HealthCheck, HostName, Incarnation, Language, MachineRole, MemoryBytes, Process, ProcessName, ReleaseNumber,
-    RuntimeKind, Scope, Secret, ServoId, ServoReport, SiteName, Timestamp, TokenId,
+    AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, Certificate, ControllerId, ControllerName,
+    CpuMillis, Digest, Domain, HealthCheck, HostName, Incarnation, Language, MachineRole, MemoryBytes, Process,
+    ProcessName, ReleaseNumber, RuntimeKind, Scope, Secret, ServoId, ServoReport, SiteName, Timestamp, TokenId,
+    Traffic,
 };
 use serde::{Deserialize, Serialize};
 
@@ -348,6 +349,58 @@ pub struct NoteTokenUse {
     pub uses: Vec<(TokenId, Timestamp)>,
 }
 
+/// An app is reached by a domain too. One that it has already is fine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddDomain {
+    /// Whose.
+    pub app: AppName,
+    /// Which.
+    pub domain: Domain,
+}
+
+/// An app is reached by a domain no longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveDomain {
+    /// Whose.
+    pub app: AppName,
+    /// Which.
+    pub domain: Domain,
+}
+
+/// How an app's requests are treated, all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetTraffic {
+    /// Whose.
+    pub app: AppName,
+    /// How.
+    pub traffic: Traffic,
+    /// Refused unless the settings have this version: for who has changed a part of what it read.
+    pub after: Option<u64>,
+}
+
+/// A certificate for balancers to show. One that is there already is fine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutCertificate {
+    /// It; checked by who proposes.
+    pub certificate: Certificate,
+}
+
+/// A certificate is shown no longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveCertificate {
+    /// Which.
+    pub fingerprint: Digest,
+}
+
+/// Balancers make cookies and session tickets with another key, and still take those of the ones before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotateEdgeKeys {
+    /// sha256 of the newest key; none if there is none yet.
+    pub follows: Option<Digest>,
+    /// The next.
+    pub key: Secret,
+}
+
 /// Stands for what a later version of Pontoon adds: only a test's build has it.
 #[cfg(feature = "next-level")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -455,6 +508,12 @@ commands! {
     152, 1 => RevokeApiToken,
     153, 1 => NoteTokenUse,
     160, 1 => SetTiming,
+    170, 1 => AddDomain,
+    171, 1 => RemoveDomain,
+    172, 1 => SetTraffic,
+    173, 1 => PutCertificate,
+    174, 1 => RemoveCertificate,
+    175, 1 => RotateEdgeKeys,
     #[cfg(feature = "next-level")]
     290, 1 => NextLevelProbe,
 }

@@ -35,6 +35,18 @@ const NEEDS: &[(u16, u16, u32)] = &[
     // SetTiming and its row.
     (160, 1, 3),
     (40, 1, 3),
+    // Domains, settings of traffic, certificates and keys of balancers: their commands and their rows.
+    (170, 1, 3),
+    (171, 1, 3),
+    (172, 1, 3),
+    (173, 1, 3),
+    (174, 1, 3),
+    (175, 1, 3),
+    (50, 1, 3),
+    (51, 1, 3),
+    (52, 1, 3),
+    (53, 1, 3),
+    (54, 1, 3),
     // NextLevelProbe, and the App that has a note: a test's build only.
     #[cfg(feature = "next-level")]
     (290, 1, 4),
@@ -55,7 +67,7 @@ pub fn version_at(kind: u16, newest: u16, level: u32) -> u16 {
 #[cfg(test)]
 mod tests {
     use pontoon_model::wire::Wire;
-    use pontoon_model::{ApiToken, App, ChosenTiming};
+    use pontoon_model::{ApiToken, App, Certificate, ChosenTiming, DomainRow, EdgeKeys, EdgeStamp, TrafficRow};
 
     use super::*;
     use crate::Command;
@@ -71,6 +83,11 @@ mod tests {
                 (App::KIND, App::VERSION),
                 (ApiToken::KIND, ApiToken::VERSION),
                 (ChosenTiming::KIND, ChosenTiming::VERSION),
+                (DomainRow::KIND, DomainRow::VERSION),
+                (TrafficRow::KIND, TrafficRow::VERSION),
+                (Certificate::KIND, Certificate::VERSION),
+                (EdgeKeys::KIND, EdgeKeys::VERSION),
+                (EdgeStamp::KIND, EdgeStamp::VERSION),
             ];
             let row = rows.iter().any(|row| row.0 == *kind && *version <= row.1);
             assert!(command || row, "{kind} v{version} does not exist");

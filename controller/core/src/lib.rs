@@ -26,4 +26,4 @@ pub use command::Command;
 pub use entry::{Entry, Outcome, Rejected, RejectedKind, Reply, Stamped, decode_outcome, encode_outcome};
 pub use observed::{BalancerSign, HostSign, Observed};
 pub use plan::{Op, Plan, PlanInput, plan};
-pub use state::{Change, Row, RowKey, Settings, State, Trust};
+pub use state::{Change, Edge, Row, RowKey, Settings, State, Trust};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_model::{
-    App, Assignment, Build, BuildSpec, CpuMillis, Host, HostName, HostState, MemoryBytes, ProcessName, Release, Route,
-    RouteServo, RouteTable, Servo, ServoSpec, Size,
+    App, AppName, Assignment, Build, BuildSpec, CpuMillis, EdgeEntry, EdgeKey, EdgeTable, Host, HostName, HostState,
+    MemoryBytes, ProcessName, Release, Route, RouteServo, RouteTable, Servo, ServoSpec, Size,
 };
 
 use crate::State;
@@ -84,7 +84,12 @@ fn build_spec(state: &State, build: &Build) -> BuildSpec {
 
 /// The host name under which an app is reached.
 pub fn default_host(state: &State, app: &App) -> String {
-    format!("{}.{}", app.name, state.settings().base_domain)
+    default_host_of(state, &app.name)
+}
+
+/// The same of an app that may not be there.
+pub fn default_host_of(state: &State, app: &AppName) -> String {
+    format!("{app}.{}", state.settings().base_domain)
 }
 
 /// All routes.
@@ -157,5 +162,60 @@ pub fn route_delta(old: &RouteTable, new: &RouteTable) -> (Vec<Arc<Route>>, Vec<
     let changed = new.routes.iter().filter(|route| find(old, &route.host).as_ref() != Some(route)).cloned().collect();
     let removed =
         old.routes.iter().filter(|route| find(new, &route.host).is_none()).map(|route| route.host.clone()).collect();
+    (changed, removed)
+}
+
+/// What balancers know besides the routes.
+pub fn edge_table(state: &State) -> EdgeTable {
+    edge_table_after(&EdgeTable::default(), state, state)
+}
+
+/// The same, where `table` is that of an older state: entries that are as they were are shared with it.
+pub fn edge_table_after(table: &EdgeTable, old: &State, new: &State) -> EdgeTable {
+    let (before, now) = (old.edge(), new.edge());
+    let mut known = table.entries.iter().peekable();
+    let mut entries = Vec::new();
+    let mut put = |key: EdgeKey, is_same: bool, make: &dyn Fn() -> EdgeEntry| {
+        while known.next_if(|entry| entry.key() < key).is_some() {}
+        let kept = known.next_if(|entry| is_same && entry.key() == key);
+        entries.push(kept.cloned().unwrap_or_else(|| Arc::new(make())));
+    };
+    let same_base = old.settings() == new.settings();
+    for (domain, row) in &now.domains {
+        let is_same = same_base && before.domains.get(domain).is_some_and(|old| old.app == row.app);
+        let route = || default_host_of(new, &row.app);
+        put(EdgeKey::Domain(domain.clone()), is_same, &|| EdgeEntry::Domain { domain: domain.clone(), route: route() });
+    }
+    for (app, row) in &now.traffic {
+        let is_same = before.traffic.get(app).is_some_and(|old| Arc::ptr_eq(old, row));
+        let entry = || EdgeEntry::App { app: app.clone(), traffic: row.traffic.clone() };
+        put(EdgeKey::App(app.clone()), is_same, &entry);
+    }
+    for (fingerprint, row) in &now.certificates {
+        let is_same = before.certificates.get(fingerprint).is_some_and(|old| Arc::ptr_eq(old, row));
+        put(EdgeKey::Certificate(*fingerprint), is_same, &|| EdgeEntry::Certificate(row.as_ref().clone()));
+    }
+    if let Some(row) = &now.keys {
+        let is_same = before.keys.as_ref().is_some_and(|old| Arc::ptr_eq(old, row));
+        put(EdgeKey::Keys, is_same, &|| EdgeEntry::Keys(row.keys.clone()));
+    }
+    EdgeTable { version: now.version(), entries }
+}
+
+/// What of `new` differs from `old`: changed or new entries, and the keys of those that are gone.
+pub fn edge_delta(old: &EdgeTable, new: &EdgeTable) -> (Vec<Arc<EdgeEntry>>, Vec<EdgeKey>) {
+    let (mut changed, mut removed) = (Vec::new(), Vec::new());
+    let mut before = old.entries.iter().map(|entry| (entry.key(), entry)).peekable();
+    for entry in &new.entries {
+        let key = entry.key();
+        while let Some((gone, _)) = before.next_if(|(known, _)| *known < key) {
+            removed.push(gone);
+        }
+        match before.next_if(|(known, _)| *known == key) {
+            Some((_, known)) if Arc::ptr_eq(known, entry) || known == entry => {}
+            _ => changed.push(entry.clone()),
+        }
+    }
+    removed.extend(before.map(|(gone, _)| gone));
     (changed, removed)
 }

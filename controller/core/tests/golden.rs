@@ -38,6 +38,35 @@ fn exit() -> Exit {
     Exit { code: 1, reason: "exited".into(), last_lines: vec!["boom".into()] }
 }
 
+fn domain() -> Domain {
+    "*.example.org/shop".parse().unwrap()
+}
+
+fn traffic() -> Traffic {
+    Traffic {
+        affinity: true,
+        retry_statuses: [502].into(),
+        hold_ms: 1,
+        servo_requests: 2,
+        body_bytes: 3,
+        rate: 4,
+        error_page: "page".into(),
+        ..Traffic::default()
+    }
+}
+
+fn certificate() -> Certificate {
+    Certificate {
+        fingerprint: Digest([5; 32]),
+        names: vec!["*.example.org".into()],
+        chain: "chain".into(),
+        key: Secret("key".into()),
+        begins: Timestamp(8),
+        ends: Timestamp(9),
+        origin: CertificateOrigin::Uploaded,
+    }
+}
+
 fn commands() -> Vec<Command> {
     let app: AppName = name("web");
     let host: HostName = name("a");
@@ -161,6 +190,12 @@ fn commands() -> Vec<Command> {
         RevokeApiToken { id: TokenId(9) }.into(),
         NoteTokenUse { uses: vec![(TokenId(9), Timestamp(8))] }.into(),
         SetTiming { heartbeat_ms: 250 }.into(),
+        AddDomain { app: app.clone(), domain: domain() }.into(),
+        RemoveDomain { app: app.clone(), domain: domain() }.into(),
+        SetTraffic { app: app.clone(), traffic: traffic(), after: Some(7) }.into(),
+        PutCertificate { certificate: certificate() }.into(),
+        RemoveCertificate { fingerprint: Digest([5; 32]) }.into(),
+        RotateEdgeKeys { follows: Some(Digest([6; 32])), key: Secret("key".into()) }.into(),
         #[cfg(feature = "next-level")]
         NextLevelProbe { app, note: "n".into() }.into(),
     ]
@@ -363,7 +398,7 @@ fn golden_bytes_of_every_row() {
         id: TokenId(9),
         name: "CI".into(),
         hash: Digest([0xCD; 32]),
-        scopes: [Scope::Deploy(app), Scope::Read].into(),
+        scopes: [Scope::Deploy(app.clone()), Scope::Read].into(),
         created_at: at,
         expires_at: Some(Timestamp(10)),
         last_used_at: Some(at),
@@ -371,6 +406,11 @@ fn golden_bytes_of_every_row() {
     };
     row(&mut text, "ApiToken", &token);
     row(&mut text, "ChosenTiming", &ChosenTiming { heartbeat_ms: 250 });
+    row(&mut text, "DomainRow", &DomainRow { domain: domain(), app: app.clone(), added_at: at });
+    row(&mut text, "TrafficRow", &TrafficRow { app, traffic: traffic(), version: 2 });
+    row(&mut text, "Certificate", &certificate());
+    row(&mut text, "EdgeKeys", &EdgeKeys { keys: vec![Secret("b".into()), Secret("a".into())], made_at: at });
+    row(&mut text, "EdgeStamp", &EdgeStamp { version: RouteVersion(7) });
     expect_file!["golden/rows.txt"].assert_eq(&text);
 }
 
@@ -414,7 +454,9 @@ fn golden_bytes_of_a_state_at_each_level() {
     let label = stamped(IdempotencyKey::born(1, 2), label.into());
     let adopt = stamped(IdempotencyKey::born(1, 3), AdoptApiToken { hash: Digest([0xCD; 32]) }.into());
     let timing = stamped(IdempotencyKey::born(1, 4), SetTiming { heartbeat_ms: 250 }.into());
-    let next = [vec![raise(2), label], vec![raise(3), adopt, timing], Vec::new()];
+    let domain = AddDomain { app: name("web"), domain: domain() };
+    let domain = stamped(IdempotencyKey::born(1, 5), domain.into());
+    let next = [vec![raise(2), label], vec![raise(3), adopt, timing, domain], Vec::new()];
     let mut text = String::new();
     for (level, commands) in (1..).zip(next) {
         assert_eq!(state.feature_level(), level);

@@ -25,6 +25,8 @@ enum Step {
     /// A machine joins with a token, or renews, or is revoked; or the authority is changed.
     Trust(u8, u8),
     Label(u8, u8),
+    /// A domain, settings, a certificate, a key or another base domain.
+    Edge(u8, u8, u8),
     Token(u8, u8),
     Revoke(u64),
     Rollback(u8, Option<u32>),
@@ -56,6 +58,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (app.clone(), 0..2u8, 0..3u32).prop_map(|(a, s, n)| Step::ScaleSite(a, s, n)),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Env(a, v)),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Label(a, v)),
+        3 => (app.clone(), 0..7u8, 0..5u8).prop_map(|(a, what, n)| Step::Edge(a, what, n)),
         4 => (0..8u8, 0..4u8).prop_map(|(what, n)| Step::Trust(what, n)),
         1 => (app.clone(), any::<u8>()).prop_map(|(a, n)| Step::Token(a, n)),
         1 => (1..60u64).prop_map(Step::Revoke),
@@ -141,6 +144,38 @@ fn trust(world: &mut World, what: u8, n: u8) {
     let _ = world.apply(command);
 }
 
+fn edge(world: &mut World, app: AppName, what: u8, n: u8) {
+    let domain: Domain =
+        ["a.example", "a.example/x", "*.a.example", "blue.localhost", "red.b.example"][n as usize].parse().unwrap();
+    let fingerprint = Digest([n; 32]);
+    let newest = world.state.edge().keys().and_then(|row| row.keys.first().map(|key| Digest::of(key.0.as_bytes())));
+    let command: Command = match what {
+        0 | 1 => AddDomain { app, domain }.into(),
+        2 => RemoveDomain { app, domain }.into(),
+        3 => {
+            let after = (n > 2).then(|| world.state.edge().traffic_of(&app).1);
+            let hold_ms = [10_000, 0, 5, 60_000, 60_001][n as usize];
+            SetTraffic { app, traffic: Traffic { hold_ms, ..Traffic::default() }, after }.into()
+        }
+        4 if n.is_multiple_of(2) => RemoveCertificate { fingerprint }.into(),
+        4 => PutCertificate {
+            certificate: Certificate {
+                fingerprint,
+                names: vec![format!("{n}.example")],
+                chain: String::new(),
+                key: Secret(String::new()),
+                begins: Timestamp(0),
+                ends: Timestamp(1),
+                origin: CertificateOrigin::Uploaded,
+            },
+        }
+        .into(),
+        5 => RotateEdgeKeys { follows: newest.filter(|_| n > 0), key: Secret(format!("{n}")) }.into(),
+        _ => ChangeSettings { base_domain: ["localhost", "b.example"][n as usize % 2].into() }.into(),
+    };
+    let _ = world.apply(command);
+}
+
 /// Takes one step; refusals are fine, panics and violations are not.
 fn take(world: &mut World, step: &Step) {
     let web = ProcessName::web();
@@ -175,6 +210,7 @@ fn take(world: &mut World, step: &Step) {
             unset: vec![format!("l{}", (v + 1) % 4)],
         })),
         Step::Trust(what, n) => trust(world, what, n),
+        Step::Edge(a, what, n) => edge(world, app(a), what, n),
         Step::Token(a, n) => {
             let scope = [Scope::Admin, Scope::Read, Scope::Deploy(app(a))][n as usize % 3].clone();
             let hash = Digest([n; 32]);

@@ -12,7 +12,8 @@ pub mod audit;
 pub mod backup;
 pub mod blobs;
 pub mod config;
-pub mod error;
+pub mod edge_keys;
+mod error;
 pub mod leader;
 mod members;
 pub mod node;
@@ -24,6 +25,7 @@ pub mod sessions;
 pub mod source;
 pub mod tokens;
 pub mod trust;
+mod uploaded;
 
 pub use config::{Config, ConfigError};
 pub use error::ControllerError;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pontoon_enrol::Renewal;
 use pontoon_kit::rpc::Guarded;
 use pontoon_kit::{Backoff, CancellationToken, Credentials, FolderLock, Identity, tls};
+use pontoon_model::{EdgeTable, RouteTable};
 use pontoon_proto::MAX_MESSAGE_BYTES;
 use pontoon_proto::services::agents_server::AgentsServer;
 use pontoon_proto::services::balancers_server::BalancersServer;
@@ -24,6 +25,7 @@ use crate::announce;
 use crate::audit::AuditLog;
 use crate::blobs::{self, BlobStore, Fetcher, Replicator};
 use crate::config::Config;
+use crate::edge_keys::EdgeKeysKeeper;
 use crate::error::ControllerError;
 use crate::leader::{LeaderMemory, Planner, Waiting};
 use crate::members::{self, Members};
@@ -32,7 +34,7 @@ use crate::raft::{Consensus, ConsensusConfig, Member, Peers, RaftService};
 use crate::rejoin;
 use crate::rest::{self, Api, ApiParts, Failures, Limits, Rest, Tls, TokenHash};
 use crate::sessions::{
-    self, AgentDirectory, AgentsService, BalancersService, Connected, Heard, KnownFeed, Logs, RouteFeed,
+    self, AgentDirectory, AgentsService, BalancersService, Connected, Heard, KnownFeed, Logs, TableFeed,
 };
 use crate::tokens::{self, TokenUses};
 use crate::trust::{EnrolmentService, Founder, Keeper};
@@ -70,9 +72,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     let membership = parts.membership();
     let mut tasks = Tasks::default();
     parts.spawn_background(&mut tasks);
-    let routes = parts.spawn_routes(&mut tasks);
+    let tables = parts.spawn_tables(&mut tasks);
     let known = parts.spawn_known(&mut tasks);
-    let served = parts.grpc(raft_service, routes, known);
+    let served = parts.grpc(raft_service, tables, known);
     let incoming = tls::incoming(grpc, credentials);
     let (grpc_stop, rest_stop) = (CancellationToken::new(), parts.stopping.clone());
     let stopped = grpc_stop.clone().cancelled_owned();
@@ -261,6 +263,9 @@ impl Parts {
             leadership: leadership.clone(),
         };
         tasks.spawn("the keeping of trust", never_fails(keeper.run(stopping())));
+        let edge_keys =
+            EdgeKeysKeeper { feed: feed.clone(), proposer: self.consensus.proposer(), leadership: leadership.clone() };
+        tasks.spawn("the keys of balancers", until(stopping(), edge_keys.run()));
         // Who was off while the authority changed is refused by the others, and asks them as any machine does.
         let renewing = Renewal {
             credentials: self.credentials.clone(),
@@ -308,10 +313,12 @@ impl Parts {
         }
     }
 
-    fn spawn_routes(&self, tasks: &mut Tasks) -> RouteFeed {
-        let (routes, publishing) = sessions::publish_routes(self.consensus.feed(), self.stopping.clone());
+    fn spawn_tables(&self, tasks: &mut Tasks) -> (TableFeed<RouteTable>, TableFeed<EdgeTable>) {
+        let (routes, publishing) = sessions::publish_tables(self.consensus.feed(), self.stopping.clone());
         tasks.spawn("route publishing", never_fails(publishing));
-        routes
+        let (edge, publishing) = sessions::publish_tables(self.consensus.feed(), self.stopping.clone());
+        tasks.spawn("publishing what balancers need besides routes", never_fails(publishing));
+        (routes, edge)
     }
 
     fn spawn_known(&self, tasks: &mut Tasks) -> KnownFeed {
@@ -320,7 +327,12 @@ impl Parts {
         known
     }
 
-    fn grpc(&self, raft: RaftServer<RaftService>, routes: RouteFeed, known: KnownFeed) -> Router<Guarded> {
+    fn grpc(
+        &self,
+        raft: RaftServer<RaftService>,
+        (routes, edge): (TableFeed<RouteTable>, TableFeed<EdgeTable>),
+        known: KnownFeed,
+    ) -> Router<Guarded> {
         let (feed, leadership) = (self.consensus.feed(), self.consensus.leadership());
         let agents = AgentsService {
             feed: feed.clone(),
@@ -340,6 +352,7 @@ impl Parts {
             feed: feed.clone(),
             known,
             routes,
+            edge,
             proposer: self.consensus.proposer(),
             leadership: leadership.clone(),
             connected: self.connected.clone(),

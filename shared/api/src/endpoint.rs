@@ -89,6 +89,14 @@ endpoints! {
     ServoLog: GET "/v1/apps/{app}/servos/{servo}/log", ReadApp;
     AppLogs: GET "/v1/apps/{app}/logs", ReadApp;
     FollowEvents: GET "/v1/events", Any;
+    ListDomains: GET "/v1/domains", Any;
+    AddDomain: POST "/v1/apps/{app}/domains", OwnApp;
+    RemoveDomain: DELETE "/v1/apps/{app}/domains", OwnApp;
+    ShowTraffic: GET "/v1/apps/{app}/traffic", ReadApp;
+    ChangeTraffic: PATCH "/v1/apps/{app}/traffic", OwnApp;
+    ListCertificates: GET "/v1/certificates", Read;
+    PutCertificate: POST "/v1/certificates", Admin;
+    RemoveCertificate: DELETE "/v1/certificates/{fingerprint}", Admin;
     ListHosts: GET "/v1/hosts", Read;
     ListControllers: GET "/v1/controllers", Read;
     RemoveController: DELETE "/v1/controllers/{controller}", Admin;

@@ -27,6 +27,14 @@
 //! | `DELETE /v1/apps/{app}/servos/{servo}` | | [`Changed`]; a one-off only |
 //! | `GET /v1/apps/{app}/servos/{servo}/log?follow=&tail=` | | [`LogLine`] per line (NDJSON) |
 //! | `GET /v1/apps/{app}/logs?follow=&tail=` | | [`LogLine`] per line (NDJSON), all servos |
+//! | `GET /v1/domains?app=` | | [`[Domain]`](edge::Domain), of all apps or of one |
+//! | `POST /v1/apps/{app}/domains` | [`AddDomain`](edge::AddDomain) | [`Changed`] |
+//! | `DELETE /v1/apps/{app}/domains?domain=` | | [`Changed`] |
+//! | `GET /v1/apps/{app}/traffic` | | [`Traffic`](edge::Traffic) |
+//! | `PATCH /v1/apps/{app}/traffic` | [`ChangeTraffic`](edge::ChangeTraffic): what is absent stays | [`Changed`] |
+//! | `GET /v1/certificates` | | [`[Certificate]`](edge::Certificate), never a key |
+//! | `POST /v1/certificates` | [`PutCertificate`](edge::PutCertificate) | [`Certificate`](edge::Certificate) |
+//! | `DELETE /v1/certificates/{fingerprint}` | | [`Changed`] |
 //! | `GET /v1/hosts`, `/v1/controllers`, `/v1/balancers`, `/v1/routes` | | `[Host]`, `[Controller]`, `[Balancer]`, `[Route]` |
 //! | `GET /v1/join-tokens` | | [`[JoinToken]`](trust::JoinToken) |
 //! | `POST /v1/join-tokens` | [`CreateJoinToken`](trust::CreateJoinToken) | [`JoinToken`](trust::JoinToken), with the token itself |
@@ -68,6 +76,7 @@
 //! is that app's. A change may carry `Idempotency-Key: UUID or 32 hex digits`, so that
 //! a retry of it is applied once. Errors have a 4xx or 5xx status and an [`ErrorBody`].
 
+pub mod edge;
 pub mod endpoint;
 pub mod error;
 pub mod request;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, Certificate, Digest, Domain, RouteVersion, Secret, Traffic};
+use crate::{AppName, Certificate, Digest, Domain, RouteVersion, Secret, Timestamp, Traffic};
 
 /// All of it at one version. Entries are ordered by [`EdgeEntry::key`], each key at most once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,4 +61,20 @@ impl EdgeEntry {
             Self::Keys(_) => EdgeKey::Keys,
         }
     }
+}
+
+/// What balancers make and check cookies and session tickets with, as controllers keep it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeKeys {
+    /// Newest first.
+    pub keys: Vec<Secret>,
+    /// When the newest was made.
+    pub made_at: Timestamp,
+}
+
+/// How often what balancers know besides the routes has changed, as controllers keep it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeStamp {
+    /// Raft index of the last change.
+    pub version: RouteVersion,
 }

@@ -39,7 +39,7 @@ pub use controller::Controller;
 pub use deployment::{Deployment, Phase};
 pub use digest::{BlobRef, Digest};
 pub use domain::{Domain, DomainRow, InvalidDomain};
-pub use edge::{EdgeEntry, EdgeKey, EdgeTable};
+pub use edge::{EdgeEntry, EdgeKey, EdgeKeys, EdgeStamp, EdgeTable};
 pub use host::{Capacity, Host, HostState, RuntimeKind};
 pub use ids::{
     BuildId, ControllerId, DeploymentId, IdempotencyKey, Incarnation, ReleaseNumber, RouteVersion, ServoId, TokenId,
@@ -51,7 +51,7 @@ pub use servo::{Desired, Exit, Servo, ServoReport, ServoStatus};
 pub use time::Timestamp;
 pub use timing::ChosenTiming;
 pub use token::{ApiToken, Scope};
-pub use traffic::Traffic;
+pub use traffic::{Traffic, TrafficRow};
 pub use trust::{AuthorityRow, Founding, JoinToken, Machine, MachineRole, RevokedKey, Secret};
 pub use units::{CpuMillis, MemoryBytes};
 

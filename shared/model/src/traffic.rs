@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
+use crate::AppName;
+
 /// What a balancer does with an app's requests. The defaults suit an app nobody has thought about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
@@ -86,6 +88,17 @@ impl Traffic {
         }
         Ok(())
     }
+}
+
+/// An app's settings, where they are not the defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficRow {
+    /// Whose.
+    pub app: AppName,
+    /// They.
+    pub traffic: Traffic,
+    /// Raft index of their last change.
+    pub version: u64,
 }
 
 fn in_range<T: PartialOrd + std::fmt::Display>(name: &str, value: T, range: &RangeInclusive<T>) -> Result<(), String> {

@@ -256,6 +256,11 @@ wire! {
     24, 1 => crate::RevokedKey;
     30, 1 => crate::ApiToken;
     40, 1 => crate::ChosenTiming;
+    50, 1 => crate::DomainRow;
+    51, 1 => crate::TrafficRow;
+    52, 1 => crate::Certificate;
+    53, 1 => crate::EdgeKeys;
+    54, 1 => crate::EdgeStamp;
 }
 
 #[cfg(test)]

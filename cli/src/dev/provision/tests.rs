@@ -24,6 +24,7 @@ fn layout(data_dir: &Path) -> Layout {
             name: "balancer-east".parse().unwrap(),
             site: "dev.east".parse().unwrap(),
             listen: address(8000),
+            listen_tls: None,
         }],
         runtime: "process".into(),
         base_domain: "localhost".into(),

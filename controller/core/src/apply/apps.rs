@@ -21,6 +21,7 @@ impl State {
         if self.apps.contains_key(&command.name) {
             return Err(Rejected::conflict(format!("app {} exists already; choose another name", command.name)));
         }
+        self.check_default_host(&command.name)?;
         self.put_app(App::new(command.name.clone(), self.header.time));
         Ok(Reply::Done)
     }
@@ -38,6 +39,7 @@ impl State {
         releases.into_iter().for_each(|number| self.remove_release(&app.name, number));
         self.remove_app(&app.name);
         self.end_tokens_of(&app.name);
+        self.end_edge_of(&app.name);
         Ok(Reply::Done)
     }
 
@@ -144,6 +146,7 @@ impl State {
             return Err(Rejected::invalid(format!("{:?} is not a domain name in lower case", command.base_domain)));
         }
         if self.header.settings.base_domain != command.base_domain {
+            self.check_base_domain(&command.base_domain)?;
             self.put_settings(Settings { base_domain: command.base_domain.clone() });
             self.touch_routes();
         }

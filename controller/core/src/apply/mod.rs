@@ -2,6 +2,7 @@
 
 mod apps;
 mod deploys;
+pub mod edge;
 mod labels;
 mod machines;
 pub(crate) mod ops;
@@ -81,6 +82,12 @@ impl State {
             Command::AdoptApiToken(command) => self.adopt_api_token(command),
             Command::RevokeApiToken(command) => self.revoke_api_token(command),
             Command::NoteTokenUse(command) => self.note_token_use(command),
+            Command::AddDomain(command) => self.add_domain(command),
+            Command::RemoveDomain(command) => self.remove_domain(command),
+            Command::SetTraffic(command) => self.set_traffic(command),
+            Command::PutCertificate(command) => self.put_certificate(command),
+            Command::RemoveCertificate(command) => self.remove_certificate(command),
+            Command::RotateEdgeKeys(command) => self.rotate_edge_keys(command),
             Command::RaiseFeatureLevel(command) => self.raise_feature_level(command.to),
             #[cfg(feature = "next-level")]
             Command::NextLevelProbe(command) => self.probe_next_level(command),

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use pontoon_model::epoch::{beginning_of, epoch_of};
-use pontoon_model::{Host, Machine, MachineRole, RevokedKey, RouteVersion, Timestamp};
+use pontoon_model::wire::Wire;
+use pontoon_model::{EdgeStamp, Host, Machine, MachineRole, RevokedKey, RouteVersion, Timestamp};
 
 use super::State;
+use crate::level;
 
 /// Ids go on at the multiple after the next: this is more than a cluster gives between two backups, and still readable.
 const IDS: u64 = 1_000_000;
@@ -40,6 +42,10 @@ impl State {
         // Each agent takes an assignment that is newer than the one it has.
         let newer = |host: &Host| Arc::new(Host { generation: index, ..host.clone() });
         self.hosts = self.hosts.iter().map(|(name, host)| (name.clone(), newer(host))).collect();
+        // And each balancer a table of what it knows besides the routes, if the members can read that there is one.
+        if self.header.feature_level >= level::needed(EdgeStamp::KIND, EdgeStamp::VERSION) {
+            self.change_edge(|_| ());
+        }
         let time = self.header.time;
         self.change_trust(|trust| {
             let former = trust.machines.iter().filter(|((role, _), _)| *role == MachineRole::Controller);

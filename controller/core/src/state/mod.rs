@@ -4,6 +4,7 @@ mod anew;
 mod answers;
 mod changes;
 mod difference;
+mod edge;
 mod names;
 mod read;
 mod recent;
@@ -26,6 +27,7 @@ pub(crate) use answers::{Answers, Seen};
 pub use answers::{CLIENT_KEPT, CLIENT_KEPT_FOR, KEPT};
 pub(crate) use changes::Touched;
 pub use changes::{Change, Row, RowKey};
+pub use edge::Edge;
 pub use trust::Trust;
 
 /// Everything the controllers agree on. `clone` is O(1): maps are structurally shared, rows are in `Arc`s.
@@ -43,6 +45,7 @@ pub struct State {
     pub(crate) api_tokens: OrdMap<TokenId, Arc<ApiToken>>,
     pub(crate) answers: Answers,
     pub(crate) trust: Arc<Trust>,
+    pub(crate) edge: Arc<Edge>,
     pub(crate) timing: Option<ChosenTiming>,
     // Derived row by row, never serialized; `check::violations` compares them with a full recomputation.
     pub(crate) servos_by_app: OrdSet<(AppName, ServoId)>,

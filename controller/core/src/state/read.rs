@@ -9,7 +9,7 @@ use pontoon_model::{
     Release, ReleaseNumber, ReleaseReason, RouteVersion, Servo, ServoId, ServoStatus, Timestamp, TokenId,
 };
 
-use super::{Settings, State, Trust};
+use super::{Edge, Settings, State, Trust};
 
 impl State {
     /// Raft index of the last applied entry.
@@ -60,6 +60,11 @@ impl State {
     /// Who belongs to the cluster. The same pointer as before says that nothing of it has changed.
     pub fn trust(&self) -> &Arc<Trust> {
         &self.trust
+    }
+
+    /// What balancers know besides the routes. The same pointer as before says that nothing of it has changed.
+    pub fn edge(&self) -> &Arc<Edge> {
+        &self.edge
     }
 
     /// All apps, by name.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use pontoon_model::wire::{self, Envelope, Wire, WireError};
 use pontoon_model::{
-    ApiToken, App, AuthorityRow, Balancer, Build, ChosenTiming, Controller, Deployment, Founding, Host, JoinToken,
-    Machine, Release, RevokedKey, Servo,
+    ApiToken, App, AuthorityRow, Balancer, Build, Certificate, ChosenTiming, Controller, Deployment, DomainRow,
+    EdgeKeys, EdgeStamp, Founding, Host, JoinToken, Machine, Release, RevokedKey, RouteVersion, Servo, TrafficRow,
 };
 
 use super::answers::AnsweredRow;
@@ -48,7 +48,18 @@ impl State {
             .chain(rows(self.trust.revoked.values().cloned(), level))
             .chain(rows(self.api_tokens.values().cloned(), level))
             .chain(self.timing.iter().map(wire::encode))
+            .chain(rows(self.edge.domains.values().cloned(), level))
+            .chain(rows(self.edge.traffic.values().cloned(), level))
+            .chain(rows(self.edge.certificates.values().cloned(), level))
+            .chain(rows(self.edge.keys.iter().cloned(), level))
+            .chain(self.edge_stamp().iter().map(wire::encode).collect::<Vec<_>>())
             .chain(self.answers.rows().map(|row| wire::encode(&row)))
+    }
+
+    /// None before anything was written that needs it: not every member could read it.
+    fn edge_stamp(&self) -> Option<EdgeStamp> {
+        let version = self.edge.version;
+        (version != RouteVersion::default()).then_some(EdgeStamp { version })
     }
 
     /// Reads what [`State::to_records`] gave, each item one envelope.
@@ -133,6 +144,27 @@ impl State {
                 self.api_tokens.insert(row.id, Arc::new(row));
             }
             ChosenTiming::KIND => self.timing = Some(ChosenTiming::open(&envelope)?),
+            DomainRow::KIND => {
+                let row = DomainRow::open(&envelope)?;
+                self.change_edge(|edge| edge.domains.insert(row.domain.clone(), row.into()));
+            }
+            TrafficRow::KIND => {
+                let row = TrafficRow::open(&envelope)?;
+                self.change_edge(|edge| edge.traffic.insert(row.app.clone(), row.into()));
+            }
+            Certificate::KIND => {
+                let row = Certificate::open(&envelope)?;
+                self.change_edge(|edge| edge.certificates.insert(row.fingerprint, row.into()));
+            }
+            EdgeKeys::KIND => {
+                let row = EdgeKeys::open(&envelope)?;
+                self.change_edge(|edge| edge.keys = Some(row.into()));
+            }
+            // After the rows, whose reading is no change.
+            EdgeStamp::KIND => {
+                let EdgeStamp { version } = EdgeStamp::open(&envelope)?;
+                self.change_edge(|edge| edge.version = version);
+            }
             AnsweredRow::KIND => self.answers.put_row(AnsweredRow::open(&envelope)?)?,
             kind => return Err(WireError::TooNew { kind, version: envelope.version }),
         }

@@ -8,7 +8,7 @@ use pontoon_model::{
     DeploymentId, Host, HostName, HostState, Phase, Release, ReleaseNumber, RouteVersion, Servo, ServoId, TokenId,
 };
 
-use super::{Row, RowKey, Settings, State, Trust};
+use super::{Edge, Row, RowKey, Settings, State, Trust};
 
 /// What of a servo reaches its host: a change of it is a new generation of the host's assignment.
 fn spec_part(servo: &Servo) -> (ServoId, pontoon_model::Desired) {
@@ -207,6 +207,10 @@ impl State {
 
     pub(crate) fn put_settings(&mut self, settings: Settings) {
         self.header.settings = settings;
+        // Domains lead to host names below the base domain.
+        if !self.edge.domains.is_empty() {
+            self.change_edge(|_| ());
+        }
         self.touch_header();
     }
 
@@ -217,6 +221,13 @@ impl State {
 
     pub(crate) fn change_trust<T>(&mut self, change: impl FnOnce(&mut Trust) -> T) {
         change(Arc::make_mut(&mut self.trust));
+    }
+
+    /// What balancers know besides the routes changes with this entry.
+    pub(crate) fn change_edge<T>(&mut self, change: impl FnOnce(&mut Edge) -> T) -> T {
+        let edge = Arc::make_mut(&mut self.edge);
+        edge.version = RouteVersion(self.header.index);
+        change(edge)
     }
 
     fn touch_header(&mut self) {

@@ -95,6 +95,14 @@ impl World {
         assert_eq!(check::violations(&self.state), Vec::<String>::new(), "after {entry:?}");
         let routes = view::route_table_after(&view::route_table(&before), &before, &self.state);
         assert_eq!(routes, view::route_table(&self.state), "the routes after {entry:?}");
+        let (older, newer) = (view::edge_table(&before), view::edge_table(&self.state));
+        assert_eq!(view::edge_table_after(&older, &before, &self.state), newer, "the edge after {entry:?}");
+        let mut edge: BTreeMap<EdgeKey, _> = older.entries.iter().map(|entry| (entry.key(), entry.clone())).collect();
+        let (changed, removed) = view::edge_delta(&older, &newer);
+        assert_eq!(older.version == newer.version, changed.is_empty() && removed.is_empty(), "after {entry:?}");
+        removed.iter().for_each(|gone| assert!(edge.remove(gone).is_some()));
+        edge.extend(changed.into_iter().map(|entry| (entry.key(), entry)));
+        assert!(edge.into_values().eq(newer.entries), "the difference leads to the newer, after {entry:?}");
         outcome
     }
 

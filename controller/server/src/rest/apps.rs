@@ -47,7 +47,10 @@ pub(super) async fn show(
     Path(name): Path<AppName>,
     Snapshot(state): Snapshot,
 ) -> ApiResult<Json<App>> {
-    Ok(Json(convert::app(&state, find(&state, &name)?, &api.waiting.sentences(&state))))
+    let mut shown = convert::app(&state, find(&state, &name)?, &api.waiting.sentences(&state));
+    // In lists of many apps it would be looked through for each; those ask for all domains at once.
+    shown.domains.extend(state.edge().domains_of(&name).map(|row| row.domain.to_string()));
+    Ok(Json(shown))
 }
 
 pub(super) async fn destroy(

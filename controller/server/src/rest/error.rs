@@ -32,6 +32,10 @@ impl ApiError {
         self
     }
 
+    pub(super) fn is_conflict(&self) -> bool {
+        self.0.code == ErrorCode::Conflict
+    }
+
     pub(super) fn into_detail(self) -> ErrorDetail {
         self.0
     }

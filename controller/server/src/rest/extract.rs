@@ -181,6 +181,11 @@ impl Key {
         Self(None)
     }
 
+    /// Whether the client sent one.
+    pub(super) fn is_given(self) -> bool {
+        self.0.is_some()
+    }
+
     /// The key of the `n`th command of the request; none if the client sent none.
     pub(super) fn of_item(self, n: u32) -> Option<IdempotencyKey> {
         let given = self.0?;

@@ -9,6 +9,7 @@ mod caller;
 mod change;
 mod controllers;
 mod convert;
+mod edge;
 mod env;
 mod error;
 mod event_rows;
@@ -172,6 +173,14 @@ fn handler(endpoint: Endpoint) -> MethodRouter<Api> {
         Endpoint::ServoLog => route(endpoint, logs::servo),
         Endpoint::AppLogs => route(endpoint, logs::app),
         Endpoint::FollowEvents => route(endpoint, events::follow),
+        Endpoint::ListDomains => route(endpoint, edge::domains),
+        Endpoint::AddDomain => route(endpoint, edge::add_domain),
+        Endpoint::RemoveDomain => route(endpoint, edge::remove_domain),
+        Endpoint::ShowTraffic => route(endpoint, edge::traffic),
+        Endpoint::ChangeTraffic => route(endpoint, edge::change_traffic),
+        Endpoint::ListCertificates => route(endpoint, edge::certificates),
+        Endpoint::PutCertificate => route(endpoint, edge::put_certificate),
+        Endpoint::RemoveCertificate => route(endpoint, edge::remove_certificate),
         Endpoint::ListHosts => route(endpoint, machines::hosts),
         Endpoint::ListControllers => route(endpoint, controllers::list),
         Endpoint::RemoveController => route(endpoint, controllers::remove),

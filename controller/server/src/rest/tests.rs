@@ -2,6 +2,7 @@
 
 mod access;
 mod backup;
+mod edge;
 mod serving;
 
 use std::io::Write;

@@ -1,10 +1,10 @@
-//! A balancer's session: who it is, the routes it shall follow, how far it is.
+//! A balancer's session: who it is, the routes it shall follow and what it needs besides, how far it is.
 
 use std::sync::Arc;
 
 use pontoon_core::{command, view};
 use pontoon_kit::{CancellationToken, Peer, Role, rpc};
-use pontoon_model::{BalancerName, MachineRole, RouteTable};
+use pontoon_model::{BalancerName, EdgeTable, MachineRole, RouteTable};
 use pontoon_proto::services::balancers_server::Balancers;
 use pontoon_proto::{BalancerDirective, BalancerHello, BalancerMessage, RouteDelta};
 use tokio::sync::{mpsc, watch};
@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::connected::version_of;
 use super::known::{self, Reads};
-use super::{Connected, HELLO, Heard, KnownFeed, LEAVE, OUTBOX, RouteFeed, key_of, leaderless, push_trust};
+use super::{Connected, HELLO, Heard, KnownFeed, LEAVE, OUTBOX, TableFeed, edge, key_of, leaderless, push_trust};
 use crate::raft::{Leadership, Proposer, StateFeed};
 use crate::trust::Notices;
 
@@ -28,7 +28,9 @@ pub struct BalancersService {
     /// Where the controllers are.
     pub known: KnownFeed,
     /// The routes.
-    pub routes: RouteFeed,
+    pub routes: TableFeed<RouteTable>,
+    /// Domains, settings of apps, certificates and keys.
+    pub edge: TableFeed<EdgeTable>,
     /// Where registrations go.
     pub proposer: Proposer,
     /// Whether there is a leader.
@@ -85,6 +87,7 @@ impl BalancersService {
         let ended = tokio::select! {
             ended = self.listen(&hello.name, &mut inbound) => ended,
             ended = self.push_routes(&hello, index, outbox) => ended,
+            ended = self.push_edge(index, outbox), if reads.edge => ended,
             ended = push_trust(self.feed.trust(), notices, outbox, BalancerDirective::Trust), if reads.trust => ended,
             ended = self.push_known(outbox), if reads.controllers => ended,
             () = leaderless(self.leadership.clone()) => {
@@ -144,6 +147,25 @@ impl BalancersService {
             let next = routes.changed().await.ok_or_else(stopping)?;
             if let Some(delta) = delta(&current, &next) {
                 send(outbox, BalancerDirective::Delta(delta)).await?;
+            }
+            current = next;
+        }
+    }
+
+    /// Sends what it needs besides the routes, and then what changes of it.
+    async fn push_edge(&self, index: u64, outbox: &Outbox) -> Result<(), Status> {
+        let mut tables = self.edge.follow();
+        let stopping = || Status::unavailable("this controller is stopping");
+        // As of the routes: what it has may come from another controller.
+        let known = self.feed.at(index).await.edge().version();
+        let mut current = tables.at_least(known).await.ok_or_else(stopping)?;
+        for directive in edge::whole(&current) {
+            send(outbox, directive).await?;
+        }
+        loop {
+            let next = tables.changed().await.ok_or_else(stopping)?;
+            for directive in edge::changes(&current, &next) {
+                send(outbox, directive).await?;
             }
             current = next;
         }

@@ -50,13 +50,15 @@ pub(super) struct Reads {
     pub(super) controllers: bool,
     /// Whom to trust.
     pub(super) trust: bool,
+    /// Domains, settings of apps, certificates and keys.
+    pub(super) edge: bool,
 }
 
 impl Reads {
     pub(super) fn of<T>(request: &Request<T>) -> Self {
         let reads = request.metadata().get(known::READS).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let has = |what| reads.split(',').any(|one| one.trim() == what);
-        Self { controllers: has(known::CONTROLLERS), trust: has(known::TRUST) }
+        Self { controllers: has(known::CONTROLLERS), trust: has(known::TRUST), edge: has(known::EDGE) }
     }
 }
 

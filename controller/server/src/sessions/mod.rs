@@ -6,11 +6,12 @@ mod agents;
 mod balancers;
 mod connected;
 mod directory;
+mod edge;
 mod known;
 mod logs;
 mod relay;
 mod reports;
-mod routes;
+mod tables;
 
 pub use agents::AgentsService;
 pub use balancers::BalancersService;
@@ -19,7 +20,7 @@ pub use directory::AgentDirectory;
 pub use known::{KnownFeed, publish_controllers};
 pub use logs::{LogError, LogStream, Logs};
 pub use relay::{Heard, Relay};
-pub use routes::{RouteFeed, publish_routes};
+pub use tables::{TableFeed, publish_tables};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -92,7 +92,12 @@ async fn session(
             directive = inbound.message() => match directive? {
                 Some(directive @ (BalancerDirective::Table(_) | BalancerDirective::Delta(_))) => take(table, directive),
                 // An older balancer would end its session at it.
-                Some(BalancerDirective::Controllers { .. } | BalancerDirective::Trust(_)) => {
+                Some(
+                    BalancerDirective::Controllers { .. }
+                    | BalancerDirective::Trust(_)
+                    | BalancerDirective::Edge(_)
+                    | BalancerDirective::EdgeDelta(_),
+                ) => {
                     panic!("who does not say that it reads this must not get it")
                 }
                 Some(BalancerDirective::GoElsewhere) | None => return Ok(()),
@@ -118,6 +123,6 @@ fn take(table: &Mutex<Table>, directive: BalancerDirective) {
             });
             table.routes.extend(delta.changed.into_iter().map(|route| (route.host.clone(), route)));
         }
-        BalancerDirective::GoElsewhere | BalancerDirective::Trust(_) | BalancerDirective::Controllers { .. } => {}
+        _ => unreachable!("not taken in here"),
     }
 }

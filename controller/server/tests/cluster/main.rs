@@ -1,5 +1,6 @@
 //! Three real controllers on loopback, with an agent and a balancer that speak the protocol and run nothing.
 
+mod edge;
 mod fake_agent;
 mod fake_balancer;
 mod machine;

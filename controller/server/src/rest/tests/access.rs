@@ -20,10 +20,10 @@ fn fresh_address() -> IpAddr {
     Ipv4Addr::from_bits(ADDRESSES.fetch_add(1, Ordering::Relaxed)).into()
 }
 
-struct Answered {
-    status: u16,
+pub(super) struct Answered {
+    pub(super) status: u16,
     headers: HeaderMap,
-    body: Value,
+    pub(super) body: Value,
 }
 
 impl Answered {
@@ -63,7 +63,14 @@ impl Fixture {
     }
 
     /// One request with a token, or none, from an address.
-    async fn ask(&self, method: &str, path: &str, token: Option<&str>, body: Option<Value>, from: IpAddr) -> Answered {
+    pub(super) async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<Value>,
+        from: IpAddr,
+    ) -> Answered {
         let answer = self.open(method, path, token, body, from).await;
         let (parts, body) = answer.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
@@ -122,6 +129,14 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("GET", "/v1/apps/{app}/servos/{servo}/log", "yes yes yes no"),
     ("GET", "/v1/apps/{app}/logs", "yes yes yes no"),
     ("GET", "/v1/events", "yes yes yes yes"),
+    ("GET", "/v1/domains", "yes yes yes yes"),
+    ("POST", "/v1/apps/{app}/domains", "yes no yes no"),
+    ("DELETE", "/v1/apps/{app}/domains", "yes no yes no"),
+    ("GET", "/v1/apps/{app}/traffic", "yes yes yes no"),
+    ("PATCH", "/v1/apps/{app}/traffic", "yes no yes no"),
+    ("GET", "/v1/certificates", "yes yes no no"),
+    ("POST", "/v1/certificates", "yes no no no"),
+    ("DELETE", "/v1/certificates/{fingerprint}", "yes no no no"),
     ("GET", "/v1/hosts", "yes yes no no"),
     ("GET", "/v1/controllers", "yes yes no no"),
     ("DELETE", "/v1/controllers/{controller}", "yes no no no"),
@@ -179,7 +194,7 @@ async fn every_endpoint_lets_in_exactly_the_scopes_of_the_matrix() {
     let (mut cells, mut last) = (0, Vec::new());
     for row @ (method, path, allowed) in MATRIX {
         let given = path.replace("{app}", "shop");
-        let numbered = ["{build}", "{deployment}", "{servo}", "{id}", "{name}", "{controller}"];
+        let numbered = ["{build}", "{deployment}", "{servo}", "{id}", "{name}", "{controller}", "{fingerprint}"];
         let given = numbered.iter().fold(given, |path, part| path.replace(part, "7"));
         let given = given.replace("{token}", "t999").replace("{role}", "agent");
         for (kind, token, part) in unknown {

@@ -1,12 +1,12 @@
-//! The route table, made once per version for all balancers connected here, and not at all while there are none: at a
-//! million servos it takes 64 MB and half a second to make.
+//! The tables that balancers get, each made once per version for all that are connected here, and not at all while there are
+//! none: the routes of a million servos take 64 MB and half a second to make.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use pontoon_core::view;
+use pontoon_core::{State, view};
 use pontoon_kit::CancellationToken;
-use pontoon_model::{RouteTable, RouteVersion};
+use pontoon_model::{EdgeTable, RouteTable, RouteVersion};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -20,38 +20,91 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The table is kept this long after the last balancer has left: one whose connection broke is back within seconds.
 const KEPT: Duration = Duration::from_secs(60);
 
-type Newest = Option<Arc<RouteTable>>;
-
-/// Where balancers' sessions get the newest route table. Clones share it.
-#[derive(Clone)]
-pub struct RouteFeed {
-    newest: Arc<watch::Sender<Newest>>,
-    wanted: Arc<Notify>,
+/// A part of the state, as balancers get it.
+pub trait Table: Sized + Send + Sync + 'static {
+    /// Which it is.
+    fn version(&self) -> RouteVersion;
+    /// That of a state.
+    fn of(state: &State) -> Self;
+    /// Whether it is the same in both.
+    fn is_same(old: &State, new: &State) -> bool;
+    /// That of `new`, where this is that of `old`.
+    fn after(&self, old: &State, new: &State) -> Self;
 }
 
-impl RouteFeed {
-    /// Follows the table; it is kept up to date while anyone does.
-    pub fn follow(&self) -> Routes {
-        let newest = self.newest.subscribe();
-        self.wanted.notify_one();
-        Routes { newest }
+impl Table for RouteTable {
+    fn version(&self) -> RouteVersion {
+        self.version
+    }
+
+    fn of(state: &State) -> Self {
+        view::route_table(state)
+    }
+
+    fn is_same(old: &State, new: &State) -> bool {
+        old.route_version() == new.route_version()
+    }
+
+    fn after(&self, old: &State, new: &State) -> Self {
+        view::route_table_after(self, old, new)
     }
 }
 
-/// The newest route table, again and again.
-pub struct Routes {
-    newest: watch::Receiver<Newest>,
+impl Table for EdgeTable {
+    fn version(&self) -> RouteVersion {
+        self.version
+    }
+
+    fn of(state: &State) -> Self {
+        view::edge_table(state)
+    }
+
+    fn is_same(old: &State, new: &State) -> bool {
+        Arc::ptr_eq(old.edge(), new.edge())
+    }
+
+    fn after(&self, old: &State, new: &State) -> Self {
+        view::edge_table_after(self, old, new)
+    }
 }
 
-impl Routes {
+type Newest<T> = Option<Arc<T>>;
+
+/// Where balancers' sessions get the newest table of a kind. Clones share it.
+pub struct TableFeed<T> {
+    newest: Arc<watch::Sender<Newest<T>>>,
+    wanted: Arc<Notify>,
+}
+
+impl<T> Clone for TableFeed<T> {
+    fn clone(&self) -> Self {
+        Self { newest: self.newest.clone(), wanted: self.wanted.clone() }
+    }
+}
+
+impl<T> TableFeed<T> {
+    /// Follows the table; it is kept up to date while anyone does.
+    pub fn follow(&self) -> Tables<T> {
+        let newest = self.newest.subscribe();
+        self.wanted.notify_one();
+        Tables { newest }
+    }
+}
+
+/// The newest table, again and again.
+pub struct Tables<T> {
+    newest: watch::Receiver<Newest<T>>,
+}
+
+impl<T: Table> Tables<T> {
     /// The newest table once it is at least at `version`; none when all feeds are gone.
-    pub async fn at_least(&mut self, version: RouteVersion) -> Option<Arc<RouteTable>> {
-        let fits = |newest: &Newest| newest.as_ref().is_some_and(|table| table.version >= version);
+    pub async fn at_least(&mut self, version: RouteVersion) -> Option<Arc<T>> {
+        let fits = |newest: &Newest<T>| newest.as_ref().is_some_and(|table| table.version() >= version);
         self.newest.wait_for(fits).await.ok()?.clone()
     }
 
     /// The next table that was not seen; none when all feeds are gone.
-    pub async fn changed(&mut self) -> Option<Arc<RouteTable>> {
+    pub async fn changed(&mut self) -> Option<Arc<T>> {
         loop {
             self.newest.changed().await.ok()?;
             // Let go just before this one came: the next is being made.
@@ -62,10 +115,13 @@ impl Routes {
     }
 }
 
-/// A feed of route tables, and the task that keeps it; the task ends at shutdown.
-pub fn publish_routes(mut feed: StateFeed, shutdown: CancellationToken) -> (RouteFeed, impl Future<Output = ()>) {
-    let routes = RouteFeed { newest: Arc::new(watch::channel(None).0), wanted: Arc::default() };
-    let RouteFeed { newest, wanted } = routes.clone();
+/// A feed of tables, and the task that keeps it; the task ends at shutdown.
+pub fn publish_tables<T: Table>(
+    mut feed: StateFeed,
+    shutdown: CancellationToken,
+) -> (TableFeed<T>, impl Future<Output = ()>) {
+    let tables = TableFeed { newest: Arc::new(watch::channel(None).0), wanted: Arc::default() };
+    let TableFeed { newest, wanted } = tables.clone();
     let publish = async move {
         loop {
             while newest.receiver_count() == 0 {
@@ -84,11 +140,11 @@ pub fn publish_routes(mut feed: StateFeed, shutdown: CancellationToken) -> (Rout
             () = shutdown.cancelled() => {}
         }
     };
-    (routes, work)
+    (tables, work)
 }
 
 /// Returns when nobody has followed for [`KEPT`].
-async fn unwanted(newest: &watch::Sender<Newest>) {
+async fn unwanted<T>(newest: &watch::Sender<Newest<T>>) {
     loop {
         newest.closed().await;
         tokio::time::sleep(KEPT).await;
@@ -98,19 +154,19 @@ async fn unwanted(newest: &watch::Sender<Newest>) {
     }
 }
 
-async fn keep_newest(feed: &mut StateFeed, newest: &watch::Sender<Newest>) {
+async fn keep_newest<T: Table>(feed: &mut StateFeed, newest: &watch::Sender<Newest<T>>) {
     let mut shown = feed.snapshot();
-    let mut table = Arc::new(view::route_table(&shown));
+    let mut table = Arc::new(T::of(&shown));
     newest.send_replace(Some(table.clone()));
     loop {
         let state = feed.changed().await;
-        if state.route_version() == shown.route_version() {
+        if T::is_same(&shown, &state) {
             // Labels and the like: nothing to do, but the older state may go.
             shown = state;
             continue;
         }
         let begun = Instant::now();
-        table = Arc::new(view::route_table_after(&table, &shown, &state));
+        table = Arc::new(table.after(&shown, &state));
         newest.send_replace(Some(table.clone()));
         shown = state;
         let pause = (begun.elapsed() * SHARE).min(LONGEST_PAUSE);
@@ -123,7 +179,7 @@ async fn keep_newest(feed: &mut StateFeed, newest: &watch::Sender<Newest>) {
 #[cfg(test)]
 mod tests {
     use pontoon_core::command::CreateApp;
-    use pontoon_core::{Command, Entry, Stamped, State};
+    use pontoon_core::{Command, Entry, Stamped};
     use pontoon_model::{IdempotencyKey, Timestamp};
 
     use super::*;
@@ -138,14 +194,14 @@ mod tests {
         Arc::new(state)
     }
 
-    fn start(state: Arc<State>) -> (watch::Sender<Arc<State>>, RouteFeed) {
+    fn start(state: Arc<State>) -> (watch::Sender<Arc<State>>, TableFeed<RouteTable>) {
         let (states, shown) = watch::channel(state);
-        let (feed, work) = publish_routes(StateFeed::of(shown), CancellationToken::new());
+        let (feed, work) = publish_tables(StateFeed::of(shown), CancellationToken::new());
         tokio::spawn(work);
         (states, feed)
     }
 
-    async fn until_let_go(feed: &RouteFeed) {
+    async fn until_let_go(feed: &TableFeed<RouteTable>) {
         feed.newest.subscribe().wait_for(Option::is_none).await.unwrap();
     }
 

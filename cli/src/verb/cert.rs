@@ -1,0 +1,116 @@
+//! `pontoon cert`: certificates that balancers show to browsers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use pontoon_api::edge::{Certificate, PutCertificate};
+use pontoon_kit::clock;
+use pontoon_model::CertificateOrigin;
+
+use crate::output::{self, short, table};
+use crate::session::Session;
+
+/// The verbs of `cert`.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Give the balancers a certificate and its key
+    Add(AddArgs),
+    /// List the certificates
+    List,
+    /// Have a certificate shown no longer
+    Remove {
+        /// Its fingerprint or the beginning of it, as `pontoon cert list` shows it
+        fingerprint: String,
+    },
+}
+
+/// Arguments of `cert add`.
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// File with the certificate and those between it and a root, PEM
+    pub chain: PathBuf,
+    /// File with its key, PEM
+    pub key: PathBuf,
+}
+
+/// Does what `verb` says.
+pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Add(AddArgs { chain, key }) => {
+            let certificate = PutCertificate { chain: read(&chain)?, key: read(&key)? };
+            let taken = session.client.put_certificate(&certificate).await?;
+            let said = |taken: &Certificate| {
+                let names = taken.names.join(", ");
+                format!("balancers show certificate {} for {names}; it {}", taken.fingerprint.short(), ends(taken))
+            };
+            Ok(output::print(session.format, &taken, said)?)
+        }
+        Verb::List => Ok(output::print(session.format, &session.client.certificates().await?, |all| list(all))?),
+        Verb::Remove { fingerprint } => {
+            let all = session.client.certificates().await?;
+            let digits = fingerprint.to_ascii_lowercase();
+            let meant: Vec<_> = all.iter().filter(|one| one.fingerprint.to_string().starts_with(&digits)).collect();
+            let [one] = meant.as_slice() else {
+                bail!(
+                    "{} certificates begin with {fingerprint:?}; `pontoon cert list` shows those there are",
+                    meant.len()
+                );
+            };
+            let changed = session.client.remove_certificate(&one.fingerprint).await?;
+            let said =
+                format!("certificate {} for {} is shown no longer", one.fingerprint.short(), one.names.join(", "));
+            Ok(output::print(session.format, &changed, |_| said)?)
+        }
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn ends(certificate: &Certificate) -> String {
+    match certificate.ends.checked_sub(clock::unix_millis()) {
+        Some(left) => format!("ends in {}", short(Duration::from_millis(left))),
+        None => "has ended".to_owned(),
+    }
+}
+
+fn list(certificates: &[Certificate]) -> String {
+    let row = |one: &Certificate| {
+        let origin = match one.origin {
+            CertificateOrigin::Uploaded => "uploaded",
+            CertificateOrigin::Ordered => "ordered",
+        };
+        [one.fingerprint.short(), one.names.join(" "), origin.to_owned(), ends(one)]
+    };
+    table(["FINGERPRINT", "NAMES", "ORIGIN", "END"], certificates.iter().map(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use pontoon_model::Digest;
+
+    use super::*;
+
+    #[test]
+    fn certificates_are_listed_with_their_names_and_ends() {
+        let now = clock::unix_millis();
+        let one = Certificate {
+            fingerprint: Digest([0xAB; 32]),
+            names: vec!["*.a.example".into(), "a.example".into()],
+            begins: now,
+            ends: now + 90 * 86_400_000 + 5_000,
+            origin: CertificateOrigin::Uploaded,
+        };
+        let old = Certificate { fingerprint: Digest([0xCD; 32]), ends: now - 1, ..one.clone() };
+        expect![[r#"
+            FINGERPRINT    NAMES                   ORIGIN     END
+            abababababab   *.a.example a.example   uploaded   ends in 90d
+            cdcdcdcdcdcd   *.a.example a.example   uploaded   has ended"#]]
+        .assert_eq(&list(&[one, old]));
+    }
+}

@@ -1,0 +1,86 @@
+//! What balancers know besides the routes: one part of the state, shared whole between versions, so that a change of it is
+//! seen by one comparison.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use pontoon_model::{AppName, Certificate, Digest, Domain, DomainRow, EdgeKeys, RouteVersion, Traffic, TrafficRow};
+
+/// Domains, settings of apps, certificates and keys.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Edge {
+    /// Raft index of the last change.
+    pub(crate) version: RouteVersion,
+    pub(crate) domains: OrdMap<Domain, Arc<DomainRow>>,
+    /// Of apps whose settings are not the defaults.
+    pub(crate) traffic: OrdMap<AppName, Arc<TrafficRow>>,
+    /// By fingerprint.
+    pub(crate) certificates: OrdMap<Digest, Arc<Certificate>>,
+    pub(crate) keys: Option<Arc<EdgeKeys>>,
+}
+
+impl Edge {
+    /// Raft index of the last change of anything here.
+    pub fn version(&self) -> RouteVersion {
+        self.version
+    }
+
+    /// All domains, by name.
+    pub fn domains(&self) -> impl Iterator<Item = &Arc<DomainRow>> {
+        self.domains.values()
+    }
+
+    /// An app's domains, by name.
+    pub fn domains_of<'a>(&'a self, app: &'a AppName) -> impl Iterator<Item = &'a Arc<DomainRow>> {
+        self.domains.values().filter(move |row| row.app == *app)
+    }
+
+    /// One domain.
+    pub fn domain(&self, domain: &Domain) -> Option<&Arc<DomainRow>> {
+        self.domains.get(domain)
+    }
+
+    /// How an app's requests are treated, and the version of that: 0 for the defaults.
+    pub fn traffic_of(&self, app: &AppName) -> (Traffic, u64) {
+        self.traffic.get(app).map_or_else(Default::default, |row| (row.traffic.clone(), row.version))
+    }
+
+    /// All certificates, by fingerprint.
+    pub fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
+        self.certificates.values()
+    }
+
+    /// One certificate.
+    pub fn certificate(&self, fingerprint: &Digest) -> Option<&Arc<Certificate>> {
+        self.certificates.get(fingerprint)
+    }
+
+    /// What balancers make cookies and session tickets with; none before the first was made.
+    pub fn keys(&self) -> Option<&Arc<EdgeKeys>> {
+        self.keys.as_ref()
+    }
+
+    /// What does not hold together, where `has_app` says which apps there are.
+    pub(crate) fn violations(&self, index: u64, has_app: impl Fn(&AppName) -> bool) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.version.0 > index {
+            found.push(format!("edge version {} is ahead of index {index}", self.version));
+        }
+        let is_empty = self.domains.is_empty() && self.traffic.is_empty() && self.certificates.is_empty();
+        if self.version.0 == 0 && !(is_empty && self.keys.is_none()) {
+            found.push("what balancers know besides the routes has no version".to_owned());
+        }
+        let gone = self.domains.values().filter(|row| !has_app(&row.app));
+        found.extend(gone.map(|row| format!("{}: there is no app {}", row.domain, row.app)));
+        for row in self.traffic.values() {
+            if !has_app(&row.app) || row.traffic == Traffic::default() || row.version > self.version.0 {
+                found.push(format!("settings of {}: no such app, the defaults, or newer than all", row.app));
+            }
+            found.extend(row.traffic.check().err().map(|why| format!("settings of {}: {why}", row.app)));
+        }
+        if self.keys.as_ref().is_some_and(|row| row.keys.is_empty()) {
+            found.push("there are keys of balancers, but none".to_owned());
+        }
+        found
+    }
+}

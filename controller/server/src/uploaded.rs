@@ -1,0 +1,170 @@
+//! Certificates that people give: whether balancers could show them.
+
+use pontoon_model::{Certificate, CertificateOrigin, Digest, Secret, Timestamp};
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Longest chain: from a site's certificate to a root there are two or three.
+const MOST_CERTIFICATES: usize = 10;
+
+/// Why a certificate is not taken; the sentence is for the person who gave it.
+#[derive(Debug, thiserror::Error)]
+pub enum UnusableCertificate {
+    /// No PEM, or not the right things in it.
+    #[error("the chain holds no certificate that can be read: {0}; give PEM, the site's own certificate first")]
+    Chain(String),
+    /// Too many.
+    #[error("the chain has {0} certificates; at most {MOST_CERTIFICATES} are taken")]
+    TooLong(usize),
+    /// Each must be signed by the next.
+    #[error(
+        "the chain is not in order: certificate {at} was issued by {issuer:?}, and the next one is {next:?}; put the site's own \
+         certificate first, and behind each the one that signed it"
+    )]
+    Order {
+        /// Counted from one.
+        at: usize,
+        /// Who signed it.
+        issuer: String,
+        /// Who comes next.
+        next: String,
+    },
+    /// No key.
+    #[error("the key cannot be used: {0}; give one unencrypted RSA, ECDSA or Ed25519 key in PEM")]
+    Key(String),
+    /// Of another certificate.
+    #[error("the key is not that of the first certificate; give the key with which that one was requested")]
+    Mismatch,
+    /// Nothing to show it for.
+    #[error("the certificate has no DNS name (subjectAltName), and browsers take no other kind of name")]
+    NoNames,
+    /// Too late.
+    #[error("the certificate ended at {0}; have it renewed first")]
+    Ended(String),
+    /// Too early.
+    #[error("the certificate is good from {0} on; give it then")]
+    NotYet(String),
+}
+
+/// Reads a chain and its key, and checks them as far as one can without knowing what browsers trust.
+pub fn certificate(chain: &str, key: &str, now: Timestamp) -> Result<Certificate, UnusableCertificate> {
+    let unreadable = |why: &dyn std::fmt::Display| UnusableCertificate::Chain(why.to_string());
+    let all: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| unreadable(&error))?;
+    if all.len() > MOST_CERTIFICATES {
+        return Err(UnusableCertificate::TooLong(all.len()));
+    }
+    let parse = |der| X509Certificate::from_der(der).map(|(_, parsed)| parsed).map_err(|error| unreadable(&error));
+    let parsed = all.iter().map(|der| parse(der.as_ref())).collect::<Result<Vec<_>, _>>()?;
+    let own = parsed.first().ok_or_else(|| unreadable(&"there is no CERTIFICATE in it"))?;
+    for (at, pair) in parsed.windows(2).enumerate() {
+        if pair[0].issuer().as_raw() != pair[1].subject().as_raw() {
+            return Err(UnusableCertificate::Order {
+                at: at + 1,
+                issuer: pair[0].issuer().to_string(),
+                next: pair[1].subject().to_string(),
+            });
+        }
+    }
+    check_key(&all, key)?;
+    let names = names(own);
+    if names.is_empty() {
+        return Err(UnusableCertificate::NoNames);
+    }
+    let time = |seconds: i64| Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000));
+    let validity = own.validity();
+    let (begins, ends) = (time(validity.not_before.timestamp()), time(validity.not_after.timestamp()));
+    if ends <= now {
+        return Err(UnusableCertificate::Ended(validity.not_after.to_string()));
+    }
+    if begins > now {
+        return Err(UnusableCertificate::NotYet(validity.not_before.to_string()));
+    }
+    Ok(Certificate {
+        fingerprint: Digest::of(&all[0]),
+        names,
+        chain: chain.trim().to_owned(),
+        key: Secret(key.trim().to_owned()),
+        begins,
+        ends,
+        origin: CertificateOrigin::Uploaded,
+    })
+}
+
+fn check_key(chain: &[CertificateDer<'static>], key: &str) -> Result<(), UnusableCertificate> {
+    let unusable = |why: &dyn std::fmt::Display| UnusableCertificate::Key(why.to_string());
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unusable(&error))?;
+    let key = any_supported_type(&key).map_err(|error| unusable(&error))?;
+    CertifiedKey::new(chain.to_vec(), key).keys_match().map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => UnusableCertificate::Mismatch,
+        other => unusable(&other),
+    })
+}
+
+/// In lower case, each once.
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let dns = extension.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    });
+    let mut names: Vec<String> = dns.collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn made(names: &[&str]) -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let made = made.unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    #[test]
+    fn a_chain_in_order_with_its_key_is_taken_with_its_names() {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "the authority");
+        let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let authority = params.self_signed(&ca_key).unwrap().pem();
+        let leaf = CertificateParams::new(["B.example".to_owned(), "*.a.example".to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&key, &Issuer::new(params, ca_key)).unwrap().pem();
+        let taken = certificate(&format!("{leaf}\n{authority}"), &key.serialize_pem(), NOW).unwrap();
+        assert_eq!(taken.names, ["*.a.example", "b.example"]);
+        assert!(taken.begins < NOW && taken.ends > NOW && taken.origin == CertificateOrigin::Uploaded);
+        let turned = certificate(&format!("{authority}\n{leaf}"), &key.serialize_pem(), NOW).unwrap_err().to_string();
+        assert!(turned.contains("not in order: certificate 1 was issued by \"CN=the authority\""), "{turned}");
+    }
+
+    #[test]
+    fn what_balancers_could_not_show_is_refused_with_the_reason() {
+        let (chain, key) = made(&["a.example"]);
+        certificate(&chain, &key, NOW).unwrap();
+        let (nameless, its_key) = made(&[]);
+        for (chain, key, now, part) in [
+            ("", key.as_str(), NOW, "no CERTIFICATE in it"),
+            (key.as_str(), key.as_str(), NOW, "no CERTIFICATE in it"),
+            (chain.as_str(), "", NOW, "the key cannot be used"),
+            (chain.as_str(), made(&["a.example"]).1.as_str(), NOW, "not that of the first certificate"),
+            (nameless.as_str(), its_key.as_str(), NOW, "no DNS name"),
+            (chain.as_str(), key.as_str(), Timestamp(0), "is good from"),
+            (chain.as_str(), key.as_str(), Timestamp(u64::MAX), "the certificate ended at"),
+        ] {
+            let said = certificate(chain, key, now).unwrap_err().to_string();
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Domains of apps, how their requests are treated, certificates.
+
+use std::collections::BTreeMap;
+
+use pontoon_model::{AppName, CertificateOrigin, Digest};
+use serde::{Deserialize, Serialize};
+
+/// An app shall be reached by a domain too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddDomain {
+    /// `example.org`, `*.example.org` or `example.org/shop`.
+    pub domain: String,
+}
+
+/// A domain that an app has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// Which.
+    pub domain: String,
+    /// Whose.
+    pub app: AppName,
+    /// Unix milliseconds.
+    pub added_at: u64,
+}
+
+/// How an app's requests are treated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Raft index of the last change; 0 for the defaults.
+    pub version: u64,
+    /// Each setting.
+    #[serde(flatten)]
+    pub settings: pontoon_model::Traffic,
+}
+
+/// Settings by name, with their new values; null for the default. `version`, if it is there, is the one that must not have
+/// been changed since.
+pub type ChangeTraffic = BTreeMap<String, serde_json::Value>;
+
+/// Gives the balancers a certificate.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutCertificate {
+    /// The certificate, then those between it and a root, PEM.
+    pub chain: String,
+    /// Its key, PEM.
+    pub key: String,
+}
+
+impl std::fmt::Debug for PutCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PutCertificate { key: [hidden] }")
+    }
+}
+
+/// A certificate that balancers show; its key is in no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// sha256 of the certificate itself, in DER.
+    pub fingerprint: Digest,
+    /// What it is good for.
+    pub names: Vec<String>,
+    /// From when, Unix milliseconds.
+    pub begins: u64,
+    /// Until when, Unix milliseconds.
+    pub ends: u64,
+    /// How it came here.
+    pub origin: CertificateOrigin,
+}
