@@ -38,7 +38,7 @@ impl Domains {
         let mut places = self.others(domain);
         places.push(Place { path: domain.path().into(), route: route.into() });
         // The longest first; of equally long ones only one can match.
-        places.sort_by(|one, other| other.path.len().cmp(&one.path.len()));
+        places.sort_by_key(|place| std::cmp::Reverse(place.path.len()));
         self.places.pin().insert(key(domain).into(), places.into());
     }
 

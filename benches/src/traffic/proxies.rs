@@ -142,7 +142,7 @@ fn proxy_conf((plain, tls): (SocketAddr, SocketAddr), upstream: SocketAddr, fold
 fn haproxy(folder: &Path, core: usize, (plain, tls): (SocketAddr, SocketAddr), upstream: SocketAddr) -> Result<Proxy> {
     let path = folder.join("haproxy.cfg");
     let conf = format!(
-        "global\n  nbthread 1\n  maxconn 20000\n  ssl-default-bind-options ssl-min-ver TLSv1.3\n\
+        "global\n  nbthread 1\n  maxconn 8000\n  ssl-default-bind-options ssl-min-ver TLSv1.3\n\
          defaults\n  mode http\n  timeout client 300s\n  timeout server 300s\n  timeout connect 1s\n  option http-keep-alive\n  \
          http-reuse always\n  option forwardfor\n  retries 3\n  option redispatch 1\n  \
          retry-on conn-failure empty-response response-timeout\n\
