@@ -46,6 +46,8 @@ enum Failure {
     TimedOut,
     /// The client did not send all of its body.
     Client,
+    /// The client began its body and sent nothing more for too long.
+    ClientStalled,
     /// The client sent more than it may.
     TooLarge,
 }
@@ -179,6 +181,7 @@ impl Exchange {
                 }
                 // What a client did wrong is no servo's fault.
                 Err(Failure::Client) => return Err(Page::BodyCut),
+                Err(Failure::ClientStalled) => return Err(Page::BodyStalled),
                 Err(Failure::TooLarge) => return Err(Page::BodyTooLarge { most: sides.settings.traffic.body_bytes }),
                 Err(Failure::Unreached) => Fault::Unreached,
                 Err(Failure::Broken) => Fault::Broken,
@@ -306,6 +309,7 @@ impl Exchange {
                 match time::timeout_at(deadline, answer.as_mut()).await {
                     Ok(sent) => break sent,
                     Err(_) if self.source.moved_at() + first_byte > deadline => {}
+                    Err(_) if self.source.awaits_client() => return Err(Failure::ClientStalled),
                     Err(_) => return Err(Failure::TimedOut),
                 }
             }

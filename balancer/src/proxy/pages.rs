@@ -21,6 +21,8 @@ pub(super) enum Page {
     BadTarget(BadTarget),
     /// The client did not send the body it announced.
     BodyCut,
+    /// The client stopped in the middle of its body.
+    BodyStalled,
     /// No app has this host name.
     UnknownHost(String),
     /// The app has no servo.
@@ -51,6 +53,7 @@ impl Page {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::BadTarget(_) | Self::BodyCut => StatusCode::BAD_REQUEST,
+            Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownHost(_) => StatusCode::NOT_FOUND,
             Self::NoServo { .. } | Self::Unreachable { .. } | Self::Crowded { .. } | Self::Maintenance { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -68,6 +71,7 @@ impl Page {
     fn word(&self) -> &'static str {
         match self {
             Self::BadTarget(_) | Self::BodyCut => "bad-request",
+            Self::BodyStalled => "body-stalled",
             Self::UnknownHost(_) => "unknown-host",
             Self::NoServo { .. } => "no-servo",
             Self::Unreachable { .. } => "unreachable",
@@ -87,6 +91,7 @@ impl Page {
         match self {
             Self::BadTarget(why) => format!("The request cannot be routed: {why}.\n"),
             Self::BodyCut => "The request's body ended before it was complete.\n".into(),
+            Self::BodyStalled => "Nothing came of the rest of the request's body for too long.\n".into(),
             Self::UnknownHost(host) => format!(
                 "No app answers for {host} here.\n\nIf it is yours: `pontoon routes` lists the host names that have an app, \
                  `pontoon app list` the apps.\n"

@@ -33,6 +33,8 @@ struct State {
     most: u64,
     too_large: bool,
     ended: bool,
+    /// The servo would take more, and the client has not sent it yet.
+    starved: bool,
     failed: bool,
     /// The newest try: an older one's connection may still be closing and must not take what is not for it.
     turn: u32,
@@ -66,6 +68,7 @@ impl Source {
             most,
             too_large: false,
             ended,
+            starved: false,
             failed: false,
             turn: 0,
             moved_at: Instant::now(),
@@ -108,6 +111,11 @@ impl Source {
         self.0.borrow().too_large
     }
 
+    /// Whether it is the client that keeps the servo waiting.
+    pub(super) fn awaits_client(&self) -> bool {
+        self.0.borrow().starved
+    }
+
     /// When a servo last took something of the body.
     pub(super) fn moved_at(&self) -> Instant {
         self.0.borrow().moved_at
@@ -144,7 +152,9 @@ impl State {
         if self.ended {
             return Poll::Ready(None);
         }
-        let frame = match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.starved = polled.is_pending();
+        let frame = match ready!(polled) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
                 self.failed = true;

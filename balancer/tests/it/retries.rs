@@ -295,3 +295,17 @@ async fn a_servo_that_failed_gets_requests_again_once_it_is_well() {
     until(|| if avoided() { Err("it is still avoided".to_owned()) } else { Ok(()) }).await;
     assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "back");
 }
+
+#[tokio::test]
+async fn a_client_that_stops_in_its_body_is_told_so_and_no_servo_is_blamed() {
+    let servo = Servo::silent().await;
+    let traffic = Traffic { first_byte_ms: 150, ..Traffic::default() };
+    let fixture = treated(traffic, &[servo.address]).await;
+    let mut client = Client::connect(fixture.address()).await;
+    client.send(b"PUT / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100\r\n\r\nonly this").await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status(), answer.header("x-pontoon-error")), (408, Some("body-stalled")));
+    let route = fixture.balancer.table().route("a.example").unwrap();
+    assert!(!route.target().servos()[0].is_avoided());
+    assert_eq!(route.statistics.errors(), 0);
+}
