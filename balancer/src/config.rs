@@ -36,6 +36,10 @@ pub struct Config {
     /// Where it listens for HTTPS; nowhere if not given. Certificates come from the controllers.
     #[serde(default)]
     pub listen_tls: Option<SocketAddr>,
+    /// Whether every connection of users begins with a header of the PROXY protocol (version 1 or 2), as a load balancer in
+    /// front sends it. One that does not is ended: whoever may leave it out may also write one of their own.
+    #[serde(default)]
+    pub proxy_protocol: bool,
     /// Threads that carry requests; as many as there are cores if not given.
     #[serde(default)]
     pub workers: Option<usize>,

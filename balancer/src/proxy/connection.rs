@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time;
 
 use super::activity::{Activity, Verdict, Watched};
+use super::announced;
 use super::client::Client;
 use super::forward;
 use super::response_body::ResponseBody;
@@ -35,7 +36,7 @@ pub(super) enum Kind {
 }
 
 /// Serves a connection until it ends, or its worker says so.
-pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, kind: Kind) {
+pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, kind: Kind) {
     // Without it, small answers wait for the client's acknowledgement of the one before.
     if let Err(error) = stream.set_nodelay(true) {
         return tracing::debug!(%peer, %error, "client went away at once");
@@ -43,13 +44,20 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     let activity = Activity::new();
     worker.watch_over(&activity);
     let served = async {
+        let mut from = peer.ip();
+        if worker.announced {
+            match unless_ended(&activity, announced::client(&mut stream, peer)).await.transpose()? {
+                Some(client) => from = client,
+                None => return Ok(()),
+            }
+        }
         match kind {
             Kind::Plain => {
                 let Some(http2) = unless_ended(&activity, speaks_http2(&stream)).await.transpose()? else {
                     return Ok(());
                 };
                 activity.begin(http2);
-                talk(&worker, stream, peer.ip(), &activity, http2, false).await;
+                talk(&worker, stream, from, &activity, http2, false).await;
             }
             Kind::Tls => {
                 let Some(stream) = unless_ended(&activity, worker.tls.accept(stream)).await.transpose()? else {
@@ -57,7 +65,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
                 };
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 activity.begin(http2);
-                talk(&worker, stream, peer.ip(), &activity, http2, true).await;
+                talk(&worker, stream, from, &activity, http2, true).await;
             }
         }
         io::Result::Ok(())

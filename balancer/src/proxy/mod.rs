@@ -4,6 +4,7 @@
 //! [`exchange`] its way from servo to servo; the other files are their parts.
 
 mod activity;
+mod announced;
 mod authority;
 mod client;
 mod connection;
@@ -65,7 +66,13 @@ impl Proxy {
                 path: config.access_log.as_ref().map(|log| log.path.clone()).unwrap_or_default(),
                 source,
             })?;
-        let shared = Shared { table: table.clone(), watcher: watcher.clone(), tls: acceptor, log };
+        let shared = Shared {
+            table: table.clone(),
+            watcher: watcher.clone(),
+            tls: acceptor,
+            log,
+            announced: config.proxy_protocol,
+        };
         let tls = tls.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let listeners = plain.into_iter().zip(tls).map(|(plain, tls)| Listeners { plain, tls });
         let mut workers = Vec::with_capacity(count);

@@ -49,6 +49,7 @@ pub(super) struct Shared {
     pub(super) watcher: Watcher,
     pub(super) tls: TlsAcceptor,
     pub(super) log: AccessLog,
+    pub(super) announced: bool,
 }
 
 /// What the requests of one worker share.
@@ -57,6 +58,8 @@ pub(super) struct Worker {
     pub(super) watcher: Watcher,
     pub(super) tls: TlsAcceptor,
     pub(super) log: AccessLog,
+    /// Whether connections begin with a header of the PROXY protocol.
+    pub(super) announced: bool,
     pub(super) pool: Rc<Pool>,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<Local>,
@@ -110,12 +113,13 @@ impl Worker {
             .max_header_list_size(MOST_HEAD_BYTES as u32)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
-        let Shared { table, watcher, tls, log } = shared;
+        let Shared { table, watcher, tls, log, announced } = shared;
         Self {
             table,
             watcher,
             tls,
             log,
+            announced,
             pool: Rc::default(),
             http1,
             http2,

@@ -154,3 +154,47 @@ async fn each_request_leaves_a_line_in_the_access_log_and_is_counted() {
 fn fixture_controllers() -> Vec<std::net::SocketAddr> {
     vec!["127.0.0.1:1".parse().unwrap()]
 }
+
+#[tokio::test]
+async fn the_proxy_protocol_says_who_the_client_is_and_nobody_comes_without_it() {
+    let fixture = Fixture::start().await;
+    let servo = Servo::answering("hello").await;
+    let config = super::support::config(&fixture.folder.path().join("other"), fixture_controllers());
+    let tls_dir = fixture.folder.path().join("tls");
+    let config = pontoon_balancer::Config { proxy_protocol: true, tls_dir, ..config };
+    let balancer = pontoon_balancer::Balancer::start(config).await.unwrap();
+    let routes = vec![route("a.example", &[servo.address])];
+    balancer.table().apply_table(&RouteTable { version: RouteVersion(1), routes }).unwrap();
+
+    let version_2 = ppp::v2::Builder::with_addresses(
+        ppp::v2::Version::Two | ppp::v2::Command::Proxy,
+        ppp::v2::Protocol::Stream,
+        ("[2001:db8::7]:5".parse::<std::net::SocketAddr>().unwrap(), "[::1]:80".parse().unwrap()),
+    );
+    let own = ppp::v2::Builder::new(
+        ppp::v2::Version::Two | ppp::v2::Command::Local,
+        ppp::v2::AddressFamily::Unspecified | ppp::v2::Protocol::Unspecified,
+    );
+    for (header, client) in [
+        (b"PROXY TCP4 203.0.113.9 10.0.0.1 56324 80\r\n".to_vec(), "203.0.113.9"),
+        (version_2.build().unwrap(), "2001:db8::7"),
+        (own.build().unwrap(), "127.0.0.1"),
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
+    ] {
+        let mut stream = Client::connect(balancer.address()).await;
+        stream.send(&header).await;
+        assert_eq!(stream.ask(&get("a.example")).await.text(), "hello");
+        assert_eq!(servo.seen.requests().last().unwrap().header("x-forwarded-for"), Some(client));
+        // It is said once; a second one is no request.
+        assert_eq!(stream.ask(&get("a.example")).await.status(), 200);
+    }
+    let seen = servo.seen.requests().len();
+    for bad in [get("a.example").as_bytes(), b"PROXY TCP4 203.0.113.9\r\n", b"PROXY TCP4 a b 1 2\r\nGET / HTTP/1.1\r\n"]
+    {
+        let mut stream = Client::connect(balancer.address()).await;
+        stream.send(bad).await;
+        assert!(stream.rest().await.is_empty());
+    }
+    assert_eq!(servo.seen.requests().len(), seen);
+    balancer.stop().await.unwrap();
+}

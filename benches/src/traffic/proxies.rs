@@ -183,6 +183,7 @@ pub(crate) fn serve_balancer(args: &[String]) -> Result<()> {
         listen_tls: Some(tls.parse()?),
         workers: Some(1),
         access_log: None,
+        proxy_protocol: false,
         admin_listen: None,
     };
     let servo = RouteServo { id: ServoId(1), site: "here".parse()?, address: upstream.parse()?, suspect: false };

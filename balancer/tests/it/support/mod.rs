@@ -82,6 +82,7 @@ pub fn config(folder: &Path, controllers: Vec<SocketAddr>) -> Config {
         listen_tls: Some("127.0.0.1:0".parse().unwrap()),
         workers: Some(2),
         access_log: None,
+        proxy_protocol: false,
         admin_listen: Some("127.0.0.1:0".parse().unwrap()),
     }
 }
