@@ -68,8 +68,15 @@ pub(super) async fn add_domain(
 fn host_of_another(state: &State, app: &AppName, domain: &model::Domain) -> Option<AppName> {
     let host = domain.host();
     let below = host.find('.').map(|dot| &host[dot..]);
-    let same = |there: &model::Domain| there.host() == host || (below.is_some() && there.wildcard() == below);
-    state.edge().domains().find(|row| row.app != *app && same(&row.domain)).map(|row| row.app.clone())
+    let named = |row: &model::DomainRow| row.domain.host() == host;
+    let is_below = |row: &model::DomainRow| below.is_some() && row.domain.wildcard() == below;
+    let domains = || state.edge().domains();
+    let other = domains().find(|row| row.app != *app && named(row)).or_else(|| {
+        // A host of its own below another's wildcard is its own.
+        let own = domains().any(|row| row.app == *app && named(row));
+        domains().find(|row| !own && row.app != *app && is_below(row))
+    });
+    other.map(|row| row.app.clone())
 }
 
 pub(super) async fn remove_domain(
