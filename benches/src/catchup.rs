@@ -10,7 +10,7 @@ use pontoon_testbed::until;
 
 use crate::controllers::{Controllers, Shape};
 use crate::figure;
-use crate::timeline::{self, Timeline};
+use crate::timeline::{self, Met, Timeline};
 use crate::workload;
 
 const ENTRIES: u64 = 100_000;
@@ -55,15 +55,12 @@ pub(crate) fn run() -> Result<()> {
         ensure!(at >= goal, "it is at {at} of {goal}");
         Ok(())
     })?;
-    let caught_up = Instant::now();
-    ensure!(cluster.leader()? == leader, "another leads: the load went elsewhere");
-    let writes = load.end()?;
-    let (p99_before, most_before) = timeline::within(&writes, started - BEFORE / 2, started);
-    let (p99, most) = timeline::within(&writes, started, caught_up);
+    let Met { before: (p99_before, most_before), meanwhile: (p99, most), took } =
+        Met::by(load, &cluster, leader, BEFORE, started)?;
     eprintln!(
         "  longest write: {most_whole:.1} ms of three, {most_before:.1} ms of two, {most:.1} ms while the third catches up"
     );
-    figure::print("catch_up_100000_entries", (caught_up - started).as_secs_f64(), "s");
+    figure::print("catch_up_100000_entries", took.as_secs_f64(), "s");
     figure::print_beside("catch_up_write_p99", p99, "ms", "of-three-before", p99_whole);
     figure::print_beside("catch_up_write_p99", p99, "ms", "of-two-before", p99_before);
     Ok(())

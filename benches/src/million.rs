@@ -15,7 +15,7 @@ use crate::figure::{self, RUNS};
 use crate::heartbeats::Heartbeats;
 use crate::newcomer::Newcomer;
 use crate::settled::{self, Extent};
-use crate::timeline::{self, Timeline};
+use crate::timeline::{self, Met, Timeline};
 use crate::usage;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -72,14 +72,11 @@ fn writes_while_one_joins(cluster: &mut Controllers) -> Result<()> {
             ensure!(at >= goal, "it is at {at} of {goal}");
             Ok(())
         })?;
-        let caught_up = Instant::now();
-        ensure!(cluster.leader()? == leader, "another leads: the load went elsewhere");
-        let writes = load.end()?;
-        let (p99_before, most_before) = timeline::within(&writes, started - BEFORE_JOIN / 2, started);
-        let (p99, most) = timeline::within(&writes, started, caught_up);
+        let Met { before: (p99_before, most_before), meanwhile: (p99, most), took } =
+            Met::by(load, cluster, leader, BEFORE_JOIN, started)?;
         eprintln!(
             "  join {round}: {:.1} s; p99 {p99:.1} ms, longest {most:.1} ms; before: {p99_before:.1} and {most_before:.1} ms",
-            (caught_up - started).as_secs_f64()
+            took.as_secs_f64()
         );
         before.push(p99_before);
         during.push(p99);

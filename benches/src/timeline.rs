@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::task::{JoinSet, LocalSet};
 
+use crate::controllers::Controllers;
 use crate::load::Writer;
 use crate::workload::{self, Ours, Sharing};
 
@@ -67,6 +68,31 @@ async fn one_client(mut writer: Ours, stop: Arc<AtomicBool>) -> Result<Vec<Write
         writes.push((sent, sent.elapsed()));
     }
     Ok(writes)
+}
+
+/// What a load met while something came nearer to the others: p99 and the longest of its writes, in milliseconds.
+pub(crate) struct Met {
+    /// In the second half of the time that was waited before.
+    pub(crate) before: (f64, f64),
+    pub(crate) meanwhile: (f64, f64),
+    pub(crate) took: Duration,
+}
+
+impl Met {
+    /// Ends `load`, which ran to `cluster`'s `leader` for `waited` before `started`, now that it is done.
+    pub(crate) fn by(
+        load: Timeline,
+        cluster: &Controllers,
+        leader: usize,
+        waited: Duration,
+        started: Instant,
+    ) -> Result<Self> {
+        let done = Instant::now();
+        ensure!(cluster.leader()? == leader, "another leads: the load went elsewhere");
+        let writes = load.end()?;
+        let before = within(&writes, started - waited / 2, started);
+        Ok(Self { before, meanwhile: within(&writes, started, done), took: done - started })
+    }
 }
 
 /// p99 and the longest of the writes that were under way at any moment from `from` to `to`, in milliseconds.

@@ -10,6 +10,8 @@ pub(super) struct Client {
     pub(super) address: IpAddr,
     /// The same, for `X-Forwarded-For`.
     pub(super) value: HeaderValue,
+    /// What `Forwarded` says (RFC 7239), before and behind the host.
+    pub(super) forwarded: [String; 2],
     /// Whether it came over TLS.
     pub(super) secure: bool,
 }
@@ -19,11 +21,17 @@ impl Client {
         let address = address.to_canonical();
         // Digits, dots, colons and hex letters only.
         let value = HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { address, value, secure }
+        let node = if address.is_ipv6() { format!("\"[{address}]\"") } else { address.to_string() };
+        let forwarded = [format!("for={node};host=\""), format!("\";proto={}", scheme(secure))];
+        Self { address, value, forwarded, secure }
     }
 
     /// How it came, as URLs name it.
     pub(super) fn scheme(&self) -> &'static str {
-        if self.secure { "https" } else { "http" }
+        scheme(self.secure)
     }
+}
+
+fn scheme(secure: bool) -> &'static str {
+    if secure { "https" } else { "http" }
 }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,26 +121,25 @@ where
         }
     };
     if http2 {
-        let mut connection = pin!(worker.http2.serve_connection(stream, service));
-        loop {
-            tokio::select! {
-                biased;
-                result = connection.as_mut() => return ended(result),
-                verdict = activity.ended() => match verdict {
-                    Verdict::Finish => connection.as_mut().graceful_shutdown(),
-                    Verdict::Abort => return,
-                },
-            }
-        }
+        let connection = pin!(worker.http2.serve_connection(stream, service));
+        return ended(drive(connection, activity, |connection| connection.graceful_shutdown()).await);
     }
-    let mut connection = pin!(worker.http1.serve_connection(stream, service).with_upgrades());
+    let connection = pin!(worker.http1.serve_connection(stream, service).with_upgrades());
+    ended(drive(connection, activity, |connection| connection.graceful_shutdown()).await);
+}
+
+/// Runs a connection to its end, or to the one that the worker sets it; `finish` lets its requests end.
+async fn drive<C>(mut connection: Pin<&mut C>, activity: &Activity, finish: impl Fn(Pin<&mut C>)) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
     loop {
         tokio::select! {
             biased;
-            result = connection.as_mut() => return ended(result),
+            result = connection.as_mut() => return result,
             verdict = activity.ended() => match verdict {
-                Verdict::Finish => connection.as_mut().graceful_shutdown(),
-                Verdict::Abort => return,
+                Verdict::Finish => finish(connection.as_mut()),
+                Verdict::Abort => return Ok(()),
             },
         }
     }

@@ -10,6 +10,7 @@ use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TE, TRANSFER_EN
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
+use pontoon_kit::Backoff;
 use pontoon_model::{AppName, Route as RouteModel, ServoId};
 use tokio::time::{self, Instant};
 
@@ -77,10 +78,9 @@ pub(super) struct Exchange {
 }
 
 /// How long a request has waited for a servo.
-#[derive(Default)]
 struct Hold {
     until: Option<Instant>,
-    pause: Option<Duration>,
+    pauses: Backoff,
 }
 
 impl Exchange {
@@ -136,7 +136,7 @@ impl Exchange {
             tried: Vec::new(),
             killed: 0,
             timed_out: false,
-            hold: Hold::default(),
+            hold: Hold { until: None, pauses: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) },
         }
     }
 
@@ -244,7 +244,7 @@ impl Exchange {
                 return Err(self.page(sides, picked));
             }
             let exhausted = matches!(picked, Picked::Exhausted);
-            let wake = if exhausted { (Instant::now() + self.hold.next_pause()).min(until) } else { until };
+            let wake = if exhausted { (Instant::now() + self.hold.pauses.wait()).min(until) } else { until };
             tokio::select! {
                 () = again => {}
                 () = time::sleep_until(wake) => {}
@@ -351,14 +351,6 @@ impl Exchange {
     /// Whether the request may be sent although it may have been sent before.
     fn is_repeatable(&self) -> bool {
         self.repeat && self.source.is_replayable()
-    }
-}
-
-impl Hold {
-    fn next_pause(&mut self) -> Duration {
-        let pause = self.pause.map_or(FIRST_PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
-        self.pause = Some(pause);
-        pause
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a proxy takes off and puts on: headers of one connection go, who asked and how is added.
 
+use bytes::Bytes;
 use http::Uri;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -94,12 +95,11 @@ fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, last: HeaderValue)
     headers.insert(name, chain);
 }
 
-/// RFC 7239. The host was checked: it has no quote in it.
+/// The host was checked: it has no quote in it.
 fn forwarded(client: &Client, host: &HeaderValue) -> HeaderValue {
-    let node = if client.address.is_ipv6() { format!("\"[{}]\"", client.address) } else { client.address.to_string() };
-    let host = String::from_utf8_lossy(host.as_bytes());
-    let line = format!("for={node};host=\"{host}\";proto={}", client.scheme());
-    HeaderValue::try_from(line).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
+    let [before, behind] = &client.forwarded;
+    let line = [before.as_bytes(), host.as_bytes(), behind.as_bytes()].concat();
+    HeaderValue::from_maybe_shared(Bytes::from(line)).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
 }
 
 /// Whether the client reads what comes behind a body.

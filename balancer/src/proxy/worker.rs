@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -49,17 +50,13 @@ pub(super) struct Shared {
     pub(super) watcher: Watcher,
     pub(super) tls: TlsAcceptor,
     pub(super) log: AccessLog,
+    /// Whether connections begin with a header of the PROXY protocol.
     pub(super) announced: bool,
 }
 
 /// What the requests of one worker share.
 pub(super) struct Worker {
-    pub(super) table: Arc<Table>,
-    pub(super) watcher: Watcher,
-    pub(super) tls: TlsAcceptor,
-    pub(super) log: AccessLog,
-    /// Whether connections begin with a header of the PROXY protocol.
-    pub(super) announced: bool,
+    shared: Shared,
     pub(super) pool: Rc<Pool>,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<Local>,
@@ -97,6 +94,14 @@ pub(super) fn run(listeners: Listeners, shared: Shared, shutdown: CancellationTo
     })
 }
 
+impl Deref for Worker {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
 impl Worker {
     fn new(shared: Shared) -> Self {
         let mut http1 = http1::Builder::new();
@@ -113,13 +118,8 @@ impl Worker {
             .max_header_list_size(MOST_HEAD_BYTES as u32)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
-        let Shared { table, watcher, tls, log, announced } = shared;
         Self {
-            table,
-            watcher,
-            tls,
-            log,
-            announced,
+            shared,
             pool: Rc::default(),
             http1,
             http2,

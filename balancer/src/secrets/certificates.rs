@@ -1,9 +1,8 @@
 //! Certificates by the name that a client asks for.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
 use pontoon_model::{Certificate, Digest, Timestamp};
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -20,67 +19,83 @@ pub(crate) enum CertificateError {
     Key(#[from] rustls::Error),
 }
 
-/// All certificates. A handshake reads one version of them; each change makes another.
+/// All certificates.
 #[derive(Debug, Default)]
 pub(crate) struct Certificates {
-    by_name: ArcSwap<HashMap<String, Shown>>,
-    all: Mutex<HashMap<Digest, Entry>>,
+    /// What is shown for each name: read by handshakes.
+    shown: papaya::HashMap<Box<str>, Arc<CertifiedKey>>,
+    all: Mutex<All>,
 }
 
-#[derive(Debug, Clone)]
-struct Shown {
-    key: Arc<CertifiedKey>,
-    ends: Timestamp,
-    fingerprint: Digest,
-}
-
-#[derive(Debug)]
-struct Entry {
-    names: Vec<String>,
-    shown: Shown,
+/// What only the one who changes them knows.
+#[derive(Debug, Default)]
+struct All {
+    names: HashMap<Digest, Vec<String>>,
+    /// Of several for one name the last is shown, the one that is good for longest: so a renewed one counts as soon as it is
+    /// here.
+    by_name: HashMap<String, BTreeMap<(Timestamp, Digest), Arc<CertifiedKey>>>,
 }
 
 impl Certificates {
     pub(super) fn put(&self, certificate: &Certificate) -> Result<(), CertificateError> {
         let chain = CertificateDer::pem_slice_iter(certificate.chain.as_bytes()).collect::<Result<_, _>>()?;
         let key = any_supported_type(&PrivateKeyDer::from_pem_slice(certificate.key.0.as_bytes())?)?;
-        let fingerprint = certificate.fingerprint;
-        let shown = Shown { key: Arc::new(CertifiedKey::new(chain, key)), ends: certificate.ends, fingerprint };
-        self.change(|all| all.insert(fingerprint, Entry { names: certificate.names.clone(), shown }));
+        let key = Arc::new(CertifiedKey::new(chain, key));
+        let Certificate { fingerprint, names, ends, .. } = certificate;
+        let mut all = self.all();
+        let before = all.forget(fingerprint);
+        for name in names {
+            all.by_name.entry(name.clone()).or_default().insert((*ends, *fingerprint), key.clone());
+        }
+        all.names.insert(*fingerprint, names.clone());
+        before.iter().chain(names).for_each(|name| self.show(&all, name));
         Ok(())
     }
 
     pub(super) fn take(&self, fingerprint: &Digest) {
-        self.change(|all| all.remove(fingerprint));
+        let mut all = self.all();
+        all.forget(fingerprint).iter().for_each(|name| self.show(&all, name));
     }
 
     pub(super) fn len(&self) -> usize {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.all().names.len()
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut HashMap<Digest, Entry>) -> T) {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut all);
-        let mut by_name: HashMap<String, Shown> = HashMap::new();
-        for entry in all.values() {
-            for name in &entry.names {
-                // Of several for one name the one that is good for longest: so a renewed one counts as soon as it is here.
-                let better =
-                    |there: &Shown| (there.ends, there.fingerprint) < (entry.shown.ends, entry.shown.fingerprint);
-                if by_name.get(name).is_none_or(better) {
-                    by_name.insert(name.clone(), entry.shown.clone());
-                }
-            }
+    fn all(&self) -> MutexGuard<'_, All> {
+        // What a panic has left undone counts for one certificate.
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows the best that there is for a name now.
+    fn show(&self, all: &All, name: &str) {
+        let shown = self.shown.pin();
+        match all.by_name.get(name).and_then(BTreeMap::last_key_value) {
+            Some((_, key)) => drop(shown.insert(name.into(), key.clone())),
+            None => drop(shown.remove(name)),
         }
-        self.by_name.store(Arc::new(by_name));
     }
 
     /// The certificate for a host name: its own, or that of the wildcard it falls under.
     fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        let by_name = self.by_name.load();
-        let own = by_name.get(name);
-        let wild = || by_name.get(&format!("*{}", &name[name.find('.')?..]));
-        own.or_else(wild).map(|shown| shown.key.clone())
+        let shown = self.shown.pin();
+        let wild = || shown.get(format!("*{}", &name[name.find('.')?..]).as_str());
+        shown.get(name).or_else(wild).cloned()
+    }
+}
+
+impl All {
+    /// Takes a certificate out; the names that it was for.
+    fn forget(&mut self, fingerprint: &Digest) -> Vec<String> {
+        let names = self.names.remove(fingerprint).unwrap_or_default();
+        for name in &names {
+            if let Some(same) = self.by_name.get_mut(name) {
+                same.retain(|(_, of), _| of != fingerprint);
+                if same.is_empty() {
+                    self.by_name.remove(name);
+                }
+            }
+        }
+        names
     }
 }
 

@@ -1,6 +1,6 @@
 //! What belongs to an app and not to one of its host names: how its requests are treated.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use governor::clock::{Clock as _, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
+use pontoon_kit::source::source_of;
 use pontoon_model::{AppName, Traffic};
 
 type Limiter = RateLimiter<IpAddr, HashMapStateStore<IpAddr>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
@@ -70,15 +71,7 @@ impl Settings {
         if limiter.len() > MOST_ADDRESSES {
             limiter.retain_recent();
         }
-        limiter.check_key(&payer(client)).map_err(|until| until.wait_time_from(MonotonicClock.now()))
-    }
-}
-
-/// Who is counted: of IPv6 one network, since each user has 2^64 addresses.
-fn payer(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        limiter.check_key(&source_of(client)).map_err(|until| until.wait_time_from(MonotonicClock.now()))
     }
 }
 

@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::World;
+use common::{World, refused};
 use pontoon_core::apply::edge::*;
 use pontoon_core::command::*;
-use pontoon_core::{Outcome, RejectedKind, Reply, view};
+use pontoon_core::{RejectedKind, Reply, view};
 use pontoon_model::*;
 
 fn world() -> World {
@@ -34,13 +34,6 @@ fn certificate(n: u8) -> PutCertificate {
         origin: CertificateOrigin::Uploaded,
     };
     PutCertificate { certificate }
-}
-
-#[track_caller]
-fn refused(outcome: Outcome, kind: RejectedKind, part: &str) {
-    let rejected = outcome.expect_err(part);
-    assert_eq!(rejected.kind, kind, "{rejected}");
-    assert!(rejected.message.contains(part), "{part}: {rejected}");
 }
 
 #[test]

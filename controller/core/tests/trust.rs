@@ -4,9 +4,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::World;
+use common::{World, refused};
 use pontoon_core::command::*;
-use pontoon_core::{HostSign, Outcome, RejectedKind, Reply, view};
+use pontoon_core::{HostSign, RejectedKind, Reply, view};
 use pontoon_model::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -67,13 +67,6 @@ fn rotate() -> RotateAuthority {
         crossed: "crossed".into(),
         key: Secret("k2".into()),
     }
-}
-
-#[track_caller]
-fn refused(outcome: Outcome, kind: RejectedKind, part: &str) {
-    let rejected = outcome.expect_err(part);
-    assert_eq!(rejected.kind, kind, "{rejected}");
-    assert!(rejected.message.contains(part), "{part}: {rejected}");
 }
 
 #[test]

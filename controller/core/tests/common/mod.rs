@@ -7,13 +7,21 @@ use std::time::Duration;
 use pontoon_core::command::*;
 use pontoon_core::plan::{HostsSeen, plan_again, plan_everything};
 use pontoon_core::{
-    BalancerSign, Command, Entry, HostSign, Observed, Op, Outcome, Plan, PlanInput, Reply, Row, RowKey, Stamped, State,
-    check, plan, view,
+    BalancerSign, Command, Entry, HostSign, Observed, Op, Outcome, Plan, PlanInput, RejectedKind, Reply, Row, RowKey,
+    Stamped, State, check, plan, view,
 };
 use pontoon_model::*;
 
 /// Passes after which a plan must have settled.
 pub const MOST_PASSES: usize = 60;
+
+/// A command was refused so, with this in its sentence.
+#[track_caller]
+pub fn refused(outcome: Outcome, kind: RejectedKind, part: &str) {
+    let rejected = outcome.expect_err(part);
+    assert_eq!(rejected.kind, kind, "{rejected}");
+    assert!(rejected.message.contains(part), "{part}: {rejected}");
+}
 
 pub struct World {
     pub state: State,
