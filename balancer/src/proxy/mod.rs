@@ -5,6 +5,7 @@
 
 mod activity;
 mod announced;
+mod attempts;
 mod authority;
 mod client;
 mod connection;
