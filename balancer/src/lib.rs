@@ -19,7 +19,7 @@ pub mod table;
 
 pub use access_log::{AccessLogConfig, Format};
 pub use balancer::Balancer;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Http1};
 pub use error::BalancerError;
 
 use pontoon_kit::CancellationToken;
