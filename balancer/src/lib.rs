@@ -9,6 +9,8 @@ mod admin;
 mod balancer;
 mod config;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod health;
 mod proxy;
 mod secrets;

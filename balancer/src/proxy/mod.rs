@@ -13,6 +13,8 @@ mod date;
 mod exchange;
 mod fast;
 mod forward;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod gate;
 mod headers;
 mod listen;

@@ -10,6 +10,8 @@ mod answer;
 mod buffers;
 mod carry;
 mod chunks;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod relay;
 mod request;
 mod scan;
