@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -49,32 +49,38 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
             }
         }
         match kind {
-            Kind::Plain => begin(&worker, stream, Client::new(from, false), &activity).await?,
-            Kind::Tls => {
-                let accepted = Box::pin(worker.tls.accept(stream));
-                let Some(stream) = unless_ended(&activity, accepted).await.transpose()? else {
-                    return Ok(());
-                };
-                let client = Client::new(from, true);
-                if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                    talk(&worker, stream, client, &activity, true).await;
-                } else {
-                    begin(&worker, stream, client, &activity).await?;
-                }
-            }
+            Kind::Plain => begin(&worker, stream, Rc::new(Client::new(from, false)), &activity).await,
+            // What TLS needs is not to make every connection large.
+            Kind::Tls => Box::pin(serve_tls(&worker, stream, from, &activity)).await,
         }
-        io::Result::Ok(())
     };
     if let Err(error) = served.await {
         tracing::debug!(%peer, %error, "client connection ended before a request");
     }
 }
 
+async fn serve_tls(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    from: IpAddr,
+    activity: &Arc<Activity>,
+) -> io::Result<()> {
+    let accepted = Box::pin(worker.tls.accept(stream));
+    let Some(stream) = unless_ended(activity, accepted).await.transpose()? else { return Ok(()) };
+    let stream = Box::new(stream);
+    let client = Rc::new(Client::new(from, true));
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        talk(worker, stream, client, activity, true).await;
+        return Ok(());
+    }
+    begin(worker, stream, client, activity).await
+}
+
 /// A connection that may begin with HTTP/1.1, and over TLS with nothing else.
 async fn begin<S: fast::Stream>(
     worker: &Rc<Worker>,
     mut stream: S,
-    client: Client,
+    client: Rc<Client>,
     activity: &Arc<Activity>,
 ) -> io::Result<()> {
     let handed_over = match worker.carrier {
@@ -116,13 +122,12 @@ async fn speaks_http2(stream: &mut (impl AsyncRead + Unpin), begun: &mut BytesMu
 async fn talk<S: fast::Stream>(
     worker: &Rc<Worker>,
     stream: S,
-    client: Client,
+    client: Rc<Client>,
     activity: &Arc<Activity>,
     http2: bool,
 ) {
     activity.begin(http2);
     let from = client.address;
-    let client = Rc::new(client);
     let service = service_fn({
         let (worker, activity) = (worker.clone(), activity.clone());
         move |request: Request<Incoming>| {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -23,6 +24,10 @@ const LONGEST_IDLE: Duration = Duration::from_secs(15);
 /// A request that must not be sent twice takes a kept connection only if it was idle for less than this. Servers
 /// close idle connections after 1 s and more; one closed while such a request is on its way would be a 502.
 const LONGEST_IDLE_FOR_ONCE: Duration = Duration::from_millis(500);
+/// There are servers that end a connection after their answer without having said so. A request that must not be sent twice is
+/// given a connection that has carried more than one, or that was left open for so long.
+const PROVEN: u32 = 2;
+const RESTED: Duration = Duration::from_millis(5);
 /// Most idle connections kept per servo and worker: bursts above it pay for a new connection.
 const MOST_IDLE: usize = 512;
 /// Largest read buffer per connection: large answers move in pieces of up to this size.
@@ -120,7 +125,7 @@ impl<T> Kept<T> {
 pub(super) struct Pool {
     idle: Kept<http1::SendRequest<RequestBody>>,
     /// Those on which requests are carried without hyper ([`super::fast`]).
-    raw: Kept<TcpStream>,
+    raw: Kept<Raw>,
     /// Of HTTP/2: used by many requests at the same time.
     shared: RefCell<HashMap<SocketAddr, Shared>>,
 }
@@ -145,14 +150,26 @@ impl Pool {
     }
 
     /// The same of those without hyper.
-    pub(super) fn take_raw(&self, address: SocketAddr, once: bool) -> Option<TcpStream> {
-        self.raw.take(address, once, is_open)
+    pub(super) fn take_raw(&self, address: SocketAddr, once: bool) -> Option<Raw> {
+        if !once {
+            return self.raw.take(address, once, |raw| is_open(&raw.stream));
+        }
+        // An end that has come and that nobody has noticed yet would lose what must not be sent twice.
+        let raw = self.raw.take(address, once, |raw| is_open_now(&raw.stream))?;
+        if raw.answers >= PROVEN || raw.answered_at.elapsed() >= RESTED {
+            return Some(raw);
+        }
+        // For one that may be sent twice it is good.
+        self.raw.put(address, raw);
+        None
     }
 
     /// Keeps one whose answer was read to its end.
-    pub(super) fn put_raw(&self, address: SocketAddr, stream: TcpStream) {
-        if is_open(&stream) {
-            self.raw.put(address, stream);
+    pub(super) fn put_raw(&self, address: SocketAddr, mut raw: Raw) {
+        if is_open(&raw.stream) {
+            raw.answers += 1;
+            raw.answered_at = Instant::now();
+            self.raw.put(address, raw);
         }
     }
 
@@ -166,7 +183,7 @@ impl Pool {
     /// Closes what was idle for too long. A connection of HTTP/2 that is dropped here ends with its last request.
     pub(super) fn sweep(&self) {
         self.idle.sweep(|sender| !sender.is_closed());
-        self.raw.sweep(is_open);
+        self.raw.sweep(|raw| is_open(&raw.stream));
         let used = |shared: &Shared| shared.used_at.elapsed() <= LONGEST_IDLE && !shared.sender.is_closed();
         self.shared.borrow_mut().retain(|_, shared| used(shared));
     }
@@ -200,8 +217,22 @@ impl Pool {
     }
 }
 
+/// A connection on which requests are carried without hyper.
+pub(super) struct Raw {
+    pub(super) stream: TcpStream,
+    answers: u32,
+    /// When the last one ended.
+    answered_at: Instant,
+}
+
+impl Raw {
+    pub(super) async fn connect(address: SocketAddr) -> Result<Self, ConnectError> {
+        Ok(Self { stream: dial(address).await?, answers: 0, answered_at: Instant::now() })
+    }
+}
+
 /// Opens a connection without a word on it.
-pub(super) async fn dial(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+async fn dial(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let stream =
         time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.map_err(|_| ConnectError::Slow)??;
     stream.set_nodelay(true)?;
@@ -211,6 +242,12 @@ pub(super) async fn dial(address: SocketAddr) -> Result<TcpStream, ConnectError>
 /// Whether the servo has said nothing on an idle connection, its end included. Asks the kernel only if something came.
 fn is_open(stream: &TcpStream) -> bool {
     let nothing = stream.try_read(&mut [0]);
+    nothing.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// The same, by asking the kernel.
+fn is_open_now(stream: &TcpStream) -> bool {
+    let nothing = socket2::SockRef::from(stream).recv(&mut [MaybeUninit::uninit()]);
     nothing.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
 }
 

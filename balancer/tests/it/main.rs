@@ -9,6 +9,7 @@ mod affinity;
 mod differential;
 mod domains;
 mod drain;
+mod fast;
 mod framing;
 mod holding;
 mod http2;

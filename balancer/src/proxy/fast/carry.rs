@@ -13,7 +13,7 @@ use tokio_util::io::poll_read_buf;
 use super::super::attempts::Attempts;
 use super::super::forward::Sides;
 use super::super::pages::Page;
-use super::super::upstream;
+use super::super::upstream::Raw;
 use super::answer::{self, Answer};
 use super::{Ask, Connection, Stream};
 use crate::table::{Failure as Fault, InFlight, Route, Servo};
@@ -23,7 +23,7 @@ const MOST_HEAD_BYTES: usize = 256 * 1024;
 
 /// A servo's answer, of which the head has come, and its connection.
 pub(super) struct Carried {
-    pub(super) servo: TcpStream,
+    pub(super) servo: Raw,
     pub(super) in_flight: InFlight,
     pub(super) answer: Answer,
 }
@@ -86,12 +86,12 @@ impl<S: Stream> Connection<'_, S> {
         sides: &Sides<'_>,
         servo: &Servo,
         ask: &Ask,
-    ) -> Result<(TcpStream, Answer), Failure> {
+    ) -> Result<(Raw, Answer), Failure> {
         let first_byte = Duration::from_millis(sides.settings.traffic.first_byte_ms.into());
         let pool = &sides.worker.pool;
-        if let Some(mut stream) = pool.take_raw(servo.address, !ask.idempotent) {
-            match self.send(&mut stream, first_byte, ask).await {
-                Ok(answer) => return Ok((stream, answer)),
+        if let Some(mut raw) = pool.take_raw(servo.address, !ask.idempotent) {
+            match self.send(&mut raw.stream, first_byte, ask).await {
+                Ok(answer) => return Ok((raw, answer)),
                 Err(Failure::Unreached) => {}
                 Err(Failure::Broken) if ask.idempotent => {}
                 Err(failure) => return Err(failure),
@@ -99,16 +99,16 @@ impl<S: Stream> Connection<'_, S> {
             // The servo was restarted, or closed what was idle: the other kept connections are as dead.
             pool.forget(servo.address);
         }
-        let mut stream = match self.unless_gone(upstream::dial(servo.address)).await {
-            Some(Ok(stream)) => stream,
+        let mut raw = match self.unless_gone(Raw::connect(servo.address)).await {
+            Some(Ok(raw)) => raw,
             Some(Err(error)) => {
                 tracing::debug!(servo = %servo.id, address = %servo.address, %error, "cannot connect");
                 return Err(Failure::Unreached);
             }
             None => return Err(Failure::Gone),
         };
-        let answer = self.send(&mut stream, first_byte, ask).await?;
-        Ok((stream, answer))
+        let answer = self.send(&mut raw.stream, first_byte, ask).await?;
+        Ok((raw, answer))
     }
 
     /// Sends the request and reads the answer's head; what came behind it is in the servo's buffer.

@@ -73,7 +73,8 @@ pub(super) async fn serve<S: Stream>(
     let mut connection = Connection { worker, client, activity, stream, buffers: None, timer: None };
     loop {
         let http2 = match connection.head().await {
-            Begun::Head(len) => match connection.request(len).await {
+            // Most connections have no request most of the time.
+            Begun::Head(len) => match Box::pin(connection.request(len)).await {
                 Flow::Next => continue,
                 Flow::Ended => return None,
                 Flow::Other => false,
@@ -124,7 +125,7 @@ struct Ask {
 /// What ends with a request, in this order.
 struct Ends {
     _counted: Counted,
-    log: Option<Pending>,
+    log: Option<Box<Pending>>,
 }
 
 impl<S: Stream> Connection<'_, S> {
@@ -287,7 +288,7 @@ impl<S: Stream> Connection<'_, S> {
             path: target,
             protocol: protocol(http::Version::HTTP_11, client),
         };
-        let mut log = worker.log.begin(&about);
+        let mut log = worker.log.begin(&about).map(Box::new);
         if let Some(log) = &mut log {
             log.routed(&host, Some(&route.app.name));
             log.named(request_id(&head, input, request));

@@ -120,7 +120,7 @@ impl<S: Stream> Connection<'_, S> {
             if let Some(idle) = idle {
                 self.arm(idle);
             }
-            let read = std::future::poll_fn(|cx| self.poll_servo(cx, &mut servo, &left, idle.is_some())).await?;
+            let read = std::future::poll_fn(|cx| self.poll_servo(cx, &mut servo.stream, &left, idle.is_some())).await?;
             match (&mut left, read) {
                 (Left::ToTheEnd, 0) => {
                     self.buffers().answer.extend_from_slice(b"0\r\n\r\n");

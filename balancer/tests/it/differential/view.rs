@@ -28,8 +28,11 @@ impl Reached {
             .filter(|(name, value)| !(name == "x-request-id" && value.len() == 32) && name != "transfer-encoding");
         let mut headers: Vec<_> = headers.map(|(name, value)| format!("{name}: {value}")).collect();
         headers.sort();
-        // To a servo that answered with HTTP/1.0 hyper speaks HTTP/1.0.
+        // To a servo that answered with HTTP/1.0 hyper speaks HTTP/1.0, and asks it to keep the connection.
         let line = request.first_line().replace(" HTTP/1.0", " HTTP/1.1");
+        if line != request.first_line() {
+            headers.retain(|header| !header.starts_with("connection: keep-alive"));
+        }
         Self { line, headers, body: Body(request.body.clone()) }
     }
 }
@@ -113,6 +116,11 @@ impl Answers {
                 return ours.status == theirs.status;
             }
             if ours != theirs {
+                // hyper ends the connection, unread bytes and all, when the request behind the one it answers is refused.
+                let refused = self.0.get(at + 1).is_some_and(|next| next.status.contains(" 400 "));
+                if theirs.cut && refused {
+                    return true;
+                }
                 return ours.status.contains(" 502 ") || ours.cut;
             }
         }
