@@ -6,6 +6,7 @@ use pontoon_balancer::Http1;
 const HTTP1: Http1 = Http1::Fast;
 
 mod affinity;
+mod browser;
 mod differential;
 mod domains;
 mod drain;
