@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Streaming};
 
+use crate::handover::Progress;
 use crate::status::Link;
 use crate::table::{ApplyError, Table};
 
@@ -46,6 +47,8 @@ pub(crate) struct Session {
     pub(crate) controllers: Arc<Mutex<Controllers>>,
     pub(crate) remembered: Remembered,
     pub(crate) table: Arc<Table>,
+    /// How far this balancer is, the process before this one included.
+    pub(crate) progress: Arc<Progress>,
     pub(crate) link: Arc<Link>,
 }
 
@@ -101,7 +104,7 @@ enum Ended {
 
 impl Session {
     /// Keeps a session with one of the controllers until `shutdown`. The table stays as it is between sessions.
-    pub(crate) async fn run(self, shutdown: CancellationToken) {
+    pub(crate) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
             let controller = self.controllers().current();
@@ -202,10 +205,10 @@ impl Session {
                     BalancerDirective::Controllers { known } => self.learn(KnownControllers { known }).await,
                     directive => self.obey(directive)?,
                 },
-                () = self.table.drained() => {}
+                () = self.progress.changed() => {}
                 _ = ticks.tick() => due = true,
             }
-            let now = self.table.progress();
+            let now = self.progress.now();
             if due || now != told {
                 match outgoing.try_send(BalancerMessage::Ack(now)) {
                     Ok(()) => told = now,

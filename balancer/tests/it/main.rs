@@ -4,6 +4,7 @@ mod affinity;
 mod domains;
 mod drain;
 mod framing;
+mod handover;
 mod holding;
 mod http2;
 mod limits;

@@ -70,6 +70,14 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         },
         Command::Balancer(args) => match args.verb {
             Some(role::BalancerVerb::Join(join)) => join::balancer(&join).map(|()| 0),
+            Some(role::BalancerVerb::Reload(role)) => {
+                let process = role::reload_balancer(&role.config)?;
+                let done = serde_json::json!({ "process": process });
+                output::print(format, &done, |_| {
+                    format!("process {process} serves now; the one before ends what it has in flight")
+                })?;
+                Ok(0)
+            }
             None => role::balancer(&config_of(args.role)?).map(|()| 0),
         },
         Command::Restore(args) => restore::run(&args).map(|()| 0),
