@@ -21,6 +21,7 @@ use crate::session::{Controllers, Session};
 use crate::status::Link;
 use crate::store::Store;
 use crate::table::Table;
+use crate::tail::SharedTails;
 
 /// A running balancer.
 pub struct Balancer {
@@ -62,7 +63,8 @@ impl Balancer {
             None => None,
         };
         let (watcher, watching) = Watcher::new(ends.running.clone());
-        let prepared = Proxy::prepare(&config, &table, &watcher, &mut inherited, &ends.leaving)?;
+        let tails = SharedTails::default();
+        let prepared = Proxy::prepare(&config, &table, &watcher, &mut inherited, &ends.leaving, &tails)?;
         let mut sockets = prepared.sockets().map_err(data_dir)?;
         sockets.extend(
             admin_socket
@@ -127,6 +129,8 @@ impl Balancer {
             remembered,
             table: table.clone(),
             progress: progress.clone(),
+            reporter: std::sync::Mutex::default(),
+            tails,
             link,
         };
         let active = Active { session: Arc::new(session), store, table: table.clone(), progress, lock };

@@ -14,11 +14,13 @@ mod error;
 mod handover;
 mod health;
 mod proxy;
+mod report;
 mod secrets;
 mod session;
 mod status;
 mod store;
 pub mod table;
+mod tail;
 
 pub use access_log::{AccessLogConfig, Format};
 pub use balancer::Balancer;

@@ -38,6 +38,7 @@ use crate::error::BalancerError;
 use crate::handover::Purpose;
 use crate::health::Watcher;
 use crate::table::Table;
+use crate::tail::SharedTails;
 use connection::Kind;
 use listen::Inherited;
 use worker::{Listener, Shared};
@@ -70,6 +71,7 @@ impl Proxy {
         watcher: &Watcher,
         inherited: &mut Inherited,
         leaving: &Arc<AtomicBool>,
+        tails: &SharedTails,
     ) -> Result<Prepared, BalancerError> {
         let count = config.worker_count();
         let (address, plain) = listen_on(config.listen, count, inherited.take(Purpose::Plain, config.listen))?;
@@ -77,7 +79,7 @@ impl Proxy {
         let (tls_address, tls) = tls.transpose()?.map_or((None, Vec::new()), |(address, all)| (Some(address), all));
         let acceptor = TlsAcceptor::from(table.secrets().server_config().map_err(BalancerError::Tls)?);
         let (log, log_writer) =
-            AccessLog::open(config.access_log.as_ref()).map_err(|source| BalancerError::AccessLog {
+            AccessLog::open(config.access_log.as_ref(), tails.clone()).map_err(|source| BalancerError::AccessLog {
                 path: config.access_log.as_ref().map(|log| log.path.clone()).unwrap_or_default(),
                 source,
             })?;

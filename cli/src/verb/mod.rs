@@ -27,6 +27,7 @@ pub mod machines;
 pub mod ps;
 pub mod recover;
 pub mod releases;
+pub mod requests;
 pub mod restart;
 pub mod restore;
 pub mod rollback;
@@ -135,6 +136,8 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Controllers => controllers::run(session).await,
         Command::Balancers => balancers::run(session).await,
         Command::Routes => routes::run(session).await,
+        Command::Requests(args) => requests::show(session, &args).await,
+        Command::TailRequests(args) => requests::tail(session, &args).await,
         Command::Status => status::run(session).await,
         // These have exit codes of their own: the command's, and whether anything is in the way.
         Command::Run(args) => return run::run(session, args).await,
