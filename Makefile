@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-setup test next-level test-slow sim fuzz setup images build check fix bench
+.PHONY: help demo demo-setup test next-level test-slow sim fuzz setup images build check fix bench soak
 
 CARGO ?= cargo
 NEXTEST_PROFILE := $(if $(CI),ci,default)
@@ -64,3 +64,6 @@ fix: ## format, and apply what clippy suggests
 
 bench: build ## every figure of benches/README.md
 	PONTOON_BIN=$(CURDIR)/target/release/pontoon $(CARGO) run --release --locked -p pontoon-benches
+
+soak: build ## an hour of everything at the same time through a balancer (PONTOON_SOAK_SECONDS): flat memory, no failed request
+	PONTOON_BIN=$(CURDIR)/target/release/pontoon $(CARGO) run --release --locked -p pontoon-benches -- soak

@@ -19,6 +19,8 @@ use pontoon_kit::CancellationToken;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use crate::handover::{Progress, Purpose};
+use crate::proxy::listen::{self, Inherited};
 use crate::status::Link;
 use crate::table::{LATENCY_BOUNDS, Table};
 
@@ -47,6 +49,7 @@ struct Health {
 pub(crate) struct Admin {
     pub(crate) table: Arc<Table>,
     pub(crate) link: Arc<Link>,
+    pub(crate) progress: Arc<Progress>,
 }
 
 impl Admin {
@@ -101,7 +104,7 @@ impl Admin {
     }
 
     fn health(&self) -> Health {
-        let progress = self.table.progress();
+        let progress = self.progress.now();
         let controller = self.link.controller();
         Health {
             version: progress.applied.0,
@@ -153,8 +156,9 @@ impl Admin {
 }
 
 /// Listens for [`Admin::run`].
-pub(crate) async fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address).await?;
-    let bound = listener.local_addr()?;
-    Ok((listener, bound))
+pub(crate) fn listen(address: SocketAddr, inherited: &mut Inherited) -> io::Result<std::net::TcpListener> {
+    match inherited.take(Purpose::Admin, address).pop() {
+        Some(listener) => Ok(listener),
+        None => listen::bind(address, false),
+    }
 }

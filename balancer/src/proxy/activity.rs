@@ -79,6 +79,11 @@ impl Activity {
         }
     }
 
+    /// Whether HTTP/2 is spoken on it.
+    pub(super) fn is_http2(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == QUIET
+    }
+
     /// A request is served until the returned value is dropped.
     pub(super) fn serve(self: &Arc<Self>) -> Serving {
         self.serving.fetch_add(1, Ordering::Relaxed);

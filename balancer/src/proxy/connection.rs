@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use http::{Request, Response};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -133,7 +134,11 @@ async fn talk<S: fast::Stream>(
         move |request: Request<Incoming>| {
             let (worker, client, serving) = (worker.clone(), client.clone(), activity.serve());
             async move {
-                let answer: Response<ResponseBody> = forward::answer(&worker, &client, request, serving).await;
+                let mut answer: Response<ResponseBody> = forward::answer(&worker, &client, request, serving).await;
+                // The next request is another process's.
+                if worker.is_leaving() && !http2 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, Infallible>(answer)
             }
         }

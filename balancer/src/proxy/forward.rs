@@ -126,7 +126,8 @@ fn pass_on(sides: &Sides<'_>, exchange: Exchange, answer: Answer, ends: Ends) ->
         };
         headers::put_upgrade(response.headers_mut(), protocol);
         let Ends { counted, serving, log } = ends;
-        tunnel::open(wish.client, hyper::upgrade::on(&mut response), in_flight, counted);
+        let servo = hyper::upgrade::on(&mut response);
+        tunnel::open(&sides.worker.tunnels, wish.client, servo, in_flight, counted);
         return response.map(|_| ResponseBody::page(bytes::Bytes::new(), Ends { counted: None, serving, log }));
     }
     let address = in_flight.servo().address;

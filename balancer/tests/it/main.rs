@@ -12,6 +12,7 @@ mod domains;
 mod drain;
 mod fast;
 mod framing;
+mod handover;
 mod holding;
 mod http2;
 mod limits;

@@ -85,7 +85,7 @@ impl<S: Stream> Connection<'_, S> {
 
     /// Adds what is ours to the head; whether the connection ends with the answer.
     fn finish_head(&mut self, sides: &Sides<'_>, ask: &Ask, cookie: Option<&HeaderValue>, dated: bool) -> bool {
-        let close = ask.close || self.activity.is_ending();
+        let close = ask.close || self.activity.is_ending() || self.worker.is_leaving();
         let (worker, to) = (self.worker, &mut self.buffers().answer);
         if !dated {
             worker.date.put(to);
