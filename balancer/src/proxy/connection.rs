@@ -22,6 +22,7 @@ use super::client::Client;
 use super::forward;
 use super::response_body::ResponseBody;
 use super::worker::Worker;
+use crate::secrets::ACME_TLS;
 
 /// How every connection of HTTP/2 without TLS begins (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -63,7 +64,12 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
                 let Some(stream) = unless_ended(&activity, worker.tls.accept(stream)).await.transpose()? else {
                     return Ok(());
                 };
-                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let protocol = stream.get_ref().1.alpn_protocol();
+                if protocol == Some(ACME_TLS) {
+                    // The handshake was all that the authority wanted (RFC 8737, 3).
+                    return Ok(());
+                }
+                let http2 = protocol == Some(b"h2");
                 activity.begin(http2);
                 talk(&worker, stream, from, &activity, http2, true).await;
             }

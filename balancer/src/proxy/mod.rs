@@ -6,6 +6,7 @@
 mod activity;
 mod announced;
 mod authority;
+mod challenge;
 mod client;
 mod connection;
 mod exchange;

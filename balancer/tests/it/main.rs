@@ -1,5 +1,6 @@
 //! The balancer as a whole, in this process: real sockets on loopback, servos that behave and servos that do not.
 
+mod acme;
 mod affinity;
 mod domains;
 mod drain;

@@ -15,6 +15,9 @@ pub enum BalancerMessage {
     Hello(BalancerHello),
     /// Sent at once when either version grows, and every second as a sign of life.
     Ack(BalancerAck),
+    /// What it knows besides the routes is of this version or a newer one; sent at once when that grows, only to a controller
+    /// that has sent [`BalancerDirective::Edge`].
+    EdgeApplied(RouteVersion),
 }
 
 /// Who a balancer is.

@@ -144,6 +144,7 @@ fn balancers(text: &mut String) {
     message(text, "BalancerMessage::Hello", &BalancerMessage::Hello(hello));
     let ack = BalancerAck { applied: RouteVersion(4), drained: RouteVersion(3) };
     message(text, "BalancerMessage::Ack", &BalancerMessage::Ack(ack));
+    message(text, "BalancerMessage::EdgeApplied", &BalancerMessage::EdgeApplied(RouteVersion(4)));
     let target =
         RouteServo { id: ServoId(3), site: name("east"), address: "127.0.0.1:20000".parse().unwrap(), suspect: false };
     let route = Arc::new(Route {
@@ -250,6 +251,8 @@ fn members(text: &mut String) {
     message(text, "ConnectedRequest", &ConnectedRequest { from: ControllerId(1) });
     let machine = ConnectedMachine { role: MachineRole::Balancer, name: "lb".into(), version: Some("0.1.0".into()) };
     message(text, "ConnectedReply", &ConnectedReply { machines: vec![machine] });
+    message(text, "EdgeProgressRequest", &EdgeProgressRequest { from: ControllerId(1) });
+    message(text, "EdgeProgress", &EdgeProgress { balancers: vec![(name("lb"), RouteVersion(4))] });
 }
 
 #[test]

@@ -8,7 +8,7 @@ use pontoon_model::{
     DeploymentId, Host, HostName, HostState, Phase, Release, ReleaseNumber, RouteVersion, Servo, ServoId, TokenId,
 };
 
-use super::{Edge, Row, RowKey, Settings, State, Trust};
+use super::{Acme, Edge, Row, RowKey, Settings, State, Trust};
 
 /// What of a servo reaches its host: a change of it is a new generation of the host's assignment.
 fn spec_part(servo: &Servo) -> (ServoId, pontoon_model::Desired) {
@@ -228,6 +228,10 @@ impl State {
         let edge = Arc::make_mut(&mut self.edge);
         edge.version = RouteVersion(self.header.index);
         change(edge)
+    }
+
+    pub(crate) fn change_acme<T>(&mut self, change: impl FnOnce(&mut Acme) -> T) -> T {
+        change(Arc::make_mut(&mut self.acme))
     }
 
     fn touch_header(&mut self) {

@@ -10,7 +10,7 @@ use pontoon_model::ControllerName;
 use pontoon_proto::services::peers_server::Peers as PeersRpc;
 use pontoon_proto::{
     AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
-    DescribeRequest, Described, InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply,
+    DescribeRequest, Described, EdgeProgress, EdgeProgressRequest, InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply,
     MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
     RejoinRequest, RelayBatch, Relayed,
 };
@@ -24,7 +24,7 @@ use crate::blobs::{BlobStore, parts, receive};
 use crate::leader::LeaderMemory;
 use crate::raft::{Consensus, Leadership, MembershipQueue, Proposer, Reads, StateFeed};
 use crate::rejoin;
-use crate::sessions::{Connected, Logs};
+use crate::sessions::{Connected, Heard, Logs};
 
 /// What controllers offer each other.
 #[derive(Clone)]
@@ -51,6 +51,8 @@ pub struct PeersService {
     pub logs: Logs,
     /// Which agents and balancers are connected here.
     pub connected: Connected,
+    /// How far the balancers are that are connected here.
+    pub heard: Heard,
     /// Records of what was asked of this controller.
     pub audit: AuditLog,
     /// Ends all streams.
@@ -102,6 +104,11 @@ impl PeersRpc for PeersService {
     async fn connected(&self, request: Request<ConnectedRequest>) -> Answer<ConnectedReply> {
         rpc::caller(&request, Role::Controller)?;
         Ok(Response::new(self.connected.list()))
+    }
+
+    async fn edge_progress(&self, request: Request<EdgeProgressRequest>) -> Answer<EdgeProgress> {
+        rpc::caller(&request, Role::Controller)?;
+        Ok(Response::new(EdgeProgress { balancers: self.heard.edge_progress() }))
     }
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Answer<ReadIndexReply> {

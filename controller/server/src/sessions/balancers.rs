@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pontoon_core::{command, view};
 use pontoon_kit::{CancellationToken, Peer, Role, rpc};
-use pontoon_model::{BalancerName, EdgeTable, MachineRole, RouteTable};
+use pontoon_model::{BalancerName, EdgeTable, MachineRole, RouteTable, RouteVersion};
 use pontoon_proto::services::balancers_server::Balancers;
 use pontoon_proto::{BalancerDirective, BalancerHello, BalancerMessage, RouteDelta};
 use tokio::sync::{mpsc, watch};
@@ -84,6 +84,9 @@ impl BalancersService {
         let hello = hello(peer, &mut inbound).await?;
         let index = self.register(&hello).await?;
         tracing::info!(balancer = %hello.name, site = %hello.site, have = %hello.have, "a balancer is connected");
+        if reads.edge {
+            self.heard.balancer_edge(&hello.name, RouteVersion::default());
+        }
         let ended = tokio::select! {
             ended = self.listen(&hello.name, &mut inbound) => ended,
             ended = self.push_routes(&hello, index, outbox) => ended,
@@ -115,6 +118,7 @@ impl BalancersService {
         while let Some(message) = inbound.message().await? {
             match message {
                 BalancerMessage::Ack(ack) => self.heard.balancer(name, ack),
+                BalancerMessage::EdgeApplied(version) => self.heard.balancer_edge(name, version),
                 BalancerMessage::Hello(_) => return Err(Status::invalid_argument("a second Hello in one session")),
             }
         }

@@ -34,6 +34,7 @@ const MATRIX: &[(&str, &[&str], MayCall)] = &[
             "Audit",
             "Measure",
             "Connected",
+            "EdgeProgress",
         ],
         MayCall::Controller,
     ),

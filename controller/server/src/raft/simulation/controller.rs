@@ -14,7 +14,7 @@ use pontoon_kit::{Authority, Credentials, Role};
 use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
-    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
+    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest, EdgeProgress, EdgeProgressRequest,
     DescribeRequest, Described, InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply,
     MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
     RejoinRequest, RelayBatch, Relayed,
@@ -284,6 +284,9 @@ impl peers_server::Peers for Forwarded {
         Ok(Response::new(self.2.now().into()))
     }
     async fn connected(&self, _: Request<ConnectedRequest>) -> Result<Response<ConnectedReply>, Status> {
+        not_here()
+    }
+    async fn edge_progress(&self, _: Request<EdgeProgressRequest>) -> Result<Response<EdgeProgress>, Status> {
         not_here()
     }
     async fn relay(&self, _: Request<RelayBatch>) -> Result<Response<Relayed>, Status> {
