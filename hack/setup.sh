@@ -17,6 +17,7 @@ readonly -a packages=(
 # What only tests need.
 readonly -a packages_of_tests=(
     "faketime faketime" # a controller whose clock is wrong
+    "pebble pebble"     # an ACME authority, and a DNS for it
 )
 
 say() { printf 'setup: %s\n' "$*"; }

@@ -55,11 +55,7 @@ fn is_authority(hello: &ClientHello<'_>) -> bool {
 
 impl Default for Secrets {
     fn default() -> Self {
-        Self {
-            shown: Arc::default(),
-            cookies: ArcSwap::from_pointee(CookieKeys::new(&[])),
-            tickets: Arc::default(),
-        }
+        Self { shown: Arc::default(), cookies: ArcSwap::from_pointee(CookieKeys::new(&[])), tickets: Arc::default() }
     }
 }
 

@@ -126,7 +126,8 @@ async fn the_certificate_with_the_answer_is_shown_to_authorities_only() {
     let shown = session.peer_certificates().unwrap()[0].to_vec();
     assert_ne!(Digest::of(&shown), own.fingerprint);
     // The extension acmeIdentifier (1.3.6.1.5.5.7.1.31), critical, holds the sha256 of the answer as an octet string.
-    let mut extension = vec![0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x1f, 0x01, 0x01, 0xff, 0x04, 0x22, 0x04, 0x20];
+    let mut extension =
+        vec![0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x1f, 0x01, 0x01, 0xff, 0x04, 0x22, 0x04, 0x20];
     extension.extend(Digest::of(b"one.thumbprint").0);
     assert!(shown.windows(extension.len()).any(|part| part == extension), "{shown:02x?}");
     assert!(shown.windows(9).any(|part| part == b"a.example"));

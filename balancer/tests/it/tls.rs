@@ -42,7 +42,11 @@ pub fn browser(trusted: &[&Certificate], protocols: &[&[u8]]) -> Arc<ClientConfi
     Arc::new(config)
 }
 
-pub async fn connect(fixture: &Fixture, config: &Arc<ClientConfig>, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+pub async fn connect(
+    fixture: &Fixture,
+    config: &Arc<ClientConfig>,
+    name: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(fixture.balancer.tls_address().unwrap()).await?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
     within("a handshake", TlsConnector::from(config.clone()).connect(name, stream)).await

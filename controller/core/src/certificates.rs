@@ -121,11 +121,6 @@ pub fn hosts(state: &State, now: Timestamp) -> Vec<HostCertificate> {
     hosts
 }
 
-/// One of them.
-pub fn host(state: &State, host: &str, now: Timestamp) -> HostCertificate {
-    of_host(state, &Shown::of(state), host, now)
-}
-
 fn of_host(state: &State, shown: &Shown<'_>, host: &str, now: Timestamp) -> HostCertificate {
     let order = state.acme().order(host).cloned();
     let uploaded = shown.find(host, CertificateOrigin::Uploaded);

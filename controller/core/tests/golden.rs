@@ -86,12 +86,7 @@ fn trouble() -> Trouble {
 }
 
 fn order() -> OrderRow {
-    OrderRow {
-        host: "a.example.org".into(),
-        trouble: Some(trouble()),
-        begun_at: Timestamp(7),
-        next_try: Timestamp(9),
-    }
+    OrderRow { host: "a.example.org".into(), trouble: Some(trouble()), begun_at: Timestamp(7), next_try: Timestamp(9) }
 }
 
 fn challenge() -> Challenge {

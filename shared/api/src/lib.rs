@@ -35,6 +35,10 @@
 //! | `GET /v1/certificates` | | [`[Certificate]`](edge::Certificate), never a key |
 //! | `POST /v1/certificates` | [`PutCertificate`](edge::PutCertificate) | [`Certificate`](edge::Certificate) |
 //! | `DELETE /v1/certificates/{fingerprint}` | | [`Changed`] |
+//! | `GET /v1/acme` | | [`Acme`](acme::Acme): where certificates are ordered, and what each host name has |
+//! | `PUT /v1/acme` | [`SetAcme`](acme::SetAcme) | [`Changed`] |
+//! | `DELETE /v1/acme` | | [`Changed`]; what was ordered goes on until its end |
+//! | `POST /v1/acme/retry` | [`RetryOrders`](acme::RetryOrders) | [`Changed`] |
 //! | `GET /v1/hosts`, `/v1/controllers`, `/v1/balancers`, `/v1/routes` | | `[Host]`, `[Controller]`, `[Balancer]`, `[Route]` |
 //! | `GET /v1/join-tokens` | | [`[JoinToken]`](trust::JoinToken) |
 //! | `POST /v1/join-tokens` | [`CreateJoinToken`](trust::CreateJoinToken) | [`JoinToken`](trust::JoinToken), with the token itself |
@@ -76,6 +80,7 @@
 //! is that app's. A change may carry `Idempotency-Key: UUID or 32 hex digits`, so that
 //! a retry of it is applied once. Errors have a 4xx or 5xx status and an [`ErrorBody`].
 
+pub mod acme;
 pub mod edge;
 pub mod endpoint;
 pub mod error;

@@ -126,7 +126,10 @@ impl AcmeSettings {
         if !email.is_some_and(|(name, host)| !name.is_empty() && host.contains('.'))
             || !self.email.bytes().all(|byte| byte.is_ascii_graphic())
         {
-            return Err(format!("{:?} is no e-mail address; the authority writes to it, e.g. you@example.org", self.email));
+            return Err(format!(
+                "{:?} is no e-mail address; the authority writes to it, e.g. you@example.org",
+                self.email
+            ));
         }
         if let Some(external) = &self.external
             && (external.kid.is_empty() || external.hmac.0.is_empty())

@@ -31,9 +31,7 @@ pub mod trust;
 pub mod units;
 pub mod wire;
 
-pub use acme::{
-    AcmeAccount, AcmeRow, AcmeSettings, Challenge, ChallengeKind, ExternalAccount, OrderRow, Trouble,
-};
+pub use acme::{AcmeAccount, AcmeRow, AcmeSettings, Challenge, ChallengeKind, ExternalAccount, OrderRow, Trouble};
 pub use app::{App, Count, Live, Scale, Size};
 pub use assignment::{Assignment, BuildSpec, ServoSpec};
 pub use balancer::Balancer;

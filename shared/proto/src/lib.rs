@@ -28,8 +28,8 @@ pub use enrolment::{
 pub use known::{KnownController, KnownControllers};
 pub use logs::{LogChunk, LogLine, LogPushed, LogRequest, LogSource};
 pub use members::{
-    ConnectedMachine, ConnectedReply, ConnectedRequest, EdgeProgress, EdgeProgressRequest, InspectRequest, Inspected, MeasureRequest, MeasuredReply,
-    MembershipReply, MembershipRequest,
+    ConnectedMachine, ConnectedReply, ConnectedRequest, EdgeProgress, EdgeProgressRequest, InspectRequest, Inspected,
+    MeasureRequest, MeasuredReply, MembershipReply, MembershipRequest,
 };
 pub use methods::{METHODS, MayCall, may_call};
 pub use peers::{

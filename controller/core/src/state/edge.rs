@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use pontoon_model::{AppName, Certificate, CertificateOrigin, Challenge, Digest, Domain, DomainRow, EdgeKeys, RouteVersion, Traffic, TrafficRow};
+use pontoon_model::{
+    AppName, Certificate, CertificateOrigin, Challenge, Digest, Domain, DomainRow, EdgeKeys, RouteVersion, Traffic,
+    TrafficRow,
+};
 
 /// Domains, settings of apps, certificates, challenges and keys.
 #[derive(Debug, Clone, Default, PartialEq)]

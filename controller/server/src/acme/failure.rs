@@ -151,7 +151,9 @@ fn unproven(host: &str, tried: &[(ChallengeKind, Problem)], balancers: &[IpAddr]
     let advice = if any("dns") {
         format!("the DNS has no usable address for {host}: let it lead to {addresses}")
     } else if any("caa") {
-        format!("a CAA record in the DNS forbids this authority to give certificates for {host}: change it, or the authority")
+        format!(
+            "a CAA record in the DNS forbids this authority to give certificates for {host}: change it, or the authority"
+        )
     } else if any("connection") {
         format!(
             "the authority cannot reach {host}: let the DNS lead to {addresses}, and let everybody reach port 80 there, or port \
@@ -239,9 +241,18 @@ mod tests {
         };
         let (http, tls) = (ChallengeKind::Http01, ChallengeKind::TlsAlpn01);
         for (failure, parts) in [
-            (unproven(&[(http, "dns")]), ["no usable address for a.b", "(192.0.2.1, or their public", "on port 80: its words (dns)"]),
-            (unproven(&[(http, "connection"), (tls, "connection")]), ["cannot reach a.b", "reach port 80 there", "on port 443: its words"]),
-            (unproven(&[(http, "unauthorized"), (tls, "tls")]), ["something else than this cluster", "old A or AAAA", "(tls)"]),
+            (
+                unproven(&[(http, "dns")]),
+                ["no usable address for a.b", "(192.0.2.1, or their public", "on port 80: its words (dns)"],
+            ),
+            (
+                unproven(&[(http, "connection"), (tls, "connection")]),
+                ["cannot reach a.b", "reach port 80 there", "on port 443: its words"],
+            ),
+            (
+                unproven(&[(http, "unauthorized"), (tls, "tls")]),
+                ["something else than this cluster", "old A or AAAA", "(tls)"],
+            ),
             (unproven(&[(http, "caa")]), ["CAA record", "forbids this authority", "its words"]),
             (Failure::Refused(problem("rateLimited", "too many")), ["no more orders", "by itself", "too many"]),
             (Failure::Refused(problem("externalAccountRequired", "who?")), ["EAB key id", "--eab-kid", "who?"]),
@@ -273,7 +284,8 @@ mod tests {
 
     #[test]
     fn the_other_way_is_tried_where_it_may_do() {
-        for (kind, may) in [("connection", true), ("unauthorized", true), ("tls", true), ("dns", false), ("caa", false)] {
+        for (kind, may) in [("connection", true), ("unauthorized", true), ("tls", true), ("dns", false), ("caa", false)]
+        {
             assert_eq!(other_way_may_do(&problem(kind, "")), may, "{kind}");
         }
     }

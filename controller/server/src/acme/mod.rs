@@ -7,6 +7,8 @@
 
 mod failure;
 mod order;
+#[cfg(test)]
+mod tests;
 mod web;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +24,8 @@ use pontoon_core::certificates::{self, Due};
 use pontoon_core::command::{NoteAcmeAccount, NoteOrder, PutCertificate, RemoveCertificate, SetChallenge};
 use pontoon_core::{Acme, Command, Edge, State};
 use pontoon_model::{
-    AcmeAccount, AcmeRow, AcmeSettings, Certificate, ControllerId, ExternalAccount, OrderRow, Secret, Timestamp, Trouble,
+    AcmeAccount, AcmeRow, AcmeSettings, Certificate, ControllerId, ExternalAccount, OrderRow, Secret, Timestamp,
+    Trouble,
 };
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -95,7 +98,9 @@ fn external_key(external: &ExternalAccount) -> Result<ExternalAccountKey, Failur
     // Authorities show it with or without its padding, and some in the other alphabet.
     let text = external.hmac.0.trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
     let key = BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|error| Failure::Here {
-        why: format!("the HMAC key of the external account is not base64url ({error}); give it as the authority shows it"),
+        why: format!(
+            "the HMAC key of the external account is not base64url ({error}); give it as the authority shows it"
+        ),
     })?;
     Ok(ExternalAccountKey::new(external.kid.clone(), &key))
 }
@@ -114,6 +119,8 @@ struct Lead {
     under_way: BTreeMap<Id, String>,
     /// Of the settings of this version.
     account: Option<(u64, Account, Wish)>,
+    /// Of the settings that are in force.
+    version: u64,
     paused_until: Option<Instant>,
     looked: Option<(Arc<Edge>, Arc<Acme>, Due)>,
 }
@@ -132,6 +139,7 @@ impl Lead {
             orders: JoinSet::new(),
             under_way: BTreeMap::new(),
             account: None,
+            version: 0,
             paused_until: None,
             looked: None,
         }
@@ -158,6 +166,12 @@ impl Lead {
             self.account = None;
             return;
         };
+        if self.version != row.version {
+            // Whoever has changed them wants to see whether it does now; what is under way is of the former ones.
+            self.version = row.version;
+            self.paused_until = None;
+            self.orders.abort_all();
+        }
         if self.paused_until.is_some_and(|until| until > Instant::now()) {
             return;
         }
@@ -235,7 +249,11 @@ impl Lead {
                     }
                 }
                 if let Some(made) = made {
-                    tracing::info!(directory = row.settings.directory, account = made.url, "the cluster has an account");
+                    tracing::info!(
+                        directory = row.settings.directory,
+                        account = made.url,
+                        "the cluster has an account"
+                    );
                 }
                 self.account = Some((row.version, account.clone(), wish.clone()));
                 Some((account, wish))
@@ -244,7 +262,11 @@ impl Lead {
                 let failures = row.trouble.as_ref().map_or(0, |trouble| trouble.failures).saturating_add(1);
                 let wait = failure.wait(failures, wish.take());
                 let error = failure.explain("the names", &[]);
-                tracing::warn!(directory = row.settings.directory, error, "no certificates can be ordered for {wait:?}");
+                tracing::warn!(
+                    directory = row.settings.directory,
+                    error,
+                    "no certificates can be ordered for {wait:?}"
+                );
                 self.paused_until = Some(Instant::now() + wait);
                 let trouble = Some(Trouble { failures, error, at: self.feed.now() });
                 self.write(NoteAcmeAccount { of: row.version, account: row.account.clone(), trouble }).await;
@@ -280,8 +302,7 @@ async fn opened(row: &AcmeRow, wish: Wish) -> Result<(Account, Option<AcmeAccoun
     let builder = Account::builder_with_http(Box::new(Web::new(settings, wish)?));
     let unreadable = |error: serde_json::Error| Failure::Here { why: format!("the account cannot be read: {error}") };
     if let Some(account) = &row.account {
-        let credentials: AccountCredentials =
-            serde_json::from_str(&account.credentials.0).map_err(unreadable)?;
+        let credentials: AccountCredentials = serde_json::from_str(&account.credentials.0).map_err(unreadable)?;
         return Ok((builder.from_credentials(credentials).await?, None));
     }
     let external = settings.external.as_ref().map(external_key).transpose()?;
@@ -321,13 +342,7 @@ async fn one(feed: StateFeed, desk: Desk, (account, wish): (Account, Wish), host
     note_failure(&feed, &desk, &host, &failure, wish.take()).await
 }
 
-async fn note_failure(
-    feed: &StateFeed,
-    desk: &Desk,
-    host: &str,
-    failure: &Failure,
-    wish: Option<Duration>,
-) -> Ended {
+async fn note_failure(feed: &StateFeed, desk: &Desk, host: &str, failure: &Failure, wish: Option<Duration>) -> Ended {
     write(feed, desk, SetChallenge { host: host.to_owned(), challenge: None }.into()).await;
     let (state, now) = (feed.snapshot(), feed.now());
     if failure.is_unknown_account()

@@ -98,7 +98,9 @@ impl Desk {
                 AuthorizationStatus::Valid => continue,
                 AuthorizationStatus::Pending => {}
                 other => {
-                    return Err(Failure::Authority { why: format!("a new order begins with a proof that is {other:?}") });
+                    return Err(Failure::Authority {
+                        why: format!("a new order begins with a proof that is {other:?}"),
+                    });
                 }
             }
             let Some(mut challenge) = authorization.challenge(named(way)) else { return Ok(Tried::NotOffered) };

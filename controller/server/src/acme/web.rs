@@ -71,7 +71,9 @@ impl Web {
 /// Who signed a private directory's certificate, and nobody else.
 pub(super) fn private(pem: &str) -> Result<RootCertStore, Failure> {
     let unusable = |why: String| Failure::Here {
-        why: format!("the certificate that the directory's is signed with cannot be used ({why}); give PEM with --ca-file"),
+        why: format!(
+            "the certificate that the directory's is signed with cannot be used ({why}); give PEM with --ca-file"
+        ),
     };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
@@ -92,7 +94,9 @@ fn public() -> Result<RootCertStore, Failure> {
     if taken == 0 {
         let why = found.errors.first().map_or("there are none".to_owned(), |error| error.to_string());
         return Err(Failure::Here {
-            why: format!("this controller's machine has no certificates of authorities ({why}); install ca-certificates there"),
+            why: format!(
+                "this controller's machine has no certificates of authorities ({why}); install ca-certificates there"
+            ),
         });
     }
     Ok(roots)

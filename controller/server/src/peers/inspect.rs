@@ -7,7 +7,8 @@ use futures_util::future::join_all;
 use pontoon_kit::clock;
 use pontoon_model::{BalancerName, ControllerId, RouteVersion};
 use pontoon_proto::{
-    ConnectedReply, ConnectedRequest, DescribeRequest, EdgeProgressRequest, InspectRequest, Inspected, MeasureRequest, MeasuredReply,
+    ConnectedReply, ConnectedRequest, DescribeRequest, EdgeProgressRequest, InspectRequest, Inspected, MeasureRequest,
+    MeasuredReply,
 };
 use tokio::time::timeout;
 use tonic::{Code, Request};

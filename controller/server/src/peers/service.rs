@@ -10,9 +10,9 @@ use pontoon_model::ControllerName;
 use pontoon_proto::services::peers_server::Peers as PeersRpc;
 use pontoon_proto::{
     AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
-    DescribeRequest, Described, EdgeProgress, EdgeProgressRequest, InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply,
-    MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
-    RejoinRequest, RelayBatch, Relayed,
+    DescribeRequest, Described, EdgeProgress, EdgeProgressRequest, InspectRequest, Inspected, LogChunk, LogRequest,
+    MeasureRequest, MeasuredReply, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply,
+    ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};

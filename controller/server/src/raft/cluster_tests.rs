@@ -20,10 +20,10 @@ use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_client::RaftClient;
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
-    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest, EdgeProgress, EdgeProgressRequest,
-    DescribeRequest, Described, InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply,
-    MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, RaftMessage, ReadIndexReply, ReadIndexRequest,
-    RejoinReply, RejoinRequest, RelayBatch, Relayed,
+    AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
+    DescribeRequest, Described, EdgeProgress, EdgeProgressRequest, InspectRequest, Inspected, LogChunk, LogRequest,
+    MeasureRequest, MeasuredReply, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, RaftMessage,
+    ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
