@@ -1,12 +1,11 @@
 //! Certificates from an ACME directory, with pebble as the authority: both proofs at both balancers, failures in words,
 //! renewal, and a leader that dies in the middle of an order.
 
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use pontoon_testbed::cluster::PATIENCE;
-use pontoon_testbed::http::TIMEOUT;
+use pontoon_testbed::http::get_tls;
 use pontoon_testbed::pebble::{Options, Pebble};
 use pontoon_testbed::skip::acme_or_skip;
 use pontoon_testbed::{Cluster, app, until};
@@ -19,21 +18,6 @@ const CLOSED: u16 = 1;
 const HOUR: Duration = Duration::from_secs(3600);
 /// Two thirds of it pass within the test, and the rest is enough for an order.
 const SHORT: Duration = Duration::from_secs(30);
-
-/// Asks for a name over TLS, as a browser that trusts `root` and that the DNS sends to `address`.
-fn get_tls(address: SocketAddr, name: &str, root: &str) -> Result<(u16, String)> {
-    let client = reqwest::Client::builder()
-        .timeout(TIMEOUT)
-        .no_proxy()
-        .add_root_certificate(reqwest::Certificate::from_pem(root.as_bytes())?)
-        .resolve(name, address)
-        .build()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let answer = client.get(format!("https://{name}:{}/", address.port())).send().await?;
-        Ok((answer.status().as_u16(), answer.text().await?))
-    })
-}
 
 fn until_shown_by_each(cluster: &Cluster, name: &str, pebble: &Pebble) -> Result<()> {
     let root = pebble.root()?;

@@ -27,17 +27,6 @@ fn set(settings: AcmeSettings) -> SetAcme {
     SetAcme { settings: Some(settings) }
 }
 
-fn world() -> World {
-    let mut world = World::new();
-    for to in 2..=3 {
-        world.apply(RaiseFeatureLevel { to }).unwrap();
-    }
-    for app in ["shop", "blog"] {
-        world.apply(CreateApp { name: app.parse().unwrap() }).unwrap();
-    }
-    world
-}
-
 fn domain(world: &mut World, app: &str, domain: &str) {
     world.apply(AddDomain { app: app.parse().unwrap(), domain: domain.parse().unwrap() }).unwrap();
 }
@@ -82,7 +71,7 @@ fn due(world: &World) -> Vec<String> {
 
 #[test]
 fn each_name_that_has_none_of_its_own_gets_one_once_there_is_a_directory() {
-    let mut world = world();
+    let mut world = World::with_apps();
     for (app, name) in
         [("shop", "a.example"), ("blog", "a.example/blog"), ("shop", "*.b.example"), ("blog", "x.c.example")]
     {
@@ -112,7 +101,7 @@ fn each_name_that_has_none_of_its_own_gets_one_once_there_is_a_directory() {
 
 #[test]
 fn what_was_ordered_is_ordered_again_at_two_thirds_of_its_life_and_comes_in_its_place() {
-    let mut world = world();
+    let mut world = World::with_apps();
     domain(&mut world, "shop", "a.example");
     world.apply(set(settings())).unwrap();
     let begun = world.now;
@@ -146,7 +135,7 @@ fn what_was_ordered_is_ordered_again_at_two_thirds_of_its_life_and_comes_in_its_
 
 #[test]
 fn what_was_ordered_for_a_domain_goes_with_the_last_of_its_paths() {
-    let mut world = world();
+    let mut world = World::with_apps();
     domain(&mut world, "shop", "a.example");
     domain(&mut world, "blog", "a.example/blog");
     world.apply(set(settings())).unwrap();
@@ -167,7 +156,7 @@ fn what_was_ordered_for_a_domain_goes_with_the_last_of_its_paths() {
 
 #[test]
 fn balancers_are_told_of_one_challenge_for_each_name() {
-    let mut world = world();
+    let mut world = World::with_apps();
     domain(&mut world, "shop", "a.example");
     world.apply(set(settings())).unwrap();
     world.apply(challenge("a.example", "one")).unwrap();
@@ -190,7 +179,7 @@ fn balancers_are_told_of_one_challenge_for_each_name() {
 
 #[test]
 fn an_account_is_of_one_authority_and_new_settings_try_all_names_again() {
-    let mut world = world();
+    let mut world = World::with_apps();
     domain(&mut world, "shop", "a.example");
     world.apply(set(settings())).unwrap();
     let of = |world: &World| world.state.acme().row().unwrap().version;

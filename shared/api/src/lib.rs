@@ -70,7 +70,8 @@
 //! `GET /v1/events` follows the state: `event: change` for each applied entry that changed rows, with `id:` its index and
 //! `data: {"index":7,"time":1764000000000,"changes":[{"table":"apps","key":"guestbook","row":{…}}]}`; the row is null when
 //! it is gone, and has the fields of the REST answer that the row itself holds, never environment values. Tables: `apps`,
-//! `releases`, `builds`, `deployments`, `servos`, `hosts`, `balancers`, `controllers`, `cluster`. It begins after `from` (or
+//! `releases`, `builds`, `deployments`, `servos`, `hosts`, `balancers`, `controllers`, `certificates`, `orders` (of certificates,
+//! while they are under way or have failed), `cluster`. It begins after `from` (or
 //! the `Last-Event-ID` header, which wins), else at the present with `event: start`, `data: {"index":N}`. An index that is
 //! no longer held gives 410 `compacted`, or `event: compacted`, `data: {"oldest":N}` when that happens on the way: read
 //! the state anew and go on from its index.

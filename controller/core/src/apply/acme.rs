@@ -15,10 +15,8 @@ impl State {
             if self.acme.row.is_none() {
                 return Ok(Reply::Done);
             }
-            self.change_acme(|acme| {
-                acme.row = None;
-                acme.orders.clear();
-            });
+            self.change_acme(|acme| acme.row = None);
+            self.forget_all_orders();
             if !self.edge.challenges.is_empty() {
                 self.change_edge(|edge| edge.challenges.clear());
             }
@@ -35,11 +33,9 @@ impl State {
         let account = known.filter(|row| is_same(row)).and_then(|row| row.account.clone());
         let version = self.header.index;
         let row = AcmeRow { settings: settings.clone(), account, trouble: None, version };
-        self.change_acme(|acme| {
-            acme.row = Some(row.into());
-            // Whoever has mended what was wrong need not wait.
-            acme.orders.clear();
-        });
+        self.change_acme(|acme| acme.row = Some(row.into()));
+        // Whoever has mended what was wrong need not wait.
+        self.forget_all_orders();
         Ok(Reply::Done)
     }
 
@@ -60,17 +56,14 @@ impl State {
     pub(super) fn note_order(&mut self, command: &NoteOrder) -> Outcome {
         let NoteOrder { host, order } = command;
         let Some(order) = order else {
-            if self.acme.orders.contains_key(host) {
-                self.change_acme(|acme| acme.orders.remove(host));
-            }
+            self.remove_order(host);
             return Ok(Reply::Done);
         };
         self.check_ordered(host)?;
         if order.host != *host {
             return Err(Rejected::invalid(format!("an order for {} is none for {host}", order.host)));
         }
-        let row = order.clone();
-        self.change_acme(|acme| acme.orders.insert(host.clone(), row.into()));
+        self.put_order(order.clone());
         Ok(Reply::Done)
     }
 
@@ -126,11 +119,8 @@ impl State {
 
     /// See [`State::check_ordered_certificate`].
     pub(super) fn end_order(&mut self, names: &[String], before: &[Digest]) {
-        self.change_edge(|edge| {
-            before.iter().for_each(|other| drop(edge.certificates.remove(other)));
-            names.iter().for_each(|name| drop(edge.challenges.remove(name)));
-        });
-        self.forget_orders(names);
+        before.iter().for_each(|fingerprint| self.remove_certificate_row(fingerprint));
+        self.end_of(names);
     }
 
     /// Host names that no app has any more lose what was ordered for them.
@@ -143,16 +133,20 @@ impl State {
         let ordered = self.edge.certificates.values().filter(|row| row.origin == CertificateOrigin::Ordered);
         let unused = ordered.filter(|row| !row.names.iter().any(is_served));
         let unused: Vec<Digest> = unused.map(|row| row.fingerprint).collect();
-        self.change_edge(|edge| {
-            unused.iter().for_each(|fingerprint| drop(edge.certificates.remove(fingerprint)));
-            gone.iter().for_each(|host| drop(edge.challenges.remove(host)));
-        });
-        self.forget_orders(&gone);
+        unused.iter().for_each(|fingerprint| self.remove_certificate_row(fingerprint));
+        self.end_of(&gone);
     }
 
-    fn forget_orders(&mut self, hosts: &[String]) {
-        if hosts.iter().any(|host| self.acme.orders.contains_key(host)) {
-            self.change_acme(|acme| hosts.iter().for_each(|host| drop(acme.orders.remove(host))));
+    /// No order and no challenge for these host names.
+    fn end_of(&mut self, hosts: &[String]) {
+        if hosts.iter().any(|host| self.edge.challenges.contains_key(host)) {
+            self.change_edge(|edge| hosts.iter().for_each(|host| drop(edge.challenges.remove(host))));
         }
+        hosts.iter().for_each(|host| self.remove_order(host));
+    }
+
+    fn forget_all_orders(&mut self) {
+        let hosts: Vec<String> = self.acme.orders.keys().cloned().collect();
+        hosts.iter().for_each(|host| self.remove_order(host));
     }
 }

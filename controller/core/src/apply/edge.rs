@@ -107,8 +107,7 @@ impl State {
             }
             _ => {}
         }
-        let row = certificate.clone();
-        self.change_edge(|edge| edge.certificates.insert(row.fingerprint, row.into()));
+        self.put_certificate_row(certificate.clone());
         if is_ordered {
             self.end_order(&certificate.names, &before);
         }
@@ -123,7 +122,7 @@ impl State {
                 fingerprint.short()
             )));
         }
-        self.change_edge(|edge| edge.certificates.remove(fingerprint));
+        self.remove_certificate_row(fingerprint);
         Ok(Reply::Done)
     }
 

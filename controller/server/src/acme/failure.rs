@@ -272,12 +272,13 @@ mod tests {
     #[test]
     fn what_the_authority_wishes_is_kept_and_its_patience_is_not_tried() {
         let limited = || Failure::Refused(problem("rateLimited", "x"));
-        let wish = Some(Duration::from_secs(7 * 3600));
-        assert_eq!((limited().wait(1, wish), limited().pause(wish)), (wish.unwrap(), wish));
+        let hours = Duration::from_secs(7 * 3600);
+        let wish = Some(hours);
+        assert_eq!((limited().wait(1, wish), limited().pause(wish)), (hours, wish));
         assert_eq!((limited().wait(1, None), limited().pause(None)), (BUSY, Some(BUSY)));
         let unproven = Failure::Unproven { tried: vec![(ChallengeKind::Http01, problem("dns", "x"))] };
         assert_eq!((unproven.wait(3, None), unproven.pause(None)), (wait_after(3), None));
-        assert_eq!(unproven.wait(1, wish), wish.unwrap());
+        assert_eq!(unproven.wait(1, wish), hours);
         assert_eq!(Failure::NoBalancer.wait(1, None), FIRST_WAIT);
         assert_eq!(Failure::Slow.wait(u32::MAX, None), LONGEST_WAIT);
     }
