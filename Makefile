@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-setup test next-level test-slow sim setup images build check fix bench
+.PHONY: help demo demo-setup test next-level test-slow sim fuzz setup images build check fix bench
 
 CARGO ?= cargo
 NEXTEST_PROFILE := $(if $(CI),ci,default)
@@ -38,6 +38,9 @@ test-slow: setup ## many more power cuts, cases of damage and faults of controll
 sim: ## thousands of simulated clusters: PONTOON_SIM_SEEDS=how many, or PONTOON_SIM_SEED=which one to replay
 	PONTOON_SIM_SEEDS=$${PONTOON_SIM_SEEDS:-5000} $(CARGO) test --locked --profile sim -p pontoon-controller --lib \
 		simulation:: -- --nocapture --test-threads=1
+
+fuzz: ## feed the balancer's parsers with whatever the fuzzer makes up, FUZZ_SECONDS each
+	hack/fuzz.sh
 
 setup: ## install what building and testing need, if it is missing
 	@hack/setup.sh --tests

@@ -11,7 +11,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use http::{Method, Uri};
 use jiff::Timestamp;
 use pontoon_model::{AppName, ServoId};
 use rand::RngExt as _;
@@ -101,8 +100,9 @@ pub(crate) struct Pending {
 /// What of a request is in its line.
 pub(crate) struct About<'a> {
     pub(crate) client: IpAddr,
-    pub(crate) method: &'a Method,
-    pub(crate) uri: &'a Uri,
+    pub(crate) method: &'a str,
+    /// With the query.
+    pub(crate) path: &'a str,
     pub(crate) protocol: &'static str,
 }
 
@@ -126,9 +126,9 @@ impl AccessLog {
         let line = Line {
             time: Timestamp::now(),
             client: about.client,
-            method: about.method.to_string(),
+            method: about.method.to_owned(),
             host: String::new(),
-            path: about.uri.path_and_query().map_or_else(String::new, |path| cut(path.as_str())),
+            path: cut(about.path),
             protocol: about.protocol,
             status: 0,
             bytes: 0,
@@ -149,11 +149,16 @@ impl Pending {
         }
     }
 
-    pub(crate) fn answered(&mut self, status: u16, servo: Option<ServoId>, request_id: Option<&[u8]>) {
+    pub(crate) fn named(&mut self, request_id: &[u8]) {
+        if let Some(line) = &mut self.line {
+            line.request_id = Some(cut(&String::from_utf8_lossy(request_id)));
+        }
+    }
+
+    pub(crate) fn answered(&mut self, status: u16, servo: Option<ServoId>) {
         if let Some(line) = &mut self.line {
             line.status = status;
             line.servo = servo;
-            line.request_id = request_id.map(|id| cut(&String::from_utf8_lossy(id)));
         }
     }
 

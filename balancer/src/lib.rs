@@ -9,6 +9,8 @@ mod admin;
 mod balancer;
 mod config;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod health;
 mod proxy;
 mod secrets;
@@ -19,7 +21,7 @@ pub mod table;
 
 pub use access_log::{AccessLogConfig, Format};
 pub use balancer::Balancer;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Http1};
 pub use error::BalancerError;
 
 use pontoon_kit::CancellationToken;

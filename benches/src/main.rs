@@ -32,7 +32,7 @@ use anyhow::{Result, bail};
 type Bench = (&'static str, fn() -> Result<()>);
 
 /// Name and body of each bench.
-const BENCHES: [Bench; 15] = [
+const BENCHES: [Bench; 18] = [
     ("scale", scale::run),
     ("deploy", deploy::run),
     ("idle", idle::run),
@@ -45,6 +45,9 @@ const BENCHES: [Bench; 15] = [
     ("handshake", handshake::run),
     ("catchup", catchup::run),
     ("traffic", traffic::run),
+    ("traffic-clients", traffic::clients::run),
+    ("traffic-table", traffic::table::run),
+    ("traffic-killed", traffic::killed::run),
     ("planner", planner::run),
     ("million", million::run),
     ("million-join", million::join),

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use pontoon_testbed::cluster::PATIENCE;
-use pontoon_testbed::http::get_tls;
+use pontoon_testbed::http::{self, get_tls};
 use pontoon_testbed::pebble::{Options, Pebble};
 use pontoon_testbed::skip::acme_or_skip;
 use pontoon_testbed::{Cluster, app, until};
@@ -182,9 +182,19 @@ fn the_next_leader_orders_what_the_one_before_it_had_begun() -> Result<()> {
     until_shown_by_each(&cluster, DOMAIN, &pebble)?;
     let next = cluster.leader()?;
     ensure!(next != leader, "another leads");
-    cluster.controllers[leader].restart()?;
     ensure!(pebble.accounts() == 1, "the same account: {}", pebble.log());
     ensure!(pebble.orders() <= 3, "nothing is ordered without need: {}", pebble.log());
-    ensure!(ordered(&cluster)?.len() == 1, "one certificate");
-    Ok(())
+    let left = ordered(&cluster)?;
+    ensure!(left.len() == 1, "one certificate: {left:?}");
+    // The one that was killed has the same once it has caught up.
+    cluster.controllers[leader].restart()?;
+    until("the certificate at every controller", PATIENCE, || {
+        for controller in 0..3 {
+            let url = format!("{}/v1/certificates", cluster.rest(controller));
+            let (status, body) = http::send(|client| client.get(url).bearer_auth(cluster.token()))?;
+            let rows: Value = serde_json::from_str(&body)?;
+            ensure!(status == 200 && rows == Value::Array(left.clone()), "{controller}: {status} {rows}");
+        }
+        Ok(())
+    })
 }

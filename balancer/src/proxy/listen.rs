@@ -27,6 +27,8 @@ fn bind(address: SocketAddr, share: bool) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share)?;
     socket.set_nonblocking(true)?;
+    // Without it, small answers wait for the client's acknowledgement of the one before. Accepted sockets inherit it.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -1,16 +1,21 @@
 //! From a client's connection to a servo and back.
 //!
 //! [`worker`] accepts, [`connection`] finds out what it accepted, [`forward`] holds what happens to one request and
-//! [`exchange`] its way from servo to servo; the other files are their parts.
+//! [`exchange`] its way from servo to servo, [`attempts`] which is next; [`fast`] carries plain HTTP/1.1 without hyper. The other files are their parts.
 
 mod activity;
 mod announced;
+mod attempts;
 mod authority;
 mod challenge;
 mod client;
 mod connection;
+mod date;
 mod exchange;
+mod fast;
 mod forward;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod gate;
 mod headers;
 mod listen;
@@ -18,6 +23,7 @@ mod local;
 mod pages;
 mod request_body;
 mod response_body;
+mod rewound;
 mod tunnel;
 mod upstream;
 mod worker;
@@ -73,6 +79,7 @@ impl Proxy {
             tls: acceptor,
             log,
             announced: config.proxy_protocol,
+            carrier: config.http1,
         };
         let tls = tls.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let listeners = plain.into_iter().zip(tls).map(|(plain, tls)| Listeners { plain, tls });

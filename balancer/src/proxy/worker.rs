@@ -18,9 +18,12 @@ use tokio_util::task::TaskTracker;
 
 use super::activity::{self, Activity, Verdict};
 use super::connection::{self, Kind};
+use super::date::Date;
+use super::fast::Spare;
 use super::local::Local;
 use super::upstream::Pool;
 use crate::access_log::AccessLog;
+use crate::config::Http1;
 use crate::health::Watcher;
 use crate::secrets::CookieKeys;
 use crate::table::Table;
@@ -28,7 +31,7 @@ use crate::table::Table;
 /// Requests in flight may take this long to end after a stop: what controllers grant servos too.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
 /// Largest request head: a page of cookies fits, an attack does not.
-const MOST_HEAD_BYTES: usize = 32 * 1024;
+pub(super) const MOST_HEAD_BYTES: usize = 32 * 1024;
 /// Largest buffer per client connection.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// How often connections and pools are looked over; the limits checked are many seconds.
@@ -52,12 +55,16 @@ pub(super) struct Shared {
     pub(super) log: AccessLog,
     /// Whether connections begin with a header of the PROXY protocol.
     pub(super) announced: bool,
+    /// How HTTP/1.1 is carried.
+    pub(super) carrier: Http1,
 }
 
 /// What the requests of one worker share.
 pub(super) struct Worker {
     shared: Shared,
     pub(super) pool: Rc<Pool>,
+    pub(super) spare: Spare,
+    pub(super) date: Date,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<Local>,
     activities: RefCell<Vec<Weak<Activity>>>,
@@ -121,6 +128,8 @@ impl Worker {
         Self {
             shared,
             pool: Rc::default(),
+            spare: Spare::default(),
+            date: Date::default(),
             http1,
             http2,
             activities: RefCell::default(),
