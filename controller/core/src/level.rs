@@ -47,6 +47,14 @@ const NEEDS: &[(u16, u16, u32)] = &[
     (52, 1, 3),
     (53, 1, 3),
     (54, 1, 3),
+    // Certificates that are ordered: commands, settings, challenges, orders.
+    (176, 1, 3),
+    (177, 1, 3),
+    (178, 1, 3),
+    (179, 1, 3),
+    (55, 1, 3),
+    (56, 1, 3),
+    (57, 1, 3),
     // NextLevelProbe, and the App that has a note: a test's build only.
     #[cfg(feature = "next-level")]
     (290, 1, 4),
@@ -67,7 +75,10 @@ pub fn version_at(kind: u16, newest: u16, level: u32) -> u16 {
 #[cfg(test)]
 mod tests {
     use pontoon_model::wire::Wire;
-    use pontoon_model::{ApiToken, App, Certificate, ChosenTiming, DomainRow, EdgeKeys, EdgeStamp, TrafficRow};
+    use pontoon_model::{
+        AcmeRow, ApiToken, App, Certificate, Challenge, ChosenTiming, DomainRow, EdgeKeys, EdgeStamp, OrderRow,
+        TrafficRow,
+    };
 
     use super::*;
     use crate::Command;
@@ -88,6 +99,9 @@ mod tests {
                 (Certificate::KIND, Certificate::VERSION),
                 (EdgeKeys::KIND, EdgeKeys::VERSION),
                 (EdgeStamp::KIND, EdgeStamp::VERSION),
+                (AcmeRow::KIND, AcmeRow::VERSION),
+                (Challenge::KIND, Challenge::VERSION),
+                (OrderRow::KIND, OrderRow::VERSION),
             ];
             let row = rows.iter().any(|row| row.0 == *kind && *version <= row.1);
             assert!(command || row, "{kind} v{version} does not exist");
