@@ -194,8 +194,9 @@ impl Controller {
         RouteVersion(self.shared.lock().version)
     }
 
+    /// Since the table was made.
     pub(super) fn changes(&self) -> u64 {
-        self.shared.changes.load(Ordering::Relaxed)
+        self.shared.changes.load(Ordering::Relaxed) - OTHERS
     }
 
     /// Waits until the balancer has let go of what `version` took out.
