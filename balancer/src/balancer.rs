@@ -5,14 +5,17 @@ use std::sync::{Arc, PoisonError};
 
 use pontoon_enrol::{ASK_EVERY, Remembered, Renewal, hear_of_revoked};
 use pontoon_kit::{CancellationToken, Credentials, FolderLock, Identity};
-use tokio::sync::{Mutex, watch};
+use pontoon_model::Reach;
+use tokio::sync::{Mutex, watch as watched};
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::error::BalancerError;
 use crate::health::Watcher;
+use crate::peers::watch;
 use crate::proxy::Proxy;
+use crate::readiness::Readiness;
 use crate::session::{Controllers, Session};
 use crate::status::Link;
 use crate::store::Store;
@@ -26,6 +29,7 @@ pub struct Balancer {
     _lock: FolderLock,
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
+    peer_address: Option<SocketAddr>,
     admin_address: Option<SocketAddr>,
     /// Ends the workers.
     serving: CancellationToken,
@@ -59,22 +63,27 @@ impl Balancer {
         let link = Arc::new(Link::default());
         let (serving, running) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
+        let readiness = Arc::new(Readiness::new(table.clone(), serving.clone()));
         let mut admin_address = None;
         if let Some(address) = config.admin_listen {
             let wrap = |source| BalancerError::Listen { address, source };
             let (listener, bound) = admin::listen(address).await.map_err(wrap)?;
             admin_address = Some(bound);
-            let admin = Admin { table: table.clone(), link: link.clone() };
+            let admin = Admin { table: table.clone(), link: link.clone(), readiness: readiness.clone() };
             tasks.spawn(admin.run(listener, running.clone()));
         }
         let (watcher, watching) = Watcher::new(running.clone());
         tasks.spawn(watching);
-        let proxy = Proxy::start(&config, &table, &watcher, &serving)?;
-        let (address, tls_address) = (proxy.address, proxy.tls_address);
+        let proxy = Proxy::start(&config, &table, &watcher, &credentials, &readiness, &serving)?;
+        let (address, tls_address, peer_address) = (proxy.address, proxy.tls_address, proxy.peer_address);
+        let offers = config.dials_out().then(|| proxy.taker.clone());
+        tasks.spawn(watch::keep(table.peers().clone(), credentials.clone(), offers, running.clone()));
+        let advertised = config.peer_advertised.or(peer_address).map(Reach::At);
+        let reach = advertised.or_else(|| config.dials_out().then_some(Reach::DialsOut));
         tracing::info!(name = %config.name, site = %config.site, %address, "balancer listens");
         tasks.spawn(store.clone().keep_edge(table.clone(), running.clone()));
         tasks.spawn(store.keep(table.clone(), running.clone()));
-        let (renewal, asked) = watch::channel(0);
+        let (renewal, asked) = watched::channel(0);
         let renewing = Renewal { credentials: credentials.clone(), folder: config.tls_dir, asked };
         let remembered = Remembered::in_folder(&config.data_dir);
         let known = remembered.load().in_order(&config.site, &config.controllers);
@@ -87,6 +96,7 @@ impl Balancer {
             name: config.name,
             site: config.site,
             listen: config.listen_advertised.unwrap_or(address),
+            reach,
             controllers,
             credentials,
             renewal,
@@ -96,7 +106,7 @@ impl Balancer {
         };
         tasks.spawn(session.run(running.clone()));
         let parts = Mutex::new(Parts { proxy, tasks });
-        Ok(Self { table, parts, _lock: lock, address, tls_address, admin_address, serving, running })
+        Ok(Self { table, parts, _lock: lock, address, tls_address, peer_address, admin_address, serving, running })
     }
 
     /// Where it listens for HTTP, with the port it got.
@@ -107,6 +117,11 @@ impl Balancer {
     /// Where it listens for HTTPS, with the port it got.
     pub fn tls_address(&self) -> Option<SocketAddr> {
         self.tls_address
+    }
+
+    /// Where it listens for other balancers, with the port it got.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.peer_address
     }
 
     /// Where it answers `/healthz` and `/metrics`.
@@ -129,7 +144,7 @@ impl Balancer {
                 if let Some(Err(error)) = ended {
                     tracing::error!(%error, "a task ended");
                 }
-                BalancerError::Ended { part: "the session, store or admin task" }
+                BalancerError::Ended { part: "the session, store, peers' or admin task" }
             }
         }
     }

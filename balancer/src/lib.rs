@@ -2,7 +2,7 @@
 //!
 //! It reads route tables from a controller ([`session`]), holds the newest in memory ([`table`]) and on disk
 //! ([`store`]), and goes on serving when no controller can be reached. [`proxy`] holds what happens to a request, [`health`]
-//! looks after servos that failed, [`secrets`] holds certificates and keys.
+//! looks after servos that failed, [`secrets`] holds certificates and keys, [`peers`] the balancers of other sites.
 
 mod access_log;
 mod admin;
@@ -10,7 +10,9 @@ mod balancer;
 mod config;
 mod error;
 mod health;
+pub mod peers;
 mod proxy;
+mod readiness;
 mod secrets;
 mod session;
 mod status;

@@ -20,6 +20,7 @@ use super::activity::{Activity, Verdict, Watched};
 use super::announced;
 use super::client::Client;
 use super::forward;
+use super::hop;
 use super::response_body::ResponseBody;
 use super::worker::Worker;
 
@@ -33,6 +34,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 pub(super) enum Kind {
     Plain,
     Tls,
+    /// From another balancer.
+    Peer,
 }
 
 /// Serves a connection until it ends, or its worker says so.
@@ -43,6 +46,9 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
     }
     let activity = Activity::new();
     worker.watch_over(&activity);
+    if kind == Kind::Peer {
+        return hop::serve::connection(&worker, stream, peer, &activity).await;
+    }
     let served = async {
         let mut from = peer.ip();
         if worker.announced {
@@ -52,7 +58,7 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
             }
         }
         match kind {
-            Kind::Plain => {
+            Kind::Plain | Kind::Peer => {
                 let Some(http2) = unless_ended(&activity, speaks_http2(&stream)).await.transpose()? else {
                     return Ok(());
                 };
@@ -76,7 +82,7 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
 }
 
 /// What `begin` comes to, unless the worker ends the connection before: a handshake is watched like a request's head.
-async fn unless_ended<T>(activity: &Activity, begin: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn unless_ended<T>(activity: &Activity, begin: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         done = begin => Some(done),
         _ = activity.ended() => None,
@@ -129,7 +135,11 @@ where
 }
 
 /// Runs a connection to its end, or to the one that the worker sets it; `finish` lets its requests end.
-async fn drive<C>(mut connection: Pin<&mut C>, activity: &Activity, finish: impl Fn(Pin<&mut C>)) -> hyper::Result<()>
+pub(super) async fn drive<C>(
+    mut connection: Pin<&mut C>,
+    activity: &Activity,
+    finish: impl Fn(Pin<&mut C>),
+) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {

@@ -11,7 +11,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use pontoon_kit::Backoff;
-use pontoon_model::{AppName, Route as RouteModel, ServoId};
+use pontoon_model::{AppName, Route as RouteModel, ServoId, SiteName};
 use tokio::time::{self, Instant};
 
 use super::forward::Sides;
@@ -20,10 +20,11 @@ use super::pages::Page;
 use super::request_body::{MOST_KEPT, RequestBody, Source};
 use super::tunnel::Wish as Tunnel;
 use super::upstream::{Protocol, Sender};
+use crate::peers::Peer;
 use crate::table::{Failure as Fault, InFlight, Picked, Route, Servo, Wish};
 
 /// A request that ended the processes (or the patience) of as many servos is sent to no further one: it is what is wrong.
-const MOST_KILLED: usize = 3;
+pub(super) const MOST_KILLED: usize = 3;
 
 /// While all servos of an app refuse connections they are tried again after this, twice as long each time: a restarted
 /// process of a servo needs a moment to listen.
@@ -34,11 +35,40 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 pub(super) struct Answer {
     pub(super) response: Response<Incoming>,
     pub(super) sender: Sender,
-    pub(super) in_flight: InFlight,
+    pub(super) giver: Giver,
+}
+
+/// Whose answer it is.
+pub(super) enum Giver {
+    /// A servo's that was asked from here.
+    Servo(InFlight),
+    /// A servo's that another site's balancer has asked.
+    Peer { servo: ServoId },
+}
+
+/// Where a request comes from.
+pub(super) enum Origin {
+    /// A user: any servo may answer.
+    User,
+    /// Another site's balancer, which says what it knows: a servo of this site answers, or none.
+    Peer { session: Option<ServoId>, killed: usize, tunnel: Option<Tunnel> },
+}
+
+/// Whose servos may answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Everywhere,
+    OwnSite,
+}
+
+/// Whom to ask next.
+enum Next {
+    Servo(InFlight),
+    Peer(Arc<Peer>),
 }
 
 /// Why a try gave no answer.
-enum Failure {
+pub(super) enum Failure {
     /// The servo did not see the request.
     Unreached,
     /// The connection broke after the request, or a part of it, was sent.
@@ -55,25 +85,30 @@ enum Failure {
 
 /// A request with all that its tries need.
 pub(super) struct Exchange {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) headers: HeaderMap,
     id: Option<HeaderValue>,
-    source: Source,
-    tunnel: Option<Tunnel>,
+    pub(super) source: Source,
+    pub(super) tunnel: Option<Tunnel>,
     /// Handed back by a connection that did not send it.
-    unsent: Option<Request<RequestBody>>,
+    pub(super) unsent: Option<Request<RequestBody>>,
     protocol: Protocol,
     /// Whether it may be sent twice.
     repeat: bool,
     app: AppName,
     /// Where the client's session is.
-    session: Option<ServoId>,
-    tried: Vec<Arc<Servo>>,
+    pub(super) session: Option<ServoId>,
+    scope: Scope,
+    pub(super) tried: Vec<Arc<Servo>>,
+    /// Balancers of other sites that could not be asked, or broke their connection.
+    pub(super) lost: Vec<Arc<Peer>>,
+    /// Sites whose servos have all had their chance.
+    pub(super) spent: Vec<SiteName>,
     /// Tries after which the servo's connection broke, or no answer came.
-    killed: usize,
+    pub(super) killed: usize,
     /// The last of them was one without an answer in time.
-    timed_out: bool,
+    pub(super) timed_out: bool,
     hold: Hold,
 }
 
@@ -84,10 +119,17 @@ struct Hold {
 }
 
 impl Exchange {
-    pub(super) fn new(mut request: Request<Incoming>, sides: &Sides<'_>, app: &AppName) -> Self {
+    pub(super) fn new(mut request: Request<Incoming>, sides: &Sides<'_>, app: &AppName, origin: Origin) -> Self {
         let traffic = &sides.settings.traffic;
-        let upgrade = headers::upgrade_of(request.headers()).filter(|_| request.version() == Version::HTTP_11);
-        let tunnel = upgrade.map(|protocol| Tunnel { protocol, client: hyper::upgrade::on(&mut request) });
+        let scope = if matches!(origin, Origin::User) { Scope::Everywhere } else { Scope::OwnSite };
+        let (told, killed, tunnel) = match origin {
+            Origin::User => {
+                let upgrade = headers::upgrade_of(request.headers()).filter(|_| request.version() == Version::HTTP_11);
+                let client = |protocol| Tunnel { protocol, client: hyper::upgrade::on(&mut request) };
+                (None, 0, upgrade.map(client))
+            }
+            Origin::Peer { session, killed, tunnel } => (session, killed, tunnel),
+        };
         let (mut parts, body) = request.into_parts();
         // A change of protocol happens in HTTP/1.1 only.
         let protocol = if traffic.http2 && tunnel.is_none() { Protocol::Http2 } else { Protocol::Http1 };
@@ -96,11 +138,14 @@ impl Exchange {
         if parts.version == Version::HTTP_2 {
             headers::as_http1(&mut parts.headers, &parts.uri);
         }
-        headers::describe_client(&mut parts.headers, sides.client);
+        if scope == Scope::Everywhere {
+            headers::describe_client(&mut parts.headers, sides.client);
+        }
         if let Some(tunnel) = &tunnel {
             headers::put_upgrade(&mut parts.headers, tunnel.protocol.clone());
         }
-        let session = traffic.affinity.then(|| sides.worker.cookies().read(&parts.headers, app)).flatten();
+        let of_cookie = || traffic.affinity.then(|| sides.worker.cookies().read(&parts.headers, app)).flatten();
+        let session = if scope == Scope::Everywhere { of_cookie() } else { told };
         let repeat = parts.method.is_idempotent() || traffic.retry_unsafe;
         let most_kept = if traffic.retry_unsafe { pontoon_model::Traffic::MOST_KEPT_BYTES } else { MOST_KEPT };
         let source = Source::new(body, if repeat { most_kept } else { 0 }, traffic.body_bytes);
@@ -133,8 +178,11 @@ impl Exchange {
             repeat,
             app: app.clone(),
             session,
+            scope,
             tried: Vec::new(),
-            killed: 0,
+            lost: Vec::new(),
+            spent: Vec::new(),
+            killed,
             timed_out: false,
             hold: Hold { until: None, pauses: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) },
         }
@@ -164,14 +212,26 @@ impl Exchange {
         let mut poor: Option<Answer> = None;
         loop {
             let in_flight = match self.pick(sides, route, poor.is_some()).await {
-                Ok(in_flight) => in_flight,
+                Ok(Next::Servo(in_flight)) => in_flight,
+                Ok(Next::Peer(peer)) => match self.through(sides, route, &peer).await {
+                    Ok(answer) if !self.wants_another(sides, &answer) => return Ok(answer),
+                    Ok(answer) => {
+                        self.spent.push(peer.site.clone());
+                        poor = Some(answer);
+                        continue;
+                    }
+                    Err(unanswered) => match self.learn(sides, peer, unanswered) {
+                        None => continue,
+                        Some(page) => return poor.ok_or(page),
+                    },
+                },
                 Err(page) => return poor.ok_or(page),
             };
             let servo = in_flight.servo().clone();
             let fault = match self.try_servo(sides, &servo).await {
                 Ok((response, sender)) => {
                     servo.trust();
-                    let answer = Answer { response, sender, in_flight };
+                    let answer = Answer { response, sender, giver: Giver::Servo(in_flight) };
                     if !self.wants_another(sides, &answer) {
                         return Ok(answer);
                     }
@@ -207,7 +267,7 @@ impl Exchange {
     }
 
     /// The request was sent, and what became of it is not known.
-    fn lost(&self, sides: &Sides<'_>) -> Page {
+    pub(super) fn lost(&self, sides: &Sides<'_>) -> Page {
         let host = sides.host.to_owned();
         if self.timed_out {
             return Page::TimedOut { host, seconds: sides.settings.traffic.first_byte_ms.div_ceil(1_000).into() };
@@ -217,16 +277,14 @@ impl Exchange {
 
     /// The next servo to try, or what to say when there is none. Waits for one, as long as the app allows, unless the
     /// client has an answer already (`poor`).
-    async fn pick(&mut self, sides: &Sides<'_>, route: &mut Arc<Route>, poor: bool) -> Result<InFlight, Page> {
+    async fn pick(&mut self, sides: &Sides<'_>, route: &mut Arc<Route>, poor: bool) -> Result<Next, Page> {
         let traffic = &sides.settings.traffic;
-        let look = |tried: &[Arc<Servo>], session, route: &mut Arc<Route>| {
-            sides.worker.table.pick(route, &Wish::of(traffic, tried, session))
+        let first = match self.look(sides, route) {
+            Ok(next) => return Ok(next),
+            Err(other) => other,
         };
-        let first = match look(&self.tried, self.session, route) {
-            Picked::Servo(in_flight) => return Ok(in_flight),
-            other => other,
-        };
-        if poor || traffic.hold_ms == 0 || !may_pass(&first) {
+        // A peer's request waits where it came in.
+        if poor || traffic.hold_ms == 0 || self.scope == Scope::OwnSite || !may_pass(&first) {
             return Err(self.page(sides, first));
         }
         let waited = route.clone();
@@ -235,9 +293,9 @@ impl Exchange {
             // Made before looking, so that no change is missed.
             let mut again = std::pin::pin!(waiting.again());
             again.as_mut().enable();
-            let picked = match look(&self.tried, self.session, route) {
-                Picked::Servo(in_flight) => return Ok(in_flight),
-                picked => picked,
+            let picked = match self.look(sides, route) {
+                Ok(next) => return Ok(next),
+                Err(picked) => picked,
             };
             let until = *self.hold.until.get_or_insert_with(|| Instant::now() + hold_of(traffic.hold_ms));
             if !may_pass(&picked) || Instant::now() >= until {
@@ -252,6 +310,8 @@ impl Exchange {
             if exhausted {
                 // They have had time to come back.
                 self.tried.clear();
+                self.lost.clear();
+                self.spent.clear();
             }
             // A route that left the table rings a last time; the one in its place is another.
             match sides.worker.table.route(&route.host) {
@@ -265,6 +325,30 @@ impl Exchange {
         }
     }
 
+    /// Whom to ask now: a servo of this site; of another by a balancer there, and itself only if none can be asked.
+    fn look(&self, sides: &Sides<'_>, route: &mut Arc<Route>) -> Result<Next, Picked> {
+        let (table, peers) = (&sides.worker.table, sides.worker.table.peers());
+        let within = (self.scope == Scope::OwnSite).then(|| peers.own_site());
+        let wish = Wish { spent: &self.spent, within, ..Wish::of(&sides.settings.traffic, &self.tried, self.session) };
+        let in_flight = match table.pick(route, &wish) {
+            Picked::Servo(in_flight) => in_flight,
+            Picked::Exhausted if within.is_none() && !peers.is_empty() => {
+                let left = peers.in_vain(&route.target().sites_beyond(peers.own_site(), &self.spent), &self.lost);
+                return left.map(Next::Peer).ok_or(Picked::Exhausted);
+            }
+            other => return Err(other),
+        };
+        let servo = in_flight.servo();
+        if within.is_some() || servo.site == *peers.own_site() || peers.is_empty() {
+            return Ok(Next::Servo(in_flight));
+        }
+        let sites = match self.session == Some(servo.id) {
+            true => vec![servo.site.clone()],
+            false => route.target().sites_like(servo, &wish),
+        };
+        Ok(peers.toward(&sites, &self.lost).map_or(Next::Servo(in_flight), Next::Peer))
+    }
+
     fn page(&self, sides: &Sides<'_>, picked: Picked) -> Page {
         let host = sides.host.to_owned();
         match picked {
@@ -272,7 +356,7 @@ impl Exchange {
             Picked::Empty(reason) => Page::NoServo { host, reason },
             Picked::Full => Page::Crowded { host },
             Picked::Exhausted if self.killed > 0 => self.lost(sides),
-            Picked::Exhausted => Page::Unreachable { host, tried: self.tried.len() },
+            Picked::Exhausted => Page::Unreachable { host, tried: self.tried.len() + self.spent.len() },
         }
     }
 
@@ -302,18 +386,7 @@ impl Exchange {
         // While a servo takes the body, the time counts from the last piece it took.
         let first_byte = Duration::from_millis(sides.settings.traffic.first_byte_ms.into());
         let request = self.request();
-        let sent = {
-            let mut answer = std::pin::pin!(sender.send(request));
-            loop {
-                let deadline = self.source.moved_at() + first_byte;
-                match time::timeout_at(deadline, answer.as_mut()).await {
-                    Ok(sent) => break sent,
-                    Err(_) if self.source.moved_at() + first_byte > deadline => {}
-                    Err(_) if self.source.awaits_client() => return Err(Failure::ClientStalled),
-                    Err(_) => return Err(Failure::TimedOut),
-                }
-            }
-        };
+        let sent = self.within(first_byte, sender.send(request)).await?;
         match sent {
             Ok(response) => Ok((response, sender)),
             Err(mut error) => match error.take_message() {
@@ -321,13 +394,34 @@ impl Exchange {
                     self.unsent = Some(unsent);
                     Err(Failure::Unreached)
                 }
-                None if self.source.is_too_large() => Err(Failure::TooLarge),
-                None if self.source.client_failed() => Err(Failure::Client),
-                None => {
+                None => Err(self.fault_of_client().unwrap_or_else(|| {
                     tracing::debug!(error = %error.error(), "a servo did not answer");
-                    Err(Failure::Broken)
-                }
+                    Failure::Broken
+                })),
             },
+        }
+    }
+
+    /// Waits for the beginning of an answer: so long after a servo took the last piece of the body.
+    pub(super) async fn within<T>(&self, first_byte: Duration, answer: impl Future<Output = T>) -> Result<T, Failure> {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            let deadline = self.source.moved_at() + first_byte;
+            match time::timeout_at(deadline, answer.as_mut()).await {
+                Ok(sent) => return Ok(sent),
+                Err(_) if self.source.moved_at() + first_byte > deadline => {}
+                Err(_) if self.source.awaits_client() => return Err(Failure::ClientStalled),
+                Err(_) => return Err(Failure::TimedOut),
+            }
+        }
+    }
+
+    /// What the client did wrong, if that is why there is no answer.
+    pub(super) fn fault_of_client(&self) -> Option<Failure> {
+        match (self.source.is_too_large(), self.source.client_failed()) {
+            (true, _) => Some(Failure::TooLarge),
+            (false, true) => Some(Failure::Client),
+            (false, false) => None,
         }
     }
 
@@ -349,7 +443,7 @@ impl Exchange {
     }
 
     /// Whether the request may be sent although it may have been sent before.
-    fn is_repeatable(&self) -> bool {
+    pub(super) fn is_repeatable(&self) -> bool {
         self.repeat && self.source.is_replayable()
     }
 }

@@ -12,6 +12,8 @@ mod exchange;
 mod forward;
 mod gate;
 mod headers;
+pub(crate) mod health;
+mod hop;
 mod listen;
 mod local;
 mod pages;
@@ -26,8 +28,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
-use pontoon_kit::CancellationToken;
-use tokio::sync::oneshot;
+use pontoon_kit::{CancellationToken, Credentials};
+use tokio::sync::{mpsc, oneshot};
 
 use tokio_rustls::TlsAcceptor;
 
@@ -35,7 +37,10 @@ use crate::access_log::AccessLog;
 use crate::config::Config;
 use crate::error::BalancerError;
 use crate::health::Watcher;
+use crate::peers::offer::Taker;
+use crate::readiness::Readiness;
 use crate::table::Table;
+use hop::Peering;
 use worker::{Listeners, Shared};
 
 /// The running workers.
@@ -44,6 +49,10 @@ pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     /// Where it listens for TLS.
     pub(crate) tls_address: Option<SocketAddr>,
+    /// Where it listens for other balancers.
+    pub(crate) peer_address: Option<SocketAddr>,
+    /// Gives workers connections to other balancers.
+    pub(crate) taker: Taker,
     workers: Vec<oneshot::Receiver<io::Result<()>>>,
     log_writer: Option<thread::JoinHandle<()>>,
 }
@@ -54,12 +63,18 @@ impl Proxy {
         config: &Config,
         table: &Arc<Table>,
         watcher: &Watcher,
+        credentials: &Credentials,
+        readiness: &Arc<Readiness>,
         shutdown: &CancellationToken,
     ) -> Result<Self, BalancerError> {
         let count = config.worker_count();
         let (address, plain) = listen_on(config.listen, count)?;
         let tls = config.listen_tls.map(|address| listen_on(address, count)).transpose()?;
         let (tls_address, tls) = tls.map_or((None, Vec::new()), |(address, all)| (Some(address), all));
+        let peer = config.peer_listen.map(|address| listen_on(address, count)).transpose()?;
+        let (peer_address, peer) = peer.map_or((None, Vec::new()), |(address, all)| (Some(address), all));
+        let (givers, handed): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
+        let taker = Taker(givers.into());
         let acceptor = TlsAcceptor::from(table.secrets().server_config().map_err(BalancerError::Tls)?);
         let (log, log_writer) =
             AccessLog::open(config.access_log.as_ref()).map_err(|source| BalancerError::AccessLog {
@@ -72,9 +87,13 @@ impl Proxy {
             tls: acceptor,
             log,
             announced: config.proxy_protocol,
+            readiness: readiness.clone(),
+            peering: Peering { credentials: credentials.clone(), taker: taker.clone() },
         };
-        let tls = tls.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-        let listeners = plain.into_iter().zip(tls).map(|(plain, tls)| Listeners { plain, tls });
+        let (mut tls, mut peer) = (tls.into_iter(), peer.into_iter());
+        let listeners = plain.into_iter().zip(handed);
+        let listeners =
+            listeners.map(|(plain, handed)| Listeners { plain, tls: tls.next(), peer: peer.next(), handed });
         let mut workers = Vec::with_capacity(count);
         for (worker, listeners) in listeners.enumerate() {
             let (shared, shutdown) = (shared.clone(), shutdown.clone());
@@ -86,7 +105,7 @@ impl Proxy {
                 .map_err(|source| BalancerError::Start { worker, source })?;
             workers.push(ended);
         }
-        Ok(Self { address, tls_address, workers, log_writer })
+        Ok(Self { address, tls_address, peer_address, taker, workers, log_writer })
     }
 
     /// Returns once every worker has ended after a shutdown, or one ended without.

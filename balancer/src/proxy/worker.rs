@@ -11,6 +11,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 use pontoon_kit::CancellationToken;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::{self, MissedTickBehavior};
 use tokio_rustls::TlsAcceptor;
@@ -18,10 +19,14 @@ use tokio_util::task::TaskTracker;
 
 use super::activity::{self, Activity, Verdict};
 use super::connection::{self, Kind};
+use super::hop::{self, Peering};
 use super::local::Local;
 use super::upstream::Pool;
 use crate::access_log::AccessLog;
 use crate::health::Watcher;
+use crate::peers::links;
+use crate::peers::offer::Handed;
+use crate::readiness::Readiness;
 use crate::secrets::CookieKeys;
 use crate::table::Table;
 
@@ -52,6 +57,8 @@ pub(super) struct Shared {
     pub(super) log: AccessLog,
     /// Whether connections begin with a header of the PROXY protocol.
     pub(super) announced: bool,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) peering: Peering,
 }
 
 /// What the requests of one worker share.
@@ -60,6 +67,8 @@ pub(super) struct Worker {
     pub(super) pool: Rc<Pool>,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<Local>,
+    pub(super) http2_of_peers: http2::Builder<Local>,
+    pub(super) links: Rc<hop::links::Links>,
     activities: RefCell<Vec<Weak<Activity>>>,
     connections: TaskTracker,
 }
@@ -68,6 +77,9 @@ pub(super) struct Worker {
 pub(super) struct Listeners {
     pub(super) plain: std::net::TcpListener,
     pub(super) tls: Option<std::net::TcpListener>,
+    pub(super) peer: Option<std::net::TcpListener>,
+    /// Connections between balancers that were made elsewhere.
+    pub(super) handed: mpsc::UnboundedReceiver<Handed>,
 }
 
 /// Serves connections of `listeners` until `shutdown`, then lets requests end. Blocks its thread.
@@ -77,15 +89,16 @@ pub(super) fn run(listeners: Listeners, shared: Shared, shutdown: CancellationTo
     LocalSet::new().block_on(&runtime, async move {
         let plain = TcpListener::from_std(listeners.plain)?;
         let tls = listeners.tls.map(TcpListener::from_std).transpose()?;
-        let accept_tls = async {
-            match tls {
-                Some(tls) => worker.accept(tls, Kind::Tls).await,
-                None => std::future::pending().await,
-            }
+        let peer = listeners.peer.map(TcpListener::from_std).transpose()?;
+        let accept = async |listener: Option<TcpListener>, kind| match listener {
+            Some(listener) => worker.accept(listener, kind).await,
+            None => std::future::pending().await,
         };
         tokio::select! {
             () = worker.accept(plain, Kind::Plain) => {}
-            () = accept_tls => {}
+            () = accept(tls, Kind::Tls) => {}
+            () = accept(peer, Kind::Peer) => {}
+            () = hop::serve::take(&worker, listeners.handed) => {}
             () = worker.sweep() => {}
             () = shutdown.cancelled() => {}
         }
@@ -120,6 +133,8 @@ impl Worker {
             .initial_connection_window_size(CONNECTION_WINDOW);
         Self {
             shared,
+            http2_of_peers: links::asked(Local),
+            links: Rc::default(),
             pool: Rc::default(),
             http1,
             http2,
@@ -131,6 +146,11 @@ impl Worker {
     /// Signs and checks cookies.
     pub(super) fn cookies(&self) -> Arc<CookieKeys> {
         self.table.secrets().cookies()
+    }
+
+    /// Runs what serves a connection; waited for at the end.
+    pub(super) fn track(&self, serving: impl Future<Output = ()> + 'static) {
+        self.connections.spawn_local(serving);
     }
 
     /// Looks after a connection from now on.
@@ -159,6 +179,7 @@ impl Worker {
         loop {
             ticks.tick().await;
             self.pool.sweep();
+            self.links.sweep();
             let now = activity::now();
             self.activities
                 .borrow_mut()

@@ -233,6 +233,12 @@ impl Statistics {
         Counted { route: route.clone() }
     }
 
+    /// As [`Statistics::begin`], for a request that is counted elsewhere: who waits for room is told of its end.
+    pub fn join(route: &Arc<Route>) -> Counted {
+        route.statistics.in_flight.fetch_add(1, Ordering::Relaxed);
+        Counted { route: route.clone() }
+    }
+
     /// Requests so far.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)

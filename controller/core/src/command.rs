@@ -10,7 +10,7 @@ use pontoon_model::wire::{self, Envelope, WireError};
 use pontoon_model::{
     AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, Certificate, ControllerId, ControllerName,
     CpuMillis, Digest, Domain, HealthCheck, HostName, Incarnation, Language, MachineRole, MemoryBytes, Process,
-    ProcessName, ReleaseNumber, RuntimeKind, Scope, Secret, ServoId, ServoReport, SiteName, Timestamp, TokenId,
+    ProcessName, Reach, ReleaseNumber, RuntimeKind, Scope, Secret, ServoId, ServoReport, SiteName, Timestamp, TokenId,
     Traffic,
 };
 use serde::{Deserialize, Serialize};
@@ -401,6 +401,15 @@ pub struct RotateEdgeKeys {
     pub key: Secret,
 }
 
+/// A balancer's session began: how other balancers reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterPeer {
+    /// Which; it is registered already.
+    pub name: BalancerName,
+    /// None: they do not.
+    pub reach: Option<Reach>,
+}
+
 /// Stands for what a later version of Pontoon adds: only a test's build has it.
 #[cfg(feature = "next-level")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -514,6 +523,7 @@ commands! {
     173, 1 => PutCertificate,
     174, 1 => RemoveCertificate,
     175, 1 => RotateEdgeKeys,
+    185, 1 => RegisterPeer,
     #[cfg(feature = "next-level")]
     290, 1 => NextLevelProbe,
 }

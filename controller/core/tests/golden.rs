@@ -196,6 +196,7 @@ fn commands() -> Vec<Command> {
         PutCertificate { certificate: certificate() }.into(),
         RemoveCertificate { fingerprint: Digest([5; 32]) }.into(),
         RotateEdgeKeys { follows: Some(Digest([6; 32])), key: Secret("key".into()) }.into(),
+        RegisterPeer { name: name("lb"), reach: Some(Reach::At("127.0.0.1:7720".parse().unwrap())) }.into(),
         #[cfg(feature = "next-level")]
         NextLevelProbe { app, note: "n".into() }.into(),
     ]
@@ -410,6 +411,8 @@ fn golden_bytes_of_every_row() {
     row(&mut text, "TrafficRow", &TrafficRow { app, traffic: traffic(), version: 2 });
     row(&mut text, "Certificate", &certificate());
     row(&mut text, "EdgeKeys", &EdgeKeys { keys: vec![Secret("b".into()), Secret("a".into())], made_at: at });
+    let peer = PeerRow { name: name("lb"), site: name("east"), reach: Reach::DialsOut };
+    row(&mut text, "PeerRow", &peer);
     row(&mut text, "EdgeStamp", &EdgeStamp { version: RouteVersion(7) });
     expect_file!["golden/rows.txt"].assert_eq(&text);
 }

@@ -1,10 +1,10 @@
-//! What balancers know besides the routes: domains, how apps' requests are treated, certificates, keys.
+//! What balancers know besides the routes: domains, how apps' requests are treated, certificates, keys, each other.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, Certificate, Digest, Domain, RouteVersion, Secret, Timestamp, Traffic};
+use crate::{AppName, BalancerName, Certificate, Digest, Domain, PeerRow, RouteVersion, Secret, Timestamp, Traffic};
 
 /// All of it at one version. Entries are ordered by [`EdgeEntry::key`], each key at most once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub enum EdgeEntry {
     Certificate(Certificate),
     /// What every balancer makes and checks cookies and session tickets with, newest first: the first makes, all check.
     Keys(Vec<Secret>),
+    /// A balancer that leads to the servos of its site.
+    Peer(PeerRow),
 }
 
 /// Names an entry.
@@ -49,6 +51,8 @@ pub enum EdgeKey {
     Certificate(Digest),
     /// Of the keys.
     Keys,
+    /// Of a balancer.
+    Peer(BalancerName),
 }
 
 impl EdgeEntry {
@@ -59,6 +63,7 @@ impl EdgeEntry {
             Self::App { app, .. } => EdgeKey::App(app.clone()),
             Self::Certificate(certificate) => EdgeKey::Certificate(certificate.fingerprint),
             Self::Keys(_) => EdgeKey::Keys,
+            Self::Peer(peer) => EdgeKey::Peer(peer.name.clone()),
         }
     }
 }

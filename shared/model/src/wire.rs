@@ -261,6 +261,7 @@ wire! {
     52, 1 => crate::Certificate;
     53, 1 => crate::EdgeKeys;
     54, 1 => crate::EdgeStamp;
+    60, 1 => crate::PeerRow;
 }
 
 #[cfg(test)]

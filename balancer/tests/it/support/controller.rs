@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use pontoon_kit::{Authority, Credentials, Role, rpc, tls};
 use pontoon_proto::services::balancers_server::{Balancers, BalancersServer};
-use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage};
+use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, known};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,6 +24,8 @@ pub struct Controller {
 /// One session with a balancer.
 pub struct Session {
     pub hello: BalancerHello,
+    /// How others reach it, as it says.
+    pub reach: Option<String>,
     incoming: Streaming<BalancerMessage>,
     outgoing: mpsc::Sender<Result<BalancerDirective, Status>>,
 }
@@ -39,13 +41,14 @@ impl Balancers for Service {
         request: Request<Streaming<BalancerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = rpc::caller(&request, Role::Balancer)?;
+        let reach = request.metadata().get(known::PEER).map(|said| said.to_str().unwrap().to_owned());
         let mut incoming = request.into_inner();
         let Some(BalancerMessage::Hello(hello)) = incoming.message().await? else {
             return Err(Status::invalid_argument("Hello comes first"));
         };
         assert_eq!(peer.id, hello.name.as_str());
         let (outgoing, directives) = mpsc::channel(8);
-        let session = Session { hello, incoming, outgoing };
+        let session = Session { hello, reach, incoming, outgoing };
         self.0.send(session).await.map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(Box::pin(ReceiverStream::new(directives))))
     }

@@ -88,6 +88,7 @@ impl State {
             Command::PutCertificate(command) => self.put_certificate(command),
             Command::RemoveCertificate(command) => self.remove_certificate(command),
             Command::RotateEdgeKeys(command) => self.rotate_edge_keys(command),
+            Command::RegisterPeer(command) => self.register_peer(command),
             Command::RaiseFeatureLevel(command) => self.raise_feature_level(command.to),
             #[cfg(feature = "next-level")]
             Command::NextLevelProbe(command) => self.probe_next_level(command),
@@ -137,6 +138,7 @@ fn needs_memory(command: &Command) -> bool {
             | Command::ReportBuild(_)
             | Command::RegisterHost(_)
             | Command::RegisterBalancer(_)
+            | Command::RegisterPeer(_)
             | Command::RegisterController(_)
             | Command::AdmitMachine(_)
             | Command::NoteCertificate(_)
