@@ -3,16 +3,19 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, Shared};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::TokioIo;
 use pontoon_kit::Credentials;
-use pontoon_model::BalancerName;
-use tokio::time::sleep;
+use pontoon_model::{BalancerName, Reach};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 use crate::peers::hello::Hello;
 use crate::peers::links::{self, Stream};
@@ -25,9 +28,18 @@ type Sender = SendRequest<RequestBody>;
 /// All requests that come while a connection is made wait for that one.
 type Dialling = Shared<LocalBoxFuture<'static, Result<Sender, Arc<io::Error>>>>;
 
-/// By the name of the peer.
+/// A peer that connects itself has connected to another worker, and to this one in the same moment, or again within the pause
+/// that it makes ([`crate::peers::offer`]).
+const COMING: Duration = Duration::from_secs(1);
+
+/// A worker's connections to peers.
 #[derive(Default)]
-pub(in crate::proxy) struct Links(RefCell<HashMap<BalancerName, Link>>);
+pub(in crate::proxy) struct Links {
+    /// By the name of the peer.
+    all: RefCell<HashMap<BalancerName, Link>>,
+    /// Rung when a peer has connected itself.
+    connected: Notify,
+}
 
 struct Link {
     peer: Arc<Peer>,
@@ -46,6 +58,9 @@ impl Links {
         peer: &Arc<Peer>,
         credentials: &Credentials,
     ) -> Result<Sender, Arc<io::Error>> {
+        if peer.reach == Reach::DialsOut {
+            return self.offered_by(peer).await;
+        }
         let dialling = match self.known(peer) {
             Some(State::Open(sender)) => return Ok(sender),
             Some(State::Dialling(dialling)) => dialling,
@@ -56,7 +71,7 @@ impl Links {
             }
         };
         let dialled = dialling.clone().await;
-        let mut all = self.0.borrow_mut();
+        let mut all = self.all.borrow_mut();
         let is_mine = |link: &Link| matches!(&link.state, State::Dialling(of) if of.ptr_eq(&dialling));
         if all.get(&peer.name).is_some_and(is_mine) {
             match &dialled {
@@ -67,6 +82,22 @@ impl Links {
         dialled
     }
 
+    /// The connection that `peer` has made or is about to make.
+    async fn offered_by(&self, peer: &Arc<Peer>) -> Result<Sender, Arc<io::Error>> {
+        let coming = async {
+            loop {
+                // Made before looking, so that none is missed.
+                let mut connected = pin!(self.connected.notified());
+                connected.as_mut().enable();
+                if let Some(State::Open(sender)) = self.known(peer) {
+                    return sender;
+                }
+                connected.await;
+            }
+        };
+        timeout(COMING, coming).await.map_err(|_| Arc::new(io::ErrorKind::NotConnected.into()))
+    }
+
     /// Asks on a connection that `peer` has made, for as long as it answers.
     pub(in crate::proxy) async fn take(self: Rc<Self>, peer: Arc<Peer>, stream: Stream, offered: Offered) {
         let (mut sender, connection) = match links::asking(Local).handshake(TokioIo::new(stream)).await {
@@ -74,6 +105,7 @@ impl Links {
             Err(error) => return tracing::debug!(peer = %peer.name, %error, "an offered connection ended at once"),
         };
         self.put(peer.clone(), State::Open(sender.clone()));
+        self.connected.notify_waiters();
         tracing::debug!(peer = %peer.name, "a peer has connected itself");
         let asking = async {
             loop {
@@ -96,14 +128,14 @@ impl Links {
 
     /// Forgets what is closed, and those who are no peers any more.
     pub(in crate::proxy) fn sweep(&self) {
-        self.0.borrow_mut().retain(|_, link| {
+        self.all.borrow_mut().retain(|_, link| {
             let closed = matches!(&link.state, State::Open(sender) if sender.is_closed());
             !closed && !link.peer.gone.is_cancelled()
         });
     }
 
     fn known(&self, peer: &Arc<Peer>) -> Option<State> {
-        let all = self.0.borrow();
+        let all = self.all.borrow();
         let link = all.get(&peer.name).filter(|link| Arc::ptr_eq(&link.peer, peer))?;
         match &link.state {
             State::Open(sender) if sender.is_closed() => None,
@@ -113,7 +145,7 @@ impl Links {
     }
 
     fn put(&self, peer: Arc<Peer>, state: State) {
-        self.0.borrow_mut().insert(peer.name.clone(), Link { peer, state });
+        self.all.borrow_mut().insert(peer.name.clone(), Link { peer, state });
     }
 }
 
