@@ -19,7 +19,9 @@ use pontoon_kit::CancellationToken;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use crate::handover::{Progress, Purpose};
 use crate::proxy::health;
+use crate::proxy::listen::{self, Inherited};
 use crate::readiness::Readiness;
 use crate::status::Link;
 use crate::table::{LATENCY_BOUNDS, Table};
@@ -49,6 +51,7 @@ struct Health {
 pub(crate) struct Admin {
     pub(crate) table: Arc<Table>,
     pub(crate) link: Arc<Link>,
+    pub(crate) progress: Arc<Progress>,
     pub(crate) readiness: Arc<Readiness>,
 }
 
@@ -108,7 +111,7 @@ impl Admin {
     }
 
     fn health(&self) -> Health {
-        let progress = self.table.progress();
+        let progress = self.progress.now();
         let controller = self.link.controller();
         Health {
             version: progress.applied.0,
@@ -167,8 +170,9 @@ impl Admin {
 }
 
 /// Listens for [`Admin::run`].
-pub(crate) async fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address).await?;
-    let bound = listener.local_addr()?;
-    Ok((listener, bound))
+pub(crate) fn listen(address: SocketAddr, inherited: &mut Inherited) -> io::Result<std::net::TcpListener> {
+    match inherited.take(Purpose::Admin, address).pop() {
+        Some(listener) => Ok(listener),
+        None => listen::bind(address, false),
+    }
 }

@@ -207,6 +207,11 @@ impl Cluster {
         Ok(log)
     }
 
+    /// A balancer's configuration file.
+    pub fn balancer_config(&self, balancer: usize) -> &Path {
+        &self.files.balancers[balancer].config
+    }
+
     /// The index of the controller that leads.
     pub fn leader(&self) -> Result<usize> {
         let leader = self.json(&["status"])?["leader"].as_str().context("no leader")?.to_owned();

@@ -10,26 +10,17 @@ use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TE, TRANSFER_EN
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
-use pontoon_kit::Backoff;
-use pontoon_model::{AppName, Route as RouteModel, ServoId, SiteName};
-use tokio::time::{self, Instant};
+use pontoon_model::{AppName, ServoId};
+use tokio::time;
 
+use super::attempts::{Attempts, Next};
 use super::forward::Sides;
 use super::headers;
 use super::pages::Page;
 use super::request_body::{MOST_KEPT, RequestBody, Source};
 use super::tunnel::Wish as Tunnel;
 use super::upstream::{Protocol, Sender};
-use crate::peers::Peer;
-use crate::table::{Failure as Fault, InFlight, Picked, Route, Servo, Wish};
-
-/// A request that ended the processes (or the patience) of as many servos is sent to no further one: it is what is wrong.
-pub(super) const MOST_KILLED: usize = 3;
-
-/// While all servos of an app refuse connections they are tried again after this, twice as long each time: a restarted
-/// process of a servo needs a moment to listen.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(800);
+use crate::table::{Failure as Fault, InFlight, Route, Servo};
 
 /// A servo's answer and the connection it comes on.
 pub(super) struct Answer {
@@ -51,20 +42,7 @@ pub(super) enum Origin {
     /// A user: any servo may answer.
     User,
     /// Another site's balancer, which says what it knows: a servo of this site answers, or none.
-    Peer { session: Option<ServoId>, killed: usize, tunnel: Option<Tunnel> },
-}
-
-/// Whose servos may answer.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    Everywhere,
-    OwnSite,
-}
-
-/// Whom to ask next.
-enum Next {
-    Servo(InFlight),
-    Peer(Arc<Peer>),
+    Peer { attempts: Attempts, tunnel: Option<Tunnel> },
 }
 
 /// Why a try gave no answer.
@@ -97,38 +75,19 @@ pub(super) struct Exchange {
     /// Whether it may be sent twice.
     repeat: bool,
     app: AppName,
-    /// Where the client's session is.
-    pub(super) session: Option<ServoId>,
-    scope: Scope,
-    pub(super) tried: Vec<Arc<Servo>>,
-    /// Balancers of other sites that could not be asked, or broke their connection.
-    pub(super) lost: Vec<Arc<Peer>>,
-    /// Sites whose servos have all had their chance.
-    pub(super) spent: Vec<SiteName>,
-    /// Tries after which the servo's connection broke, or no answer came.
-    pub(super) killed: usize,
-    /// The last of them was one without an answer in time.
-    pub(super) timed_out: bool,
-    hold: Hold,
-}
-
-/// How long a request has waited for a servo.
-struct Hold {
-    until: Option<Instant>,
-    pauses: Backoff,
+    pub(super) attempts: Attempts,
 }
 
 impl Exchange {
     pub(super) fn new(mut request: Request<Incoming>, sides: &Sides<'_>, app: &AppName, origin: Origin) -> Self {
         let traffic = &sides.settings.traffic;
-        let scope = if matches!(origin, Origin::User) { Scope::Everywhere } else { Scope::OwnSite };
-        let (told, killed, tunnel) = match origin {
+        let (told, tunnel) = match origin {
             Origin::User => {
                 let upgrade = headers::upgrade_of(request.headers()).filter(|_| request.version() == Version::HTTP_11);
                 let client = |protocol| Tunnel { protocol, client: hyper::upgrade::on(&mut request) };
-                (None, 0, upgrade.map(client))
+                (None, upgrade.map(client))
             }
-            Origin::Peer { session, killed, tunnel } => (session, killed, tunnel),
+            Origin::Peer { attempts, tunnel } => (Some(attempts), tunnel),
         };
         let (mut parts, body) = request.into_parts();
         // A change of protocol happens in HTTP/1.1 only.
@@ -138,14 +97,14 @@ impl Exchange {
         if parts.version == Version::HTTP_2 {
             headers::as_http1(&mut parts.headers, &parts.uri);
         }
-        if scope == Scope::Everywhere {
+        if told.is_none() {
             headers::describe_client(&mut parts.headers, sides.client);
         }
         if let Some(tunnel) = &tunnel {
             headers::put_upgrade(&mut parts.headers, tunnel.protocol.clone());
         }
-        let of_cookie = || traffic.affinity.then(|| sides.worker.cookies().read(&parts.headers, app)).flatten();
-        let session = if scope == Scope::Everywhere { of_cookie() } else { told };
+        let session = || traffic.affinity.then(|| sides.worker.cookies().read(&parts.headers, app)).flatten();
+        let attempts = told.unwrap_or_else(|| Attempts::new(session()));
         let repeat = parts.method.is_idempotent() || traffic.retry_unsafe;
         let most_kept = if traffic.retry_unsafe { pontoon_model::Traffic::MOST_KEPT_BYTES } else { MOST_KEPT };
         let source = Source::new(body, if repeat { most_kept } else { 0 }, traffic.body_bytes);
@@ -177,14 +136,7 @@ impl Exchange {
             protocol,
             repeat,
             app: app.clone(),
-            session,
-            scope,
-            tried: Vec::new(),
-            lost: Vec::new(),
-            spent: Vec::new(),
-            killed,
-            timed_out: false,
-            hold: Hold { until: None, pauses: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) },
+            attempts,
         }
     }
 
@@ -200,7 +152,7 @@ impl Exchange {
 
     /// The cookie that says where the client's session is from now on, if it does not know.
     pub(super) fn cookie(&self, sides: &Sides<'_>, servo: ServoId) -> Option<HeaderValue> {
-        if !sides.settings.traffic.affinity || self.session == Some(servo) {
+        if !sides.settings.traffic.affinity || self.attempts.session == Some(servo) {
             return None;
         }
         sides.worker.cookies().write(servo, &self.app, sides.client.secure)
@@ -211,12 +163,16 @@ impl Exchange {
         // An answer whose status says that another servo shall be tried, while there is none better.
         let mut poor: Option<Answer> = None;
         loop {
-            let in_flight = match self.pick(sides, route, poor.is_some()).await {
+            let picked = match self.attempts.pick_now(sides, route) {
+                Err(found) => self.attempts.wait(sides, route, found, poor.is_some()).await,
+                Ok(next) => Ok(next),
+            };
+            let in_flight = match picked {
                 Ok(Next::Servo(in_flight)) => in_flight,
                 Ok(Next::Peer(peer)) => match self.through(sides, route, &peer).await {
                     Ok(answer) if !self.wants_another(sides, &answer) => return Ok(answer),
                     Ok(answer) => {
-                        self.spent.push(peer.site.clone());
+                        self.attempts.spent.push(peer.site.clone());
                         poor = Some(answer);
                         continue;
                     }
@@ -235,7 +191,7 @@ impl Exchange {
                     if !self.wants_another(sides, &answer) {
                         return Ok(answer);
                     }
-                    self.tried.push(servo);
+                    self.attempts.pass_over(servo);
                     poor = Some(answer);
                     continue;
                 }
@@ -247,117 +203,16 @@ impl Exchange {
                 Err(Failure::Broken) => Fault::Broken,
                 Err(Failure::TimedOut) => Fault::TimedOut,
             };
-            if servo.failed(fault) {
-                sides.worker.watcher.watch(&servo, fault, sides.host);
+            let repeatable = self.is_repeatable();
+            if let Err(page) = self.attempts.failed(sides, servo, fault, repeatable) {
+                return poor.ok_or(page);
             }
-            if fault != Fault::Unreached {
-                self.killed += 1;
-                self.timed_out = fault == Fault::TimedOut;
-                if !self.is_repeatable() || self.killed >= MOST_KILLED {
-                    return poor.ok_or_else(|| self.lost(sides));
-                }
-            }
-            self.tried.push(servo);
         }
     }
 
     fn wants_another(&self, sides: &Sides<'_>, answer: &Answer) -> bool {
         let statuses = &sides.settings.traffic.retry_statuses;
         !statuses.is_empty() && statuses.contains(&answer.response.status().as_u16()) && self.is_repeatable()
-    }
-
-    /// The request was sent, and what became of it is not known.
-    pub(super) fn lost(&self, sides: &Sides<'_>) -> Page {
-        let host = sides.host.to_owned();
-        if self.timed_out {
-            return Page::TimedOut { host, seconds: sides.settings.traffic.first_byte_ms.div_ceil(1_000).into() };
-        }
-        Page::Broken { host, servos: self.killed }
-    }
-
-    /// The next servo to try, or what to say when there is none. Waits for one, as long as the app allows, unless the
-    /// client has an answer already (`poor`).
-    async fn pick(&mut self, sides: &Sides<'_>, route: &mut Arc<Route>, poor: bool) -> Result<Next, Page> {
-        let traffic = &sides.settings.traffic;
-        let first = match self.look(sides, route) {
-            Ok(next) => return Ok(next),
-            Err(other) => other,
-        };
-        // A peer's request waits where it came in.
-        if poor || traffic.hold_ms == 0 || self.scope == Scope::OwnSite || !may_pass(&first) {
-            return Err(self.page(sides, first));
-        }
-        let waited = route.clone();
-        let Some(waiting) = waited.wait() else { return Err(Page::Crowded { host: sides.host.to_owned() }) };
-        loop {
-            // Made before looking, so that no change is missed.
-            let mut again = std::pin::pin!(waiting.again());
-            again.as_mut().enable();
-            let picked = match self.look(sides, route) {
-                Ok(next) => return Ok(next),
-                Err(picked) => picked,
-            };
-            let until = *self.hold.until.get_or_insert_with(|| Instant::now() + hold_of(traffic.hold_ms));
-            if !may_pass(&picked) || Instant::now() >= until {
-                return Err(self.page(sides, picked));
-            }
-            let exhausted = matches!(picked, Picked::Exhausted);
-            let wake = if exhausted { (Instant::now() + self.hold.pauses.wait()).min(until) } else { until };
-            tokio::select! {
-                () = again => {}
-                () = time::sleep_until(wake) => {}
-            }
-            if exhausted {
-                // They have had time to come back.
-                self.tried.clear();
-                self.lost.clear();
-                self.spent.clear();
-            }
-            // A route that left the table rings a last time; the one in its place is another.
-            match sides.worker.table.route(&route.host) {
-                Some(newer) if !Arc::ptr_eq(&newer, route) => {
-                    *route = newer;
-                    return Box::pin(self.pick(sides, route, poor)).await;
-                }
-                Some(_) => {}
-                None => return Err(Page::UnknownHost(sides.host.to_owned())),
-            }
-        }
-    }
-
-    /// Whom to ask now: a servo of this site; of another by a balancer there, and itself only if none can be asked.
-    fn look(&self, sides: &Sides<'_>, route: &mut Arc<Route>) -> Result<Next, Picked> {
-        let (table, peers) = (&sides.worker.table, sides.worker.table.peers());
-        let within = (self.scope == Scope::OwnSite).then(|| peers.own_site());
-        let wish = Wish { spent: &self.spent, within, ..Wish::of(&sides.settings.traffic, &self.tried, self.session) };
-        let in_flight = match table.pick(route, &wish) {
-            Picked::Servo(in_flight) => in_flight,
-            Picked::Exhausted if within.is_none() && !peers.is_empty() => {
-                let left = peers.in_vain(&route.target().sites_beyond(peers.own_site(), &self.spent), &self.lost);
-                return left.map(Next::Peer).ok_or(Picked::Exhausted);
-            }
-            other => return Err(other),
-        };
-        let servo = in_flight.servo();
-        if within.is_some() || servo.site == *peers.own_site() || peers.is_empty() {
-            return Ok(Next::Servo(in_flight));
-        }
-        let sites = match self.session == Some(servo.id) {
-            true => vec![servo.site.clone()],
-            false => route.target().sites_like(servo, &wish),
-        };
-        Ok(peers.toward(&sites, &self.lost).map_or(Next::Servo(in_flight), Next::Peer))
-    }
-
-    fn page(&self, sides: &Sides<'_>, picked: Picked) -> Page {
-        let host = sides.host.to_owned();
-        match picked {
-            Picked::Servo(_) | Picked::Gone => Page::UnknownHost(host),
-            Picked::Empty(reason) => Page::NoServo { host, reason },
-            Picked::Full => Page::Crowded { host },
-            Picked::Exhausted if self.killed > 0 => self.lost(sides),
-            Picked::Exhausted => Page::Unreachable { host, tried: self.tried.len() + self.spent.len() },
-        }
     }
 
     /// Tries one servo: over a kept connection if there is one, then over a new one.
@@ -445,19 +300,6 @@ impl Exchange {
     /// Whether the request may be sent although it may have been sent before.
     pub(super) fn is_repeatable(&self) -> bool {
         self.repeat && self.source.is_replayable()
-    }
-}
-
-fn hold_of(ms: u32) -> Duration {
-    Duration::from_millis(ms.into())
-}
-
-/// Whether there may be a servo soon.
-fn may_pass(picked: &Picked) -> bool {
-    match picked {
-        Picked::Full | Picked::Exhausted => true,
-        Picked::Empty(reason) => reason == RouteModel::NOT_READY,
-        Picked::Servo(_) | Picked::Gone => false,
     }
 }
 

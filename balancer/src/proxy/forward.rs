@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
-use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -12,7 +12,7 @@ use super::activity::Serving;
 use super::authority::{self, BadTarget};
 use super::client::Client;
 use super::exchange::{Answer, Exchange, Giver, Origin};
-use super::gate;
+use super::gate::{self, Asked};
 use super::headers;
 use super::health;
 use super::pages::Page;
@@ -31,8 +31,9 @@ pub(super) async fn answer(
 ) -> Response<ResponseBody> {
     let begun = Instant::now();
     let (parts, body) = request.into_parts();
-    let protocol = protocol_of(&parts, client);
-    let about = About { client: client.address, method: &parts.method, uri: &parts.uri, protocol };
+    let protocol = protocol(parts.version, client);
+    let path = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    let about = About { client: client.address, method: parts.method.as_str(), path, protocol };
     let mut log = worker.log.begin(&about);
     let host = match authority::host_of(&parts) {
         Ok(host) => host,
@@ -55,7 +56,7 @@ pub(super) async fn answer(
     let counted = Statistics::begin(&route);
     let settings = route.app.settings().clone();
     let mut sides = Sides { worker, client, settings: &settings, host: &host };
-    let answered = match gate::check(&parts, &body, &settings, client, &host) {
+    let answered = match gate::check(&Asked::of(&parts, &body), &settings, client, &host) {
         Ok(()) => {
             let mut exchange = Exchange::new(Request::from_parts(parts, body), &sides, &route.app.name, Origin::User);
             exchange.try_servos(&mut sides, &mut route).await.map(|answer| (exchange, answer))
@@ -67,13 +68,14 @@ pub(super) async fn answer(
     let mut response = match answered {
         Ok((exchange, answer)) => {
             if let Some(log) = &mut log {
-                log.answered(status.as_u16(), Some(answer.giver.servo()), exchange.id());
+                log.answered(status.as_u16(), Some(answer.giver.servo()));
+                exchange.id().into_iter().for_each(|id| log.named(id));
             }
             pass_on(&sides, exchange, answer, Ends { counted: Some(counted), serving, log })
         }
         Err(page) => {
             if let Some(log) = &mut log {
-                log.answered(status.as_u16(), None, None);
+                log.answered(status.as_u16(), None);
             }
             let ends = Ends { counted: Some(counted), serving, log };
             page.into_response(Some(&settings.traffic)).map(|text| ResponseBody::page(text, ends))
@@ -99,14 +101,14 @@ pub(super) struct Sides<'a> {
 /// An answer of our own that belongs to no app.
 fn send(own: Response<Bytes>, serving: Serving, mut log: Option<Pending>) -> Response<ResponseBody> {
     if let Some(log) = &mut log {
-        log.answered(own.status().as_u16(), None, None);
+        log.answered(own.status().as_u16(), None);
     }
     own.map(|text| ResponseBody::page(text, Ends { counted: None, serving, log }))
 }
 
 /// As the access log has it.
-fn protocol_of(parts: &Parts, client: &Client) -> &'static str {
-    match (parts.version, client.secure) {
+pub(super) fn protocol(version: Version, client: &Client) -> &'static str {
+    match (version, client.secure) {
         (Version::HTTP_2, true) => "https/2",
         (Version::HTTP_2, false) => "http/2",
         (Version::HTTP_10, true) => "https/1.0",
@@ -132,7 +134,8 @@ fn pass_on(sides: &Sides<'_>, exchange: Exchange, answer: Answer, ends: Ends) ->
         };
         headers::put_upgrade(response.headers_mut(), protocol);
         let Ends { counted, serving, log } = ends;
-        tunnel::open(wish.client, hyper::upgrade::on(&mut response), giver, counted);
+        let servo = hyper::upgrade::on(&mut response);
+        tunnel::open(&sides.worker.tunnels, wish.client, servo, giver, counted);
         return response.map(|_| ResponseBody::page(Bytes::new(), Ends { counted: None, serving, log }));
     }
     let lease = match giver {

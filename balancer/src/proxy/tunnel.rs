@@ -4,6 +4,7 @@ use http::HeaderValue;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
+use tokio_util::task::TaskTracker;
 
 use super::exchange::Giver;
 use crate::table::Counted;
@@ -15,8 +16,14 @@ pub(super) struct Wish {
 }
 
 /// Carries bytes once both sides have changed. `giver` keeps the servo undrained as long as it is open.
-pub(super) fn open(client: OnUpgrade, servo: OnUpgrade, giver: Giver, counted: Option<Counted>) {
-    tokio::task::spawn_local(async move {
+pub(super) fn open(
+    tunnels: &TaskTracker,
+    client: OnUpgrade,
+    servo: OnUpgrade,
+    giver: Giver,
+    counted: Option<Counted>,
+) {
+    tunnels.spawn_local(async move {
         let _held = counted;
         let id = giver.servo();
         let (client, servo) = match tokio::try_join!(client, servo) {

@@ -18,8 +18,12 @@ pub const TRUST: &str = "trust";
 /// In [`READS`]: the directives `Edge` and `EdgeDelta`.
 pub const EDGE: &str = "edge";
 
+/// In [`READS`]: `TailWanted` and `TailUnwanted` of a balancer's session; in the header of that name in a controller's answer
+/// to it: `Requests` and `Tail`.
+pub const REQUESTS: &str = "requests";
+
 /// [`READS`] of this version.
-pub const ALL: &str = "controllers,trust,edge";
+pub const ALL: &str = "controllers,trust,edge,requests";
 
 /// A header of the request that opens a balancer's session: how other balancers reach it ([`pontoon_model::Reach`]); without it
 /// they do not. Not in `Hello` for the same reason.

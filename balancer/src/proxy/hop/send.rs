@@ -12,7 +12,8 @@ use pontoon_model::{Reach, ServoId};
 use super::word::{Ask, Verdict};
 use crate::peers::Peer;
 use crate::peers::links::HOP;
-use crate::proxy::exchange::{Answer, Exchange, Failure, Giver, MOST_KILLED};
+use crate::proxy::attempts::MOST_KILLED;
+use crate::proxy::exchange::{Answer, Exchange, Failure, Giver};
 use crate::proxy::forward::Sides;
 use crate::proxy::headers;
 use crate::proxy::pages::Page;
@@ -105,14 +106,14 @@ impl Exchange {
                 if peer.reach != Reach::DialsOut {
                     peer.failed(&why);
                 }
-                self.lost.push(peer);
+                self.attempts.lost.push(peer);
                 return None;
             }
             Unanswered::Untaken => {
-                self.spent.push(peer.site.clone());
+                self.attempts.spent.push(peer.site.clone());
                 // A part of a large body went to a peer that had no use for it, and is gone.
                 let host = || sides.host.to_owned();
-                return (!self.source.is_whole()).then(|| Page::Unreachable { host: host(), tried: self.tried.len() });
+                return (!self.source.is_whole()).then(|| Page::Unreachable { host: host(), tried: self.attempts.tried.len() });
             }
             Unanswered::Other(Failure::Client) => return Some(Page::BodyCut),
             Unanswered::Other(Failure::ClientStalled) => return Some(Page::BodyStalled),
@@ -120,22 +121,22 @@ impl Exchange {
                 return Some(Page::BodyTooLarge { most: sides.settings.traffic.body_bytes });
             }
             Unanswered::Broken | Unanswered::Other(Failure::Unreached | Failure::Broken) => {
-                self.killed += 1;
-                self.timed_out = false;
-                self.lost.push(peer);
+                self.attempts.killed += 1;
+                self.attempts.timed_out = false;
+                self.attempts.lost.push(peer);
             }
             Unanswered::Other(Failure::TimedOut) => {
-                self.killed += 1;
-                self.timed_out = true;
-                self.spent.push(peer.site.clone());
+                self.attempts.killed += 1;
+                self.attempts.timed_out = true;
+                self.attempts.spent.push(peer.site.clone());
             }
             Unanswered::Lost { killed, timed_out } => {
-                self.killed = killed.max(self.killed + 1);
-                self.timed_out = timed_out;
-                self.spent.push(peer.site.clone());
+                self.attempts.killed = killed.max(self.attempts.killed + 1);
+                self.attempts.timed_out = timed_out;
+                self.attempts.spent.push(peer.site.clone());
             }
         }
-        (!self.is_repeatable() || self.killed >= MOST_KILLED).then(|| self.lost(sides))
+        (!self.is_repeatable() || self.attempts.killed >= MOST_KILLED).then(|| self.attempts.lost(sides))
     }
 
     /// The protocol to change to, in words. With a body the wish cannot be passed on; servers may leave one ungranted.
@@ -172,8 +173,8 @@ impl Exchange {
             client: sides.client.address,
             secure: sides.client.secure,
             route: route.host.to_string(),
-            session: self.session,
-            killed: self.killed,
+            session: self.attempts.session,
+            killed: self.attempts.killed,
             upgrade: upgrade.map(|protocol| (method.clone(), protocol)),
         };
         headers.insert(HOP, ask.to_value()?);

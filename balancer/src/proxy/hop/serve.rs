@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::HeaderValue;
+use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::ext::Protocol as Extended;
@@ -23,6 +24,7 @@ use crate::peers::hello::{self, Hello};
 use crate::peers::links::{HOP, PROBING, Stream};
 use crate::peers::offer::Handed;
 use crate::proxy::activity::{Activity, Serving};
+use crate::proxy::attempts::Attempts;
 use crate::proxy::authority;
 use crate::proxy::client::Client;
 use crate::proxy::connection::{drive, unless_ended};
@@ -154,7 +156,8 @@ async fn answer(worker: &Worker, mut request: Request<Incoming>, serving: Servin
     let Ok(host) = authority::host_of(&parts) else { return told(Verdict::Untaken, serving) };
     let Some(mut route) = worker.table.route(&ask.route) else { return told(Verdict::Untaken, serving) };
     let client = Client::new(ask.client, ask.secure);
-    let about = About { client: client.address, method: &parts.method, uri: &parts.uri, protocol: "peer/2" };
+    let path = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    let about = About { client: client.address, method: parts.method.as_str(), path, protocol: "peer/2" };
     let mut log = worker.log.begin(&about);
     if let Some(log) = &mut log {
         log.routed(&host, Some(&route.app.name));
@@ -163,20 +166,22 @@ async fn answer(worker: &Worker, mut request: Request<Incoming>, serving: Servin
     let counted = Statistics::join(&route);
     let settings = route.app.settings().clone();
     let mut sides = Sides { worker, client: &client, settings: &settings, host: &host };
-    let origin = Origin::Peer { session: ask.session, killed: ask.killed, tunnel };
+    let origin = Origin::Peer { attempts: Attempts::of_peer(ask.session, ask.killed), tunnel };
     let mut exchange = Exchange::new(Request::from_parts(parts, body), &sides, &route.app.name, origin);
     let answered = exchange.try_servos(&mut sides, &mut route).await;
     match answered {
         Ok(answer) => {
             let status = answer.response.status();
             if let Some(log) = &mut log {
-                log.answered(status.as_u16(), Some(answer.giver.servo()), exchange.id());
+                log.answered(status.as_u16(), Some(answer.giver.servo()));
+                exchange.id().into_iter().for_each(|id| log.named(id));
             }
             pass_back(&sides, exchange, answer, Ends { counted: Some(counted), serving, log }, by_connect)
         }
         Err(page) => {
             if let Some(log) = &mut log {
-                log.answered(page.status().as_u16(), None, exchange.id());
+                log.answered(page.status().as_u16(), None);
+                exchange.id().into_iter().for_each(|id| log.named(id));
             }
             drop(counted);
             told(verdict_of(&page, &exchange), serving)
@@ -186,8 +191,8 @@ async fn answer(worker: &Worker, mut request: Request<Incoming>, serving: Servin
 
 fn verdict_of(page: &Page, exchange: &Exchange) -> Verdict {
     match page {
-        Page::Broken { .. } => Verdict::Lost { killed: exchange.killed },
-        Page::TimedOut { .. } => Verdict::TimedOut { killed: exchange.killed },
+        Page::Broken { .. } => Verdict::Lost { killed: exchange.attempts.killed },
+        Page::TimedOut { .. } => Verdict::TimedOut { killed: exchange.attempts.killed },
         Page::BodyCut | Page::BodyTooLarge { .. } => Verdict::Cut,
         Page::BodyStalled => Verdict::Stalled,
         _ => Verdict::Untaken,
@@ -213,7 +218,8 @@ fn pass_back(
         let protocol = agreed.as_ref().and_then(|protocol| protocol.to_str().ok()).map(str::to_owned);
         if let (Some(wish), Some(protocol)) = (exchange.into_wish(), protocol) {
             let Ends { counted, serving, log } = ends;
-            tunnel::open(wish.client, hyper::upgrade::on(&mut response), giver, counted);
+            let upgraded = hyper::upgrade::on(&mut response);
+            tunnel::open(&sides.worker.tunnels, wish.client, upgraded, giver, counted);
             *response.status_mut() = StatusCode::OK;
             response.headers_mut().insert(HOP, Verdict::Upgraded { servo, protocol }.to_value());
             let ends = Ends { counted: None, serving, log };

@@ -30,7 +30,10 @@ pub struct Session {
     outgoing: mpsc::Sender<Result<BalancerDirective, Status>>,
 }
 
-struct Service(mpsc::Sender<Session>);
+struct Service {
+    sessions: mpsc::Sender<Session>,
+    reads_requests: bool,
+}
 
 #[tonic::async_trait]
 impl Balancers for Service {
@@ -49,8 +52,12 @@ impl Balancers for Service {
         assert_eq!(peer.id, hello.name.as_str());
         let (outgoing, directives) = mpsc::channel(8);
         let session = Session { hello, reach, incoming, outgoing };
-        self.0.send(session).await.map_err(|_| Status::unavailable("the test is over"))?;
-        Ok(Response::new(Box::pin(ReceiverStream::new(directives))))
+        self.sessions.send(session).await.map_err(|_| Status::unavailable("the test is over"))?;
+        let mut response: Response<Self::SessionStream> = Response::new(Box::pin(ReceiverStream::new(directives)));
+        if self.reads_requests {
+            response.metadata_mut().insert(known::READS, known::REQUESTS.parse().unwrap());
+        }
+        Ok(response)
     }
 }
 
@@ -61,12 +68,18 @@ impl Drop for Controller {
 }
 
 impl Controller {
+    /// One of before there was word of requests.
     pub async fn start(authority: &Authority) -> Self {
+        Self::start_with(authority, false).await
+    }
+
+    pub async fn start_with(authority: &Authority, reads_requests: bool) -> Self {
         let credentials = Credentials::new(authority.issue(Role::Controller, "c1").unwrap()).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, sessions) = mpsc::channel(8);
-        let server = rpc::server(pontoon_enrol::needs).add_service(BalancersServer::new(Service(sender)));
+        let server = rpc::server(pontoon_enrol::needs)
+            .add_service(BalancersServer::new(Service { sessions: sender, reads_requests }));
         let task = tokio::spawn(async move {
             server.serve_with_incoming(tls::incoming(listener, credentials)).await.unwrap();
         });
@@ -91,7 +104,21 @@ impl Session {
                 match self.incoming.next().await.expect("the session goes on").unwrap() {
                     BalancerMessage::Ack(ack) if wanted(ack) => return ack,
                     BalancerMessage::Ack(_) => {}
+                    BalancerMessage::Requests(_) | BalancerMessage::Tail(_) => panic!("this controller reads neither"),
                     BalancerMessage::Hello(_) => panic!("Hello comes once"),
+                }
+            }
+        })
+        .await
+    }
+
+    /// What the first message is for that `wanted` has something.
+    pub async fn told<T>(&mut self, wanted: impl Fn(BalancerMessage) -> Option<T>) -> T {
+        within("the message", async {
+            loop {
+                let message = self.incoming.next().await.expect("the session goes on").unwrap();
+                if let Some(told) = wanted(message) {
+                    return told;
                 }
             }
         })

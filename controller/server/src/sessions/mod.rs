@@ -13,6 +13,7 @@ mod peering;
 mod relay;
 mod reports;
 mod tables;
+mod tails;
 
 pub use agents::AgentsService;
 pub use balancers::BalancersService;
@@ -22,6 +23,7 @@ pub use known::{KnownFeed, publish_controllers};
 pub use logs::{LogError, LogStream, Logs};
 pub use relay::{Heard, Relay};
 pub use tables::{TableFeed, publish_tables};
+pub use tails::Tails;
 
 use std::sync::Arc;
 use std::time::Duration;
