@@ -155,6 +155,11 @@ impl AccessLog {
 }
 
 impl Pending {
+    /// It is noted by somebody else.
+    pub(crate) fn forget(mut self) {
+        self.line = None;
+    }
+
     pub(crate) fn routed(&mut self, host: &str, app: Option<&AppName>) {
         if let Some(line) = &mut self.line {
             line.host = cut(host);

@@ -1,4 +1,4 @@
-//! `/healthz` and `/metrics`, on a listener of their own so that no app's path is taken.
+//! `/healthz`, `/healthz/site` and `/metrics`, on a listener of their own so that no app's path is taken.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,7 +20,9 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::handover::{Progress, Purpose};
+use crate::proxy::health;
 use crate::proxy::listen::{self, Inherited};
+use crate::readiness::Readiness;
 use crate::status::Link;
 use crate::table::{LATENCY_BOUNDS, Table};
 
@@ -50,6 +52,7 @@ pub(crate) struct Admin {
     pub(crate) table: Arc<Table>,
     pub(crate) link: Arc<Link>,
     pub(crate) progress: Arc<Progress>,
+    pub(crate) readiness: Arc<Readiness>,
 }
 
 impl Admin {
@@ -72,7 +75,7 @@ impl Admin {
 
     fn serve(self, stream: tokio::net::TcpStream, shutdown: CancellationToken) {
         let service = service_fn(move |request: Request<Incoming>| {
-            let answer = self.answer(request.uri().path());
+            let answer = self.answer(request.uri());
             async move { Ok::<_, Infallible>(answer) }
         });
         let connection = http1::Builder::new()
@@ -88,14 +91,18 @@ impl Admin {
         });
     }
 
-    fn answer(&self, path: &str) -> Response<Full<Bytes>> {
-        let (status, kind, text) = match path {
+    fn answer(&self, uri: &Uri) -> Response<Full<Bytes>> {
+        let (status, kind, text) = match uri.path() {
             "/healthz" => match serde_json::to_string(&self.health()) {
                 Ok(text) => (StatusCode::OK, "application/json", text + "\n"),
                 Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string()),
             },
+            "/healthz/site" => {
+                let (status, text) = health::said(&self.readiness, uri.query());
+                (status, "text/plain", text)
+            }
             "/metrics" => (StatusCode::OK, "text/plain; version=0.0.4", self.metrics()),
-            _ => (StatusCode::NOT_FOUND, "text/plain", "here are /healthz and /metrics\n".to_owned()),
+            _ => (StatusCode::NOT_FOUND, "text/plain", "here are /healthz, /healthz/site and /metrics\n".to_owned()),
         };
         let mut response = Response::new(Full::from(text));
         *response.status_mut() = status;
@@ -127,6 +134,13 @@ impl Admin {
         line(format_args!("pontoon_balancer_routes {}", health.routes));
         line(format_args!("pontoon_balancer_stale {}", u8::from(health.stale)));
         line(format_args!("pontoon_balancer_certificates {}", self.table.secrets().certificates()));
+        for peer in self.table.peers().all() {
+            let labels = format!("peer=\"{}\",site=\"{}\"", peer.name, peer.site);
+            line(format_args!("pontoon_balancer_peer_up{{{labels}}} {}", u8::from(peer.is_up())));
+            if let Some(took) = peer.round_trip() {
+                line(format_args!("pontoon_balancer_peer_round_trip_seconds{{{labels}}} {}", took.as_secs_f64()));
+            }
+        }
         for route in self.table.routes() {
             let (host, app, counts) = (&route.host, &route.app.name, &route.statistics);
             for (name, count) in [

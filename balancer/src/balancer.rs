@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use pontoon_enrol::{ASK_EVERY, Remembered, Renewal, hear_of_revoked};
 use pontoon_kit::{CancellationToken, Credentials, FolderLock, Identity, LockError};
+use pontoon_model::Reach;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -15,8 +16,10 @@ use crate::config::Config;
 use crate::error::BalancerError;
 use crate::handover::{Door, HandoverError, Offer, Predecessor, Progress, Purpose, Respawn, Taking};
 use crate::health::Watcher;
-use crate::proxy::Proxy;
+use crate::peers;
 use crate::proxy::listen::Inherited;
+use crate::proxy::{Proxy, With};
+use crate::readiness::Readiness;
 use crate::session::{Controllers, Session};
 use crate::status::Link;
 use crate::store::Store;
@@ -29,6 +32,7 @@ pub struct Balancer {
     parts: Mutex<Parts>,
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
+    peer_address: Option<SocketAddr>,
     admin_address: Option<SocketAddr>,
     ends: Ends,
 }
@@ -64,7 +68,9 @@ impl Balancer {
         };
         let (watcher, watching) = Watcher::new(ends.running.clone());
         let tails = SharedTails::default();
-        let prepared = Proxy::prepare(&config, &table, &watcher, &mut inherited, &ends.leaving, &tails)?;
+        let readiness = Arc::new(Readiness::new(table.clone(), ends.serving.clone()));
+        let with = With { table: &table, watcher: &watcher, credentials: &credentials, readiness: &readiness };
+        let prepared = Proxy::prepare(&config, &with, &mut inherited, &ends.leaving, &tails)?;
         let mut sockets = prepared.sockets().map_err(data_dir)?;
         sockets.extend(
             admin_socket
@@ -91,16 +97,22 @@ impl Balancer {
         // Whatever fails from here on ends the workers.
         let serving = ends.serving.clone().drop_guard();
         let proxy = prepared.serve(&ends.serving)?;
-        let (address, tls_address) = (proxy.address, proxy.tls_address);
+        let (address, tls_address, peer_address) = (proxy.address, proxy.tls_address, proxy.peer_address);
         let link = Arc::new(Link::default());
         let mut admin_address = None;
         if let Some(socket) = admin_socket {
             admin_address = Some(socket.local_addr().map_err(data_dir)?);
-            let admin = Admin { table: table.clone(), link: link.clone(), progress: progress.clone() };
+            let admin = Admin { table: table.clone(), link: link.clone(), progress: progress.clone(), readiness };
             let listener = TcpListener::from_std(socket).map_err(data_dir)?;
             tasks.spawn(outlived(admin.run(listener, ends.alone.clone()), ends.running.clone()));
         }
         tasks.spawn(watching);
+        // A process that has been relieved offers no connections: its successor does.
+        let offers = config.dials_out().then(|| proxy.taker.clone());
+        let peers = peers::watch::keep(table.peers().clone(), credentials.clone(), offers, ends.alone.clone());
+        tasks.spawn(outlived(peers, ends.running.clone()));
+        let advertised = config.peer_advertised.or(peer_address).map(Reach::At);
+        let reach = advertised.or_else(|| config.dials_out().then_some(Reach::DialsOut));
         if let Some(taking) = taking {
             let predecessor = Predecessor::relieve(taking).await?;
             tasks.spawn(predecessor.follow(progress.clone(), store.watch_written(), ends.running.clone()));
@@ -123,6 +135,7 @@ impl Balancer {
             name: config.name,
             site: config.site,
             listen: config.listen_advertised.unwrap_or(address),
+            reach,
             controllers,
             credentials,
             renewal,
@@ -138,7 +151,7 @@ impl Balancer {
         tasks.spawn(active.run(running, door, ends.clone()));
         let parts = Mutex::new(Parts { proxy, tasks });
         serving.disarm();
-        Ok(Self { table, parts, address, tls_address, admin_address, ends })
+        Ok(Self { table, parts, address, tls_address, peer_address, admin_address, ends })
     }
 
     /// Makes the data folder this process's, by itself or with the help of the process that has it.
@@ -167,6 +180,11 @@ impl Balancer {
     /// Where it listens for HTTPS, with the port it got.
     pub fn tls_address(&self) -> Option<SocketAddr> {
         self.tls_address
+    }
+
+    /// Where it listens for other balancers, with the port it got.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.peer_address
     }
 
     /// Where it answers `/healthz` and `/metrics`.

@@ -36,6 +36,17 @@ pub struct Config {
     /// Where it listens for HTTPS; nowhere if not given. Certificates come from the controllers.
     #[serde(default)]
     pub listen_tls: Option<SocketAddr>,
+    /// Where it listens for the balancers of other sites, which send requests for this site's servos: an address of the
+    /// private network. Only who has a balancer's certificate of the cluster is heard.
+    #[serde(default)]
+    pub peer_listen: Option<SocketAddr>,
+    /// Where the others reach `peer_listen`, if not at that address (0.0.0.0, or behind NAT with a forwarded port).
+    #[serde(default)]
+    pub peer_advertised: Option<SocketAddr>,
+    /// Whether it connects to the others itself because they cannot reach it, and is asked on these connections. If not given:
+    /// yes, unless it listens for them.
+    #[serde(default)]
+    pub dial_out: Option<bool>,
     /// Whether every connection of users begins with a header of the PROXY protocol (version 1 or 2), as a load balancer in
     /// front sends it. One that does not is ended: whoever may leave it out may also write one of their own.
     #[serde(default)]
@@ -122,8 +133,31 @@ impl Config {
         if let Some(sample) = self.access_log.as_ref().map(|log| log.sample).filter(|s| !(*s > 0.0 && *s <= 1.0)) {
             return invalid(format!("the sample of access_log is {sample}; it may be above 0 and up to 1"));
         }
-        let listens =
-            [("listen", Some(self.listen)), ("listen_tls", self.listen_tls), ("admin_listen", self.admin_listen)];
+        match (self.peer_listen, self.peer_advertised) {
+            (None, Some(_)) => {
+                return invalid("peer_advertised is where others reach peer_listen, which is not given".into());
+            }
+            (Some(listen), None) if listen.ip().is_unspecified() => {
+                return invalid(format!(
+                    "peer_listen is {listen}; give peer_advertised, where the other balancers reach it"
+                ));
+            }
+            (Some(_), Some(advertised)) if advertised.ip().is_unspecified() || advertised.port() == 0 => {
+                return invalid(format!("peer_advertised is {advertised}, which nobody can dial"));
+            }
+            (Some(_), _) if self.dial_out == Some(true) => {
+                return invalid(
+                    "dial_out is for a balancer that nobody can dial; leave out peer_listen, or dial_out".into(),
+                );
+            }
+            _ => {}
+        }
+        let listens = [
+            ("listen", Some(self.listen)),
+            ("listen_tls", self.listen_tls),
+            ("peer_listen", self.peer_listen),
+            ("admin_listen", self.admin_listen),
+        ];
         let listens: Vec<_> = listens.iter().filter_map(|(name, address)| Some((name, (*address)?))).collect();
         for (at, (name, address)) in listens.iter().enumerate().filter(|(_, (_, address))| address.port() != 0) {
             if let Some((other, _)) = listens[..at].iter().find(|(_, other)| other == address) {
@@ -131,6 +165,11 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Whether it connects to the balancers of other sites because they cannot connect to it.
+    pub(crate) fn dials_out(&self) -> bool {
+        self.dial_out.unwrap_or(self.peer_listen.is_none())
     }
 
     /// How many threads carry requests.
@@ -181,6 +220,14 @@ mod tests {
                 "above 0 and up to 1",
             ),
             ("listen = ", "listen_tls = \"0.0.0.0:80\"\nlisten = ", "listen and listen_tls are both"),
+            ("listen = ", "peer_advertised = \"10.0.0.1:7720\"\nlisten = ", "peer_listen, which is not given"),
+            ("listen = ", "peer_listen = \"0.0.0.0:7720\"\nlisten = ", "give peer_advertised"),
+            (
+                "listen = ",
+                "peer_listen = \"0.0.0.0:7720\"\npeer_advertised = \"10.0.0.1:0\"\nlisten = ",
+                "nobody can dial",
+            ),
+            ("listen = ", "peer_listen = \"10.0.0.1:7720\"\ndial_out = true\nlisten = ", "leave out peer_listen"),
         ] {
             let error = load(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains(says), "{to}: {error}");

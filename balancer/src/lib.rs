@@ -2,7 +2,7 @@
 //!
 //! It reads route tables from a controller ([`session`]), holds the newest in memory ([`table`]) and on disk
 //! ([`store`]), and goes on serving when no controller can be reached. [`proxy`] holds what happens to a request, [`health`]
-//! looks after servos that failed, [`secrets`] holds certificates and keys,
+//! looks after servos that failed, [`secrets`] holds certificates and keys, [`peers`] the balancers of other sites,
 //! [`handover`] lets another process take over without a refused connection.
 
 mod access_log;
@@ -15,7 +15,9 @@ mod error;
 pub mod fuzzing;
 mod handover;
 mod health;
+pub mod peers;
 mod proxy;
+mod readiness;
 mod report;
 mod secrets;
 mod session;

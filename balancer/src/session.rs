@@ -7,7 +7,7 @@ use std::time::Duration;
 use pontoon_enrol::{Remembered, RenewalAsked, listed, obey};
 use pontoon_kit::{Backoff, CancellationToken, Credentials, Role, rpc};
 use pontoon_model::epoch::{epoch_of, is_former};
-use pontoon_model::{BalancerName, SiteName};
+use pontoon_model::{BalancerName, Reach, SiteName};
 use pontoon_proto::services::balancers_client::BalancersClient;
 use pontoon_proto::{
     BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, KnownControllers, MAX_MESSAGE_BYTES, REPORT_EVERY,
@@ -46,6 +46,8 @@ pub(crate) struct Session {
     pub(crate) site: SiteName,
     /// Where users reach this balancer.
     pub(crate) listen: SocketAddr,
+    /// How other balancers reach this one; none: they do not.
+    pub(crate) reach: Option<Reach>,
     pub(crate) credentials: Credentials,
     /// Wishes for a new certificate.
     pub(crate) renewal: RenewalAsked,
@@ -204,6 +206,9 @@ impl Session {
         request.metadata_mut().insert(known::READS, MetadataValue::from_static(known::ALL));
         let version = MetadataValue::from_static(pontoon_model::VERSION);
         request.metadata_mut().insert(known::VERSION, version);
+        if let Some(reach) = self.reach.and_then(|reach| MetadataValue::try_from(reach.to_string()).ok()) {
+            request.metadata_mut().insert(known::PEER, reach);
+        }
         let opened = time::timeout(OPEN_TIMEOUT, client.session(request)).await;
         let opened = opened.map_err(|_| Ended::Slow)??;
         let reads = opened.metadata().get(known::READS).and_then(|value| value.to_str().ok()).unwrap_or_default();

@@ -8,12 +8,16 @@ const HTTP1: Http1 = Http1::Hyper;
 mod acme;
 #[path = "it/affinity.rs"]
 mod affinity;
+#[path = "it/dial_out.rs"]
+mod dial_out;
 #[path = "it/domains.rs"]
 mod domains;
 #[path = "it/drain.rs"]
 mod drain;
 #[path = "it/framing.rs"]
 mod framing;
+#[path = "it/health.rs"]
+mod health;
 #[path = "it/holding.rs"]
 mod holding;
 #[path = "it/http2.rs"]
@@ -26,6 +30,8 @@ mod retries;
 mod routing;
 #[path = "it/sessions.rs"]
 mod sessions;
+#[path = "it/sites.rs"]
+mod sites;
 #[path = "it/stop.rs"]
 mod stop;
 #[path = "it/streaming.rs"]

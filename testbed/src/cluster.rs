@@ -196,6 +196,17 @@ impl Cluster {
         self.files.agents.iter().map(|file| file.data_dir.clone()).collect()
     }
 
+    /// Has one balancer note its requests from now on (it is started anew); where.
+    pub fn note_requests(&mut self, balancer: usize) -> Result<PathBuf> {
+        let config = &self.files.balancers[balancer].config;
+        let log = config.with_file_name("requests.json");
+        let text = std::fs::read_to_string(config)?;
+        std::fs::write(config, format!("{text}\n[access_log]\npath = {:?}\n", log.display().to_string()))?;
+        self.balancers[balancer].stop()?;
+        self.balancers[balancer].restart()?;
+        Ok(log)
+    }
+
     /// A balancer's configuration file.
     pub fn balancer_config(&self, balancer: usize) -> &Path {
         &self.files.balancers[balancer].config
@@ -349,7 +360,8 @@ fn layout(folder: &Path, options: Options) -> Result<Layout> {
     };
     let balancer = |site: &str, listen: &SocketAddr, tls: &SocketAddr| -> Result<BalancerLayout> {
         let (name, site) = (format!("balancer-{site}").parse()?, format!("test.{site}").parse()?);
-        Ok(BalancerLayout { name, site, listen: *listen, listen_tls: Some(*tls) })
+        let peer_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        Ok(BalancerLayout { name, site, listen: *listen, listen_tls: Some(*tls), peer_listen })
     };
     Ok(Layout {
         data_dir: folder.to_owned(),

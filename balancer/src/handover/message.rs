@@ -62,6 +62,8 @@ pub(crate) enum Purpose {
     Admin,
     /// The folder's lock.
     Lock,
+    /// A listening socket for other balancers.
+    Peer,
 }
 
 pontoon_model::wire! {

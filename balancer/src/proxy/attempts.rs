@@ -6,30 +6,50 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_kit::Backoff;
-use pontoon_model::{Route as RouteModel, ServoId};
+use pontoon_model::{Route as RouteModel, ServoId, SiteName};
 use tokio::time::{self, Instant};
 
 use super::forward::Sides;
 use super::pages::Page;
+use crate::peers::Peer;
 use crate::table::{Failure, InFlight, Picked, Route, Servo, Wish};
 
 /// A request that ended the processes (or the patience) of as many servos is sent to no further one: it is what is wrong.
-const MOST_KILLED: usize = 3;
+pub(super) const MOST_KILLED: usize = 3;
 
 /// While all servos of an app refuse connections they are tried again after this, twice as long each time: a restarted
 /// process of a servo needs a moment to listen.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
+/// Whose servos may answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Everywhere,
+    OwnSite,
+}
+
+/// Whom to ask next.
+pub(super) enum Next {
+    Servo(InFlight),
+    /// A balancer of another site, which asks one there.
+    Peer(Arc<Peer>),
+}
+
 /// What was tried so far.
 pub(super) struct Attempts {
+    scope: Scope,
     /// Where the client's session is.
     pub(super) session: Option<ServoId>,
-    tried: Vec<Arc<Servo>>,
+    pub(super) tried: Vec<Arc<Servo>>,
+    /// Balancers of other sites that could not be asked, or broke their connection.
+    pub(super) lost: Vec<Arc<Peer>>,
+    /// Sites whose servos have all had their chance.
+    pub(super) spent: Vec<SiteName>,
     /// Tries after which the servo's connection broke, or no answer came.
-    killed: usize,
+    pub(super) killed: usize,
     /// The last of them was one without an answer in time.
-    timed_out: bool,
+    pub(super) timed_out: bool,
     /// Until when the request waits for a servo, once it does.
     until: Option<Instant>,
     pauses: Backoff,
@@ -38,15 +58,47 @@ pub(super) struct Attempts {
 impl Attempts {
     pub(super) fn new(session: Option<ServoId>) -> Self {
         let pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        Self { session, tried: Vec::new(), killed: 0, timed_out: false, until: None, pauses }
+        Self {
+            scope: Scope::Everywhere,
+            session,
+            tried: Vec::new(),
+            lost: Vec::new(),
+            spent: Vec::new(),
+            killed: 0,
+            timed_out: false,
+            until: None,
+            pauses,
+        }
     }
 
-    /// The next servo to try, if there is one now.
-    pub(super) fn pick_now(&self, sides: &Sides<'_>, route: &mut Arc<Route>) -> Result<InFlight, Picked> {
-        match sides.worker.table.pick(route, &Wish::of(&sides.settings.traffic, &self.tried, self.session)) {
-            Picked::Servo(in_flight) => Ok(in_flight),
-            other => Err(other),
+    /// Those of a request that came from another site's balancer: a servo of this site answers, or none.
+    pub(super) fn of_peer(session: Option<ServoId>, killed: usize) -> Self {
+        Self { scope: Scope::OwnSite, killed, ..Self::new(session) }
+    }
+
+    /// Whom to ask now, if there is anybody: a servo of this site; of another by a balancer there, and itself only if none can
+    /// be asked.
+    pub(super) fn pick_now(&self, sides: &Sides<'_>, route: &mut Arc<Route>) -> Result<Next, Picked> {
+        let (table, peers) = (&sides.worker.table, sides.worker.table.peers());
+        let within = (self.scope == Scope::OwnSite).then(|| peers.own_site());
+        let wish = Wish { spent: &self.spent, within, ..Wish::of(&sides.settings.traffic, &self.tried, self.session) };
+        let in_flight = match table.pick(route, &wish) {
+            Picked::Servo(in_flight) => in_flight,
+            Picked::Exhausted if within.is_none() && !peers.is_empty() => {
+                let left = peers.in_vain(&route.target().sites_beyond(peers.own_site(), &self.spent), &self.lost);
+                return left.map(Next::Peer).ok_or(Picked::Exhausted);
+            }
+            other => return Err(other),
+        };
+        let servo = in_flight.servo();
+        if within.is_some() || servo.site == *peers.own_site() || peers.is_empty() {
+            return Ok(Next::Servo(in_flight));
         }
+        let sites = match self.session == Some(servo.id) {
+            true => vec![servo.site.clone()],
+            false => route.target().sites_like(servo, &wish),
+        };
+        Ok(peers.toward(&sites, &self.lost).map_or(Next::Servo(in_flight), Next::Peer))
     }
 
     /// The next servo after [`Attempts::pick_now`] found none: waits for one as long as the app allows, unless the client has
@@ -57,9 +109,10 @@ impl Attempts {
         route: &mut Arc<Route>,
         found: Picked,
         answered: bool,
-    ) -> Result<InFlight, Page> {
+    ) -> Result<Next, Page> {
         let hold = Duration::from_millis(sides.settings.traffic.hold_ms.into());
-        if answered || hold.is_zero() || !may_pass(&found) {
+        // A peer's request waits where it came in.
+        if answered || hold.is_zero() || self.scope == Scope::OwnSite || !may_pass(&found) {
             return Err(self.page(sides, found));
         }
         'route: loop {
@@ -70,7 +123,7 @@ impl Attempts {
                 let mut again = pin!(waiting.again());
                 again.as_mut().enable();
                 let found = match self.pick_now(sides, route) {
-                    Ok(in_flight) => return Ok(in_flight),
+                    Ok(next) => return Ok(next),
                     Err(found) => found,
                 };
                 let until = *self.until.get_or_insert_with(|| Instant::now() + hold);
@@ -86,6 +139,8 @@ impl Attempts {
                 if exhausted {
                     // They have had time to come back.
                     self.tried.clear();
+                    self.lost.clear();
+                    self.spent.clear();
                 }
                 // A route that left the table rings a last time; the one in its place is another.
                 match sides.worker.table.route(&route.host) {
@@ -129,7 +184,7 @@ impl Attempts {
     }
 
     /// The request was sent, and what became of it is not known.
-    fn lost(&self, sides: &Sides<'_>) -> Page {
+    pub(super) fn lost(&self, sides: &Sides<'_>) -> Page {
         let host = sides.host.to_owned();
         if self.timed_out {
             return Page::TimedOut { host, seconds: sides.settings.traffic.first_byte_ms.div_ceil(1_000).into() };
@@ -144,7 +199,7 @@ impl Attempts {
             Picked::Empty(reason) => Page::NoServo { host, reason },
             Picked::Full => Page::Crowded { host },
             Picked::Exhausted if self.killed > 0 => self.lost(sides),
-            Picked::Exhausted => Page::Unreachable { host, tried: self.tried.len() },
+            Picked::Exhausted => Page::Unreachable { host, tried: self.tried.len() + self.spent.len() },
         }
     }
 }

@@ -21,6 +21,7 @@ use super::announced;
 use super::client::Client;
 use super::fast::{self, HandOver};
 use super::forward;
+use super::hop;
 use super::response_body::ResponseBody;
 use super::rewound::Rewound;
 use super::worker::Worker;
@@ -35,12 +36,17 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) enum Kind {
     Plain,
     Tls,
+    /// From another balancer.
+    Peer,
 }
 
 /// Serves a connection until it ends, or its worker says so.
 pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, kind: Kind) {
     let activity = Activity::new();
     worker.watch_over(&activity);
+    if kind == Kind::Peer {
+        return Box::pin(hop::serve::connection(&worker, stream, peer, &activity)).await;
+    }
     let served = async {
         let mut from = peer.ip();
         if worker.announced {
@@ -51,7 +57,7 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
             }
         }
         match kind {
-            Kind::Plain => begin(&worker, stream, Rc::new(Client::new(from, false)), &activity).await,
+            Kind::Plain | Kind::Peer => begin(&worker, stream, Rc::new(Client::new(from, false)), &activity).await,
             // What TLS needs is not to make every connection large.
             Kind::Tls => Box::pin(serve_tls(&worker, stream, from, &activity)).await,
         }
@@ -61,12 +67,7 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
     }
 }
 
-async fn serve_tls(
-    worker: &Rc<Worker>,
-    stream: TcpStream,
-    from: IpAddr,
-    activity: &Arc<Activity>,
-) -> io::Result<()> {
+async fn serve_tls(worker: &Rc<Worker>, stream: TcpStream, from: IpAddr, activity: &Arc<Activity>) -> io::Result<()> {
     let accepted = Box::pin(worker.tls.accept(stream));
     let Some(stream) = unless_ended(activity, accepted).await.transpose()? else { return Ok(()) };
     let stream = Box::new(stream);
@@ -109,7 +110,7 @@ async fn begin<S: fast::Stream>(
 }
 
 /// What `begin` comes to, unless the worker ends the connection before: a handshake is watched like a request's head.
-async fn unless_ended<T>(activity: &Activity, begin: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn unless_ended<T>(activity: &Activity, begin: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         done = begin => Some(done),
         _ = activity.ended() => None,
@@ -165,7 +166,11 @@ async fn talk<S: fast::Stream>(
 }
 
 /// Runs a connection to its end, or to the one that the worker sets it; `finish` lets its requests end.
-async fn drive<C>(mut connection: Pin<&mut C>, activity: &Activity, finish: impl Fn(Pin<&mut C>)) -> hyper::Result<()>
+pub(super) async fn drive<C>(
+    mut connection: Pin<&mut C>,
+    activity: &Activity,
+    finish: impl Fn(Pin<&mut C>),
+) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use pontoon_model::{AppName, ServoId};
 use tokio::time;
 
-use super::attempts::Attempts;
+use super::attempts::{Attempts, Next};
 use super::forward::Sides;
 use super::headers;
 use super::pages::Page;
@@ -26,11 +26,27 @@ use crate::table::{Failure as Fault, InFlight, Route, Servo};
 pub(super) struct Answer {
     pub(super) response: Response<Incoming>,
     pub(super) sender: Sender,
-    pub(super) in_flight: InFlight,
+    pub(super) giver: Giver,
+}
+
+/// Whose answer it is.
+pub(super) enum Giver {
+    /// A servo's that was asked from here.
+    Servo(InFlight),
+    /// A servo's that another site's balancer has asked.
+    Peer { servo: ServoId },
+}
+
+/// Where a request comes from.
+pub(super) enum Origin {
+    /// A user: any servo may answer.
+    User,
+    /// Another site's balancer, which says what it knows: a servo of this site answers, or none.
+    Peer { attempts: Attempts, tunnel: Option<Tunnel> },
 }
 
 /// Why a try gave no answer.
-enum Failure {
+pub(super) enum Failure {
     /// The servo did not see the request.
     Unreached,
     /// The connection broke after the request, or a part of it, was sent.
@@ -47,26 +63,32 @@ enum Failure {
 
 /// A request with all that its tries need.
 pub(super) struct Exchange {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) headers: HeaderMap,
     id: Option<HeaderValue>,
-    source: Source,
-    tunnel: Option<Tunnel>,
+    pub(super) source: Source,
+    pub(super) tunnel: Option<Tunnel>,
     /// Handed back by a connection that did not send it.
-    unsent: Option<Request<RequestBody>>,
+    pub(super) unsent: Option<Request<RequestBody>>,
     protocol: Protocol,
     /// Whether it may be sent twice.
     repeat: bool,
     app: AppName,
-    attempts: Attempts,
+    pub(super) attempts: Attempts,
 }
 
 impl Exchange {
-    pub(super) fn new(mut request: Request<Incoming>, sides: &Sides<'_>, app: &AppName) -> Self {
+    pub(super) fn new(mut request: Request<Incoming>, sides: &Sides<'_>, app: &AppName, origin: Origin) -> Self {
         let traffic = &sides.settings.traffic;
-        let upgrade = headers::upgrade_of(request.headers()).filter(|_| request.version() == Version::HTTP_11);
-        let tunnel = upgrade.map(|protocol| Tunnel { protocol, client: hyper::upgrade::on(&mut request) });
+        let (told, tunnel) = match origin {
+            Origin::User => {
+                let upgrade = headers::upgrade_of(request.headers()).filter(|_| request.version() == Version::HTTP_11);
+                let client = |protocol| Tunnel { protocol, client: hyper::upgrade::on(&mut request) };
+                (None, upgrade.map(client))
+            }
+            Origin::Peer { attempts, tunnel } => (Some(attempts), tunnel),
+        };
         let (mut parts, body) = request.into_parts();
         // A change of protocol happens in HTTP/1.1 only.
         let protocol = if traffic.http2 && tunnel.is_none() { Protocol::Http2 } else { Protocol::Http1 };
@@ -75,11 +97,14 @@ impl Exchange {
         if parts.version == Version::HTTP_2 {
             headers::as_http1(&mut parts.headers, &parts.uri);
         }
-        headers::describe_client(&mut parts.headers, sides.client);
+        if told.is_none() {
+            headers::describe_client(&mut parts.headers, sides.client);
+        }
         if let Some(tunnel) = &tunnel {
             headers::put_upgrade(&mut parts.headers, tunnel.protocol.clone());
         }
-        let session = traffic.affinity.then(|| sides.worker.cookies().read(&parts.headers, app)).flatten();
+        let session = || traffic.affinity.then(|| sides.worker.cookies().read(&parts.headers, app)).flatten();
+        let attempts = told.unwrap_or_else(|| Attempts::new(session()));
         let repeat = parts.method.is_idempotent() || traffic.retry_unsafe;
         let most_kept = if traffic.retry_unsafe { pontoon_model::Traffic::MOST_KEPT_BYTES } else { MOST_KEPT };
         let source = Source::new(body, if repeat { most_kept } else { 0 }, traffic.body_bytes);
@@ -111,7 +136,7 @@ impl Exchange {
             protocol,
             repeat,
             app: app.clone(),
-            attempts: Attempts::new(session),
+            attempts,
         }
     }
 
@@ -140,17 +165,29 @@ impl Exchange {
         loop {
             let picked = match self.attempts.pick_now(sides, route) {
                 Err(found) => self.attempts.wait(sides, route, found, poor.is_some()).await,
-                Ok(in_flight) => Ok(in_flight),
+                Ok(next) => Ok(next),
             };
             let in_flight = match picked {
-                Ok(in_flight) => in_flight,
+                Ok(Next::Servo(in_flight)) => in_flight,
+                Ok(Next::Peer(peer)) => match self.through(sides, route, &peer).await {
+                    Ok(answer) if !self.wants_another(sides, &answer) => return Ok(answer),
+                    Ok(answer) => {
+                        self.attempts.spent.push(peer.site.clone());
+                        poor = Some(answer);
+                        continue;
+                    }
+                    Err(unanswered) => match self.learn(sides, peer, unanswered) {
+                        None => continue,
+                        Some(page) => return poor.ok_or(page),
+                    },
+                },
                 Err(page) => return poor.ok_or(page),
             };
             let servo = in_flight.servo().clone();
             let fault = match self.try_servo(sides, &servo).await {
                 Ok((response, sender)) => {
                     servo.trust();
-                    let answer = Answer { response, sender, in_flight };
+                    let answer = Answer { response, sender, giver: Giver::Servo(in_flight) };
                     if !self.wants_another(sides, &answer) {
                         return Ok(answer);
                     }
@@ -204,18 +241,7 @@ impl Exchange {
         // While a servo takes the body, the time counts from the last piece it took.
         let first_byte = Duration::from_millis(sides.settings.traffic.first_byte_ms.into());
         let request = self.request();
-        let sent = {
-            let mut answer = std::pin::pin!(sender.send(request));
-            loop {
-                let deadline = self.source.moved_at() + first_byte;
-                match time::timeout_at(deadline, answer.as_mut()).await {
-                    Ok(sent) => break sent,
-                    Err(_) if self.source.moved_at() + first_byte > deadline => {}
-                    Err(_) if self.source.awaits_client() => return Err(Failure::ClientStalled),
-                    Err(_) => return Err(Failure::TimedOut),
-                }
-            }
-        };
+        let sent = self.within(first_byte, sender.send(request)).await?;
         match sent {
             Ok(response) => Ok((response, sender)),
             Err(mut error) => match error.take_message() {
@@ -223,13 +249,34 @@ impl Exchange {
                     self.unsent = Some(unsent);
                     Err(Failure::Unreached)
                 }
-                None if self.source.is_too_large() => Err(Failure::TooLarge),
-                None if self.source.client_failed() => Err(Failure::Client),
-                None => {
+                None => Err(self.fault_of_client().unwrap_or_else(|| {
                     tracing::debug!(error = %error.error(), "a servo did not answer");
-                    Err(Failure::Broken)
-                }
+                    Failure::Broken
+                })),
             },
+        }
+    }
+
+    /// Waits for the beginning of an answer: so long after a servo took the last piece of the body.
+    pub(super) async fn within<T>(&self, first_byte: Duration, answer: impl Future<Output = T>) -> Result<T, Failure> {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            let deadline = self.source.moved_at() + first_byte;
+            match time::timeout_at(deadline, answer.as_mut()).await {
+                Ok(sent) => return Ok(sent),
+                Err(_) if self.source.moved_at() + first_byte > deadline => {}
+                Err(_) if self.source.awaits_client() => return Err(Failure::ClientStalled),
+                Err(_) => return Err(Failure::TimedOut),
+            }
+        }
+    }
+
+    /// What the client did wrong, if that is why there is no answer.
+    pub(super) fn fault_of_client(&self) -> Option<Failure> {
+        match (self.source.is_too_large(), self.source.client_failed()) {
+            (true, _) => Some(Failure::TooLarge),
+            (false, true) => Some(Failure::Client),
+            (false, false) => None,
         }
     }
 
@@ -251,7 +298,7 @@ impl Exchange {
     }
 
     /// Whether the request may be sent although it may have been sent before.
-    fn is_repeatable(&self) -> bool {
+    pub(super) fn is_repeatable(&self) -> bool {
         self.repeat && self.source.is_replayable()
     }
 }

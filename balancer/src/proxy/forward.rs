@@ -2,18 +2,20 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::{HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::activity::Serving;
-use super::authority;
+use super::authority::{self, BadTarget};
 use super::challenge;
 use super::client::Client;
-use super::exchange::{Answer, Exchange};
+use super::exchange::{Answer, Exchange, Giver, Origin};
 use super::gate::{self, Asked};
 use super::headers;
+use super::health;
 use super::pages::Page;
 use super::response_body::{Ends, Lease, ResponseBody};
 use super::tunnel;
@@ -36,7 +38,11 @@ pub(super) async fn answer(
     let mut log = worker.log.begin(&about);
     let host = match authority::host_of(&parts) {
         Ok(host) => host,
-        Err(error) => return page(Page::BadTarget(error), serving, log),
+        Err(error) => {
+            // Some checks name no host.
+            let health = (error == BadTarget::NoHost).then(|| health::answer(&worker.readiness, &parts)).flatten();
+            return send(health.unwrap_or_else(|| Page::BadTarget(error).into_response(None)), serving, log);
+        }
     };
     if let Some(file) = challenge::file(worker, &parts, &host) {
         if let Some(log) = &mut log {
@@ -49,7 +55,8 @@ pub(super) async fn answer(
         if let Some(log) = &mut log {
             log.routed(&host, None);
         }
-        return page(Page::UnknownHost(host), serving, log);
+        let health = health::answer(&worker.readiness, &parts);
+        return send(health.unwrap_or_else(|| Page::UnknownHost(host).into_response(None)), serving, log);
     };
     if let Some(log) = &mut log {
         log.routed(&host, Some(&route.app.name));
@@ -59,7 +66,7 @@ pub(super) async fn answer(
     let mut sides = Sides { worker, client, settings: &settings, host: &host };
     let answered = match gate::check(&Asked::of(&parts, &body), &settings, client, &host) {
         Ok(()) => {
-            let mut exchange = Exchange::new(Request::from_parts(parts, body), &sides, &route.app.name);
+            let mut exchange = Exchange::new(Request::from_parts(parts, body), &sides, &route.app.name, Origin::User);
             exchange.try_servos(&mut sides, &mut route).await.map(|answer| (exchange, answer))
         }
         Err(page) => Err(page),
@@ -69,7 +76,7 @@ pub(super) async fn answer(
     let mut response = match answered {
         Ok((exchange, answer)) => {
             if let Some(log) = &mut log {
-                log.answered(status.as_u16(), Some(answer.in_flight.servo().id));
+                log.answered(status.as_u16(), Some(answer.giver.servo()));
                 exchange.id().into_iter().for_each(|id| log.named(id));
             }
             pass_on(&sides, exchange, answer, Ends { counted: Some(counted), serving, log })
@@ -99,11 +106,12 @@ pub(super) struct Sides<'a> {
     pub(super) host: &'a str,
 }
 
-fn page(page: Page, serving: Serving, mut log: Option<Pending>) -> Response<ResponseBody> {
+/// An answer of our own that belongs to no app.
+fn send(own: Response<Bytes>, serving: Serving, mut log: Option<Pending>) -> Response<ResponseBody> {
     if let Some(log) = &mut log {
-        log.answered(page.status().as_u16(), None);
+        log.answered(own.status().as_u16(), None);
     }
-    page.into_response(None).map(|text| ResponseBody::page(text, Ends { counted: None, serving, log }))
+    own.map(|text| ResponseBody::page(text, Ends { counted: None, serving, log }))
 }
 
 /// As the access log has it.
@@ -120,10 +128,10 @@ pub(super) fn protocol(version: Version, client: &Client) -> &'static str {
 
 /// The servo's answer as the client gets it.
 fn pass_on(sides: &Sides<'_>, exchange: Exchange, answer: Answer, ends: Ends) -> Response<ResponseBody> {
-    let Answer { mut response, sender, in_flight } = answer;
+    let Answer { mut response, sender, giver } = answer;
     let agreed = headers::upgrade_of(response.headers());
     headers::strip(response.headers_mut());
-    if let Some(cookie) = exchange.cookie(sides, in_flight.servo().id) {
+    if let Some(cookie) = exchange.cookie(sides, giver.servo()) {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -135,11 +143,17 @@ fn pass_on(sides: &Sides<'_>, exchange: Exchange, answer: Answer, ends: Ends) ->
         headers::put_upgrade(response.headers_mut(), protocol);
         let Ends { counted, serving, log } = ends;
         let servo = hyper::upgrade::on(&mut response);
-        tunnel::open(&sides.worker.tunnels, wish.client, servo, in_flight, counted);
-        return response.map(|_| ResponseBody::page(bytes::Bytes::new(), Ends { counted: None, serving, log }));
+        tunnel::open(&sides.worker.tunnels, wish.client, servo, giver, counted);
+        return response.map(|_| ResponseBody::page(Bytes::new(), Ends { counted: None, serving, log }));
     }
-    let address = in_flight.servo().address;
-    let lease = Lease { sender, address, pool: sides.worker.pool.clone(), _in_flight: in_flight };
+    let lease = match giver {
+        Giver::Servo(in_flight) => {
+            let address = in_flight.servo().address;
+            Some(Lease { sender, address, pool: sides.worker.pool.clone(), _in_flight: in_flight })
+        }
+        // A peer's connection carries others' answers too.
+        Giver::Peer { .. } => None,
+    };
     // hyper speaks the client's version.
     *response.version_mut() = Version::HTTP_11;
     let idle = sides.settings.idle();

@@ -5,6 +5,7 @@ use http::Uri;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::client::Client;
+use crate::peers::links::HOP;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -75,6 +76,8 @@ pub(super) fn describe_client(headers: &mut HeaderMap, client: &Client) {
     }
     // CGI-like servers would read it as the variable HTTP_PROXY.
     headers.remove("proxy");
+    // Only balancers say this, to each other.
+    headers.remove(HOP);
     // Already answered here: the body is sent without waiting.
     headers.remove(header::EXPECT);
 }

@@ -18,6 +18,8 @@ mod forward;
 pub(crate) mod fuzzing;
 mod gate;
 mod headers;
+pub(crate) mod health;
+mod hop;
 pub(crate) mod listen;
 mod local;
 mod pages;
@@ -34,8 +36,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use pontoon_kit::CancellationToken;
-use tokio::sync::oneshot;
+use pontoon_kit::{CancellationToken, Credentials};
+use tokio::sync::{mpsc, oneshot};
 
 use tokio_rustls::TlsAcceptor;
 
@@ -44,9 +46,12 @@ use crate::config::Config;
 use crate::error::BalancerError;
 use crate::handover::Purpose;
 use crate::health::Watcher;
+use crate::peers::offer::{Handed, Taker};
+use crate::readiness::Readiness;
 use crate::table::Table;
 use crate::tail::SharedTails;
 use connection::Kind;
+use hop::Peering;
 use listen::Inherited;
 use worker::{Listener, Shared};
 
@@ -54,10 +59,22 @@ use worker::{Listener, Shared};
 pub(crate) struct Prepared {
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
+    peer_address: Option<SocketAddr>,
     /// By worker.
     listeners: Vec<Vec<Listener>>,
+    /// By worker: connections between balancers that are made elsewhere.
+    handed: Vec<mpsc::UnboundedReceiver<Handed>>,
+    taker: Taker,
     shared: Shared,
     log_writer: Option<thread::JoinHandle<()>>,
+}
+
+/// What all of it works with.
+pub(crate) struct With<'a> {
+    pub(crate) table: &'a Arc<Table>,
+    pub(crate) watcher: &'a Watcher,
+    pub(crate) credentials: &'a Credentials,
+    pub(crate) readiness: &'a Arc<Readiness>,
 }
 
 /// The running workers.
@@ -66,6 +83,10 @@ pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     /// Where it listens for TLS.
     pub(crate) tls_address: Option<SocketAddr>,
+    /// Where it listens for other balancers.
+    pub(crate) peer_address: Option<SocketAddr>,
+    /// Gives workers connections to other balancers.
+    pub(crate) taker: Taker,
     workers: Vec<oneshot::Receiver<io::Result<()>>>,
     log_writer: Option<thread::JoinHandle<()>>,
 }
@@ -74,8 +95,7 @@ impl Proxy {
     /// Listens, on sockets that are `inherited` where there are some.
     pub(crate) fn prepare(
         config: &Config,
-        table: &Arc<Table>,
-        watcher: &Watcher,
+        with: &With<'_>,
         inherited: &mut Inherited,
         leaving: &Arc<AtomicBool>,
         tails: &SharedTails,
@@ -84,6 +104,11 @@ impl Proxy {
         let (address, plain) = listen_on(config.listen, count, inherited.take(Purpose::Plain, config.listen))?;
         let tls = config.listen_tls.map(|address| listen_on(address, count, inherited.take(Purpose::Tls, address)));
         let (tls_address, tls) = tls.transpose()?.map_or((None, Vec::new()), |(address, all)| (Some(address), all));
+        let peer = config.peer_listen.map(|address| listen_on(address, count, inherited.take(Purpose::Peer, address)));
+        let (peer_address, peer) = peer.transpose()?.map_or((None, Vec::new()), |(address, all)| (Some(address), all));
+        let (givers, handed): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
+        let taker = Taker(givers.into());
+        let With { table, watcher, credentials, readiness } = *with;
         let acceptor = TlsAcceptor::from(table.secrets().server_config().map_err(BalancerError::Tls)?);
         let (log, log_writer) =
             AccessLog::open(config.access_log.as_ref(), tails.clone()).map_err(|source| BalancerError::AccessLog {
@@ -98,40 +123,46 @@ impl Proxy {
             announced: config.proxy_protocol,
             carrier: config.http1,
             leaving: leaving.clone(),
+            readiness: readiness.clone(),
+            peering: Peering { credentials: credentials.clone(), taker: taker.clone() },
         };
         let mut listeners: Vec<Vec<Listener>> = std::iter::repeat_with(Vec::new).take(count).collect();
-        for (kind, sockets) in [(Kind::Plain, plain), (Kind::Tls, tls)] {
+        for (kind, sockets) in [(Kind::Plain, plain), (Kind::Tls, tls), (Kind::Peer, peer)] {
             for (at, socket) in sockets.into_iter().enumerate() {
                 listeners[at % count].push(Listener { socket, kind });
             }
         }
-        Ok(Prepared { address, tls_address, listeners, shared, log_writer })
+        Ok(Prepared { address, tls_address, peer_address, listeners, handed, taker, shared, log_writer })
     }
 }
 
 impl Prepared {
     /// Copies of the sockets, for another process.
     pub(crate) fn sockets(&self) -> io::Result<Vec<(Purpose, TcpListener)>> {
-        let purpose = |kind| if kind == Kind::Tls { Purpose::Tls } else { Purpose::Plain };
+        let purpose = |kind| match kind {
+            Kind::Plain => Purpose::Plain,
+            Kind::Tls => Purpose::Tls,
+            Kind::Peer => Purpose::Peer,
+        };
         let all = self.listeners.iter().flatten();
         all.map(|listener| Ok((purpose(listener.kind), listener.socket.try_clone()?))).collect()
     }
 
     /// Starts workers; they run until `shutdown`.
     pub(crate) fn serve(self, shutdown: &CancellationToken) -> Result<Proxy, BalancerError> {
-        let Self { address, tls_address, listeners, shared, log_writer } = self;
+        let Self { address, tls_address, peer_address, listeners, handed, taker, shared, log_writer } = self;
         let mut workers = Vec::with_capacity(listeners.len());
-        for (worker, listeners) in listeners.into_iter().enumerate() {
+        for (worker, (listeners, handed)) in listeners.into_iter().zip(handed).enumerate() {
             let (shared, shutdown) = (shared.clone(), shutdown.clone());
             let (done, ended) = oneshot::channel();
             thread::Builder::new()
                 .name(format!("balancer-{worker}"))
                 // A receiver that is gone has stopped waiting; a panic drops `done`, which is told apart.
-                .spawn(move || drop(done.send(worker::run(listeners, shared, shutdown))))
+                .spawn(move || drop(done.send(worker::run(listeners, handed, shared, shutdown))))
                 .map_err(|source| BalancerError::Start { worker, source })?;
             workers.push(ended);
         }
-        Ok(Proxy { address, tls_address, workers, log_writer })
+        Ok(Proxy { address, tls_address, peer_address, taker, workers, log_writer })
     }
 }
 

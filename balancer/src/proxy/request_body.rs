@@ -101,6 +101,20 @@ impl Source {
         state.keep == Keep::All && !state.failed
     }
 
+    /// Keeps what comes from now on, up to `most` bytes, if nothing has come yet and nothing would be kept.
+    pub(super) fn keep_from_the_start(&self, most: usize) {
+        let mut state = self.0.borrow_mut();
+        if state.keep == Keep::Nothing && state.came == 0 {
+            (state.keep, state.most_kept) = (Keep::All, most);
+        }
+    }
+
+    /// Whether all of it is here or still to come: a try that no servo has seen can be followed by another.
+    pub(super) fn is_whole(&self) -> bool {
+        let state = self.0.borrow();
+        (state.keep == Keep::All || state.came == 0) && !state.failed
+    }
+
     /// Whether the client failed to send its body: no servo's fault.
     pub(super) fn client_failed(&self) -> bool {
         self.0.borrow().failed
@@ -129,6 +143,13 @@ pub(super) struct RequestBody {
     /// How many kept pieces were taken.
     at: usize,
     turn: u32,
+}
+
+impl RequestBody {
+    /// Nothing.
+    pub(super) fn empty() -> Self {
+        Self { source: None, at: 0, turn: 0 }
+    }
 }
 
 /// Why a try's body ends early.

@@ -78,10 +78,10 @@ impl ResponseBody {
         Self { kind: Kind::Page(page), ends }
     }
 
-    /// `idle`: how long nothing may come before it is given up.
-    pub(super) fn servo(incoming: Incoming, lease: Lease, ends: Ends, idle: Option<Duration>) -> Self {
+    /// `lease`: none if the connection is no servo's. `idle`: how long nothing may come before it is given up.
+    pub(super) fn servo(incoming: Incoming, lease: Option<Lease>, ends: Ends, idle: Option<Duration>) -> Self {
         let idle = idle.map(|longest| Idle { longest, timer: Box::pin(time::sleep(longest)) });
-        let kind = Kind::Servo { incoming, lease: Some(lease), idle };
+        let kind = Kind::Servo { incoming, lease, idle };
         let mut body = Self { kind, ends };
         body.end_if_read();
         body

@@ -6,7 +6,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 use tokio_util::task::TaskTracker;
 
-use crate::table::{Counted, InFlight};
+use super::exchange::Giver;
+use crate::table::Counted;
 
 /// A client's wish to change the protocol.
 pub(super) struct Wish {
@@ -14,24 +15,24 @@ pub(super) struct Wish {
     pub(super) client: OnUpgrade,
 }
 
-/// Carries bytes once both sides have changed. `in_flight` keeps the servo undrained as long as it is open.
+/// Carries bytes once both sides have changed. `giver` keeps the servo undrained as long as it is open.
 pub(super) fn open(
     tunnels: &TaskTracker,
     client: OnUpgrade,
     servo: OnUpgrade,
-    in_flight: InFlight,
+    giver: Giver,
     counted: Option<Counted>,
 ) {
     tunnels.spawn_local(async move {
         let _held = counted;
-        let address = in_flight.servo().address;
+        let id = giver.servo();
         let (client, servo) = match tokio::try_join!(client, servo) {
             Ok(both) => both,
-            Err(error) => return tracing::debug!(%address, %error, "a change of protocol did not happen"),
+            Err(error) => return tracing::debug!(servo = %id, %error, "a change of protocol did not happen"),
         };
         // An end without good-bye is how most of these connections end.
         if let Err(error) = copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(servo)).await {
-            tracing::debug!(%address, %error, "tunnel ended");
+            tracing::debug!(servo = %id, %error, "tunnel ended");
         }
     });
 }

@@ -13,6 +13,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 use pontoon_kit::CancellationToken;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_rustls::TlsAcceptor;
@@ -22,11 +23,15 @@ use super::activity::{self, Activity, Verdict};
 use super::connection::{self, Kind};
 use super::date::Date;
 use super::fast::Spare;
+use super::hop::{self, Peering};
 use super::local::Local;
 use super::upstream::Pool;
 use crate::access_log::AccessLog;
 use crate::config::Http1;
 use crate::health::Watcher;
+use crate::peers::links;
+use crate::peers::offer::Handed;
+use crate::readiness::Readiness;
 use crate::secrets::CookieKeys;
 use crate::table::Table;
 
@@ -64,6 +69,8 @@ pub(super) struct Shared {
     pub(super) carrier: Http1,
     /// Whether another process accepts connections, and this one's clients shall go there.
     pub(super) leaving: Arc<AtomicBool>,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) peering: Peering,
 }
 
 /// What the requests of one worker share.
@@ -74,6 +81,8 @@ pub(super) struct Worker {
     pub(super) date: Date,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<Local>,
+    pub(super) http2_of_peers: http2::Builder<Local>,
+    pub(super) links: Rc<hop::links::Links>,
     activities: RefCell<Vec<Weak<Activity>>>,
     connections: TaskTracker,
     /// Connections that changed their protocol.
@@ -87,7 +96,12 @@ pub(super) struct Listener {
 }
 
 /// Serves connections of `listeners` until `shutdown`, then lets requests end. Blocks its thread.
-pub(super) fn run(listeners: Vec<Listener>, shared: Shared, shutdown: CancellationToken) -> io::Result<()> {
+pub(super) fn run(
+    listeners: Vec<Listener>,
+    handed: mpsc::UnboundedReceiver<Handed>,
+    shared: Shared,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = Rc::new(Worker::new(shared));
     LocalSet::new().block_on(&runtime, async move {
@@ -95,6 +109,7 @@ pub(super) fn run(listeners: Vec<Listener>, shared: Shared, shutdown: Cancellati
         let listeners = listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?;
         tokio::select! {
             _ = join_all(listeners.iter().map(|(listener, kind)| worker.accept(listener, *kind))) => {}
+            () = hop::serve::take(&worker, handed) => {}
             () = worker.sweep() => {}
             () = shutdown.cancelled() => {}
         }
@@ -134,6 +149,8 @@ impl Worker {
             .initial_connection_window_size(CONNECTION_WINDOW);
         Self {
             shared,
+            http2_of_peers: links::asked(Local),
+            links: Rc::default(),
             pool: Rc::default(),
             spare: Spare::default(),
             date: Date::default(),
@@ -153,6 +170,11 @@ impl Worker {
     /// Signs and checks cookies.
     pub(super) fn cookies(&self) -> Arc<CookieKeys> {
         self.table.secrets().cookies()
+    }
+
+    /// Runs what serves a connection; waited for at the end.
+    pub(super) fn track(&self, serving: impl Future<Output = ()> + 'static) {
+        self.connections.spawn_local(serving);
     }
 
     /// Looks after a connection from now on.
@@ -181,6 +203,7 @@ impl Worker {
         loop {
             ticks.tick().await;
             self.pool.sweep();
+            self.links.sweep();
             let now = activity::now();
             self.activities
                 .borrow_mut()

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pontoon_model::{ServoId, Traffic};
+use pontoon_model::{ServoId, SiteName, Traffic};
 use rand::RngExt as _;
 
 use super::route::{TIERS, Target};
@@ -24,13 +24,17 @@ pub struct Wish<'a> {
     pub most: u32,
     /// How long a servo counts as new.
     pub slow_start: Duration,
+    /// None of these sites.
+    pub spent: &'a [SiteName],
+    /// Only of this site.
+    pub within: Option<&'a SiteName>,
 }
 
 impl<'a> Wish<'a> {
     /// By an app's settings.
     pub fn of(traffic: &Traffic, tried: &'a [Arc<Servo>], prefer: Option<ServoId>) -> Self {
         let slow_start = Duration::from_millis(traffic.slow_start_ms.into());
-        Self { tried, prefer, most: traffic.servo_requests, slow_start }
+        Self { tried, prefer, most: traffic.servo_requests, slow_start, spent: &[], within: None }
     }
 }
 
@@ -57,7 +61,9 @@ impl Target {
             // A session does not move because its servo is busy.
             return if preferred.has_room(wish.most) { Choice::Servo(preferred) } else { Choice::Full };
         }
-        if wish.tried.is_empty() {
+        // The first tier is that of this site.
+        let fits_all = wish.spent.is_empty() && (wish.within.is_none() || best_tier == (0..self.tier_ends[0] as usize));
+        if wish.tried.is_empty() && fits_all {
             let [one, other] = draw_two(best_tier.len()).map(|at| &self.servos[best_tier.start + at]);
             let fits = |servo: &Servo| !servo.is_avoided() && servo.has_room(wish.most);
             match (fits(one), fits(other)) {
@@ -96,6 +102,30 @@ impl Target {
         Choice::Nobody
     }
 
+    /// The sites of servos that are as good a choice as `servo`: of its tier, and not tried yet.
+    pub(crate) fn sites_like(&self, servo: &Arc<Servo>, wish: &Wish<'_>) -> Vec<SiteName> {
+        let is_it = |at: usize| Arc::ptr_eq(&self.servos[at], servo);
+        let tier = self.tiers().find(|tier| tier.clone().any(is_it));
+        let mut sites = vec![servo.site.clone()];
+        for other in tier.into_iter().flatten().map(|at| &self.servos[at]) {
+            if wish.is_left(other) && other.is_avoided() == servo.is_avoided() && !sites.contains(&other.site) {
+                sites.push(other.site.clone());
+            }
+        }
+        sites
+    }
+
+    /// The sites of all servos, but for `own` and those that are spent.
+    pub(crate) fn sites_beyond(&self, own: &SiteName, spent: &[SiteName]) -> Vec<SiteName> {
+        let mut sites = Vec::new();
+        for servo in &self.servos {
+            if servo.site != *own && !spent.contains(&servo.site) && !sites.contains(&servo.site) {
+                sites.push(servo.site.clone());
+            }
+        }
+        sites
+    }
+
     fn tiers(&self) -> impl Iterator<Item = Range<usize>> {
         (0..TIERS).map(|tier| {
             let start = if tier == 0 { 0 } else { self.tier_ends[tier - 1] };
@@ -107,6 +137,8 @@ impl Target {
 impl Wish<'_> {
     fn is_left(&self, servo: &Arc<Servo>) -> bool {
         !self.tried.iter().any(|tried| Arc::ptr_eq(tried, servo))
+            && !self.spent.contains(&servo.site)
+            && self.within.is_none_or(|within| *within == servo.site)
     }
 
     fn better<'s>(&self, one: &'s Arc<Servo>, other: &'s Arc<Servo>) -> &'s Arc<Servo> {

@@ -30,6 +30,7 @@ use servo::Refused;
 pub use servo::{Failure, InFlight, Servo};
 use update::Updater;
 
+use crate::peers::Peers;
 use crate::secrets::Secrets;
 
 /// Why a table or delta was not applied.
@@ -74,6 +75,8 @@ pub struct Table {
     domains: Domains,
     /// Certificates and keys.
     secrets: Arc<Secrets>,
+    /// The balancers of other sites.
+    peers: Arc<Peers>,
     /// Serializes changes; never taken by a request.
     updater: Mutex<Updater>,
     /// Taken after `updater`, if both are.
@@ -92,6 +95,7 @@ impl Table {
             routes: papaya::HashMap::new(),
             domains: Domains::default(),
             secrets: Arc::default(),
+            peers: Arc::new(Peers::new(site.clone())),
             edge: Mutex::default(),
             updater: Mutex::new(Updater::new(site, drained.clone())),
             applied: AtomicU64::new(0),
@@ -150,6 +154,11 @@ impl Table {
         &self.secrets
     }
 
+    /// The balancers of other sites.
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.peers
+    }
+
     /// Everything but routes, as controllers send it.
     pub fn edge(&self) -> EdgeTable {
         self.lock_edge().table()
@@ -189,6 +198,7 @@ impl Table {
                 EdgeEntry::Certificate(certificate) => self.secrets.put_certificate(certificate),
                 EdgeEntry::Keys(keys) => self.secrets.set_keys(keys),
                 EdgeEntry::Challenge(challenge) => self.secrets.put_challenge(challenge),
+                EdgeEntry::Peer(row) => self.peers.put(row),
             },
             Change::Take(key) => match key {
                 EdgeKey::Domain(domain) => self.domains.take(domain),
@@ -196,6 +206,7 @@ impl Table {
                 EdgeKey::Certificate(fingerprint) => self.secrets.take_certificate(fingerprint),
                 EdgeKey::Keys => self.secrets.set_keys(&[]),
                 EdgeKey::Challenge(host) => self.secrets.take_challenge(host),
+                EdgeKey::Peer(name) => self.peers.take(name),
             },
         }
     }
@@ -245,6 +256,11 @@ impl Table {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty()
+    }
+
+    /// Whether `wanted` says so of any route; looks no further.
+    pub(crate) fn any_route(&self, mut wanted: impl FnMut(&Route) -> bool) -> bool {
+        self.routes.pin().values().any(|route| wanted(route))
     }
 
     /// Every route, in no order.

@@ -237,6 +237,12 @@ impl Statistics {
         Counted { route: route.clone() }
     }
 
+    /// As [`Statistics::begin`], for a request that is counted elsewhere: who waits for room is told of its end.
+    pub fn join(route: &Arc<Route>) -> Counted {
+        route.statistics.in_flight.fetch_add(1, Ordering::Relaxed);
+        Counted { route: route.clone() }
+    }
+
     /// Requests so far.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
@@ -257,6 +263,13 @@ impl Statistics {
 #[derive(Debug)]
 pub struct Counted {
     route: Arc<Route>,
+}
+
+impl Counted {
+    /// It is counted anew.
+    pub(crate) fn forget(self) {
+        self.route.statistics.requests.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Counted {

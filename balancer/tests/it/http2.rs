@@ -77,7 +77,7 @@ async fn many_requests_share_a_connection_and_none_waits_for_another() {
 }
 
 /// A servo as gRPC has it: HTTP/2 from the first byte, an answer with trailers.
-async fn grpc() -> SocketAddr {
+pub async fn grpc() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

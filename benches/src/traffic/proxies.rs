@@ -239,6 +239,9 @@ pub(crate) fn serve_balancer(args: &[String]) -> Result<()> {
         workers: Some(1),
         access_log: None,
         proxy_protocol: false,
+        peer_listen: None,
+        peer_advertised: None,
+        dial_out: None,
         admin_listen: None,
     };
     let servo = |(id, upstream): (u64, &String)| -> Result<RouteServo> {

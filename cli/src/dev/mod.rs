@@ -204,6 +204,8 @@ fn layout(data_dir: &Path, runtime: RuntimeArg, ports: &Ports) -> Layout {
                 site: site(name),
                 listen: *listen,
                 listen_tls: None,
+                // Any port: the controllers are told which it got.
+                peer_listen: Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0))),
             })
             .collect(),
         runtime: runtime.as_str().into(),

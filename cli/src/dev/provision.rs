@@ -76,6 +76,8 @@ pub struct BalancerLayout {
     pub listen: SocketAddr,
     /// Where it listens for HTTPS, if at all.
     pub listen_tls: Option<SocketAddr>,
+    /// Where it listens for the balancers of other sites, if at all.
+    pub peer_listen: Option<SocketAddr>,
 }
 
 /// Where the configuration files are, in the layout's order.
@@ -241,6 +243,9 @@ impl Maker<'_> {
                 listen: one.listen,
                 listen_advertised: None,
                 listen_tls: one.listen_tls,
+                peer_listen: one.peer_listen,
+                peer_advertised: None,
+                dial_out: None,
             })
         })
     }

@@ -74,6 +74,12 @@ pub(crate) struct BalancerFile<'a> {
     pub(crate) listen_advertised: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) listen_tls: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) peer_listen: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) peer_advertised: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dial_out: Option<bool>,
 }
 
 fn is_true(value: &bool) -> bool {

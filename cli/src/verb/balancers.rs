@@ -11,8 +11,11 @@ pub async fn run(session: &Session) -> anyhow::Result<()> {
 }
 
 fn list(balancers: &[Balancer]) -> String {
-    let row = |one: &Balancer| [one.name.to_string(), one.site.to_string(), one.listen.clone(), or_none(one.applied)];
-    table(["NAME", "SITE", "LISTEN", "APPLIED"], balancers.iter().map(row))
+    let row = |one: &Balancer| {
+        let (name, site) = (one.name.to_string(), one.site.to_string());
+        [name, site, one.listen.clone(), or_none(one.peer.as_ref()), or_none(one.applied)]
+    };
+    table(["NAME", "SITE", "LISTEN", "PEER", "APPLIED"], balancers.iter().map(row))
 }
 
 #[cfg(test)]
@@ -28,10 +31,11 @@ mod tests {
             site: "dev.east".parse().unwrap(),
             listen: "127.0.0.1:8000".into(),
             applied: Some(42),
+            peer: Some("127.0.0.1:7720".into()),
         };
         expect![[r#"
-            NAME            SITE       LISTEN           APPLIED
-            balancer-east   dev.east   127.0.0.1:8000   42"#]]
+            NAME            SITE       LISTEN           PEER             APPLIED
+            balancer-east   dev.east   127.0.0.1:8000   127.0.0.1:7720   42"#]]
         .assert_eq(&list(&[balancer]));
     }
 }

@@ -107,6 +107,7 @@ mod tests {
             site: "east".parse().unwrap(),
             listen: listen.into(),
             applied: None,
+            peer: None,
         };
         let all = [balancer("192.0.2.1:80"), balancer("192.0.2.1:8080"), balancer("[2001:db8::1]:80")];
         expect![[r#"

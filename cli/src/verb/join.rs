@@ -73,6 +73,17 @@ pub struct BalancerJoin {
     /// Where it listens for HTTPS, e.g. 0.0.0.0:443; without it, nowhere. `pontoon cert add` gives it certificates
     #[arg(long, value_name = "ADDR")]
     listen_tls: Option<SocketAddr>,
+    /// Where it listens for the balancers of other sites, e.g. 0.0.0.0:7720; a port for no one else. Without it, it connects to
+    /// them itself
+    #[arg(long, value_name = "ADDR", conflicts_with = "dial_out")]
+    peer_listen: Option<SocketAddr>,
+    /// Where the balancers of other sites reach --peer-listen; without it, at the address from which the controller is reached
+    #[arg(long, value_name = "ADDR", requires = "peer_listen")]
+    peer_advertised: Option<SocketAddr>,
+    /// It connects to the balancers of other sites itself because they cannot reach it (behind NAT); false: it has nothing to do
+    /// with them
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    dial_out: Option<bool>,
 }
 
 /// Joins as an agent's host.
@@ -111,10 +122,19 @@ pub fn balancer(args: &BalancerJoin) -> anyhow::Result<()> {
             controllers: place.controllers(admitted),
             listen: args.listen,
             listen_tls: args.listen_tls,
+            peer_listen: args.peer_listen,
+            peer_advertised: args.peer_advertised.or_else(|| own_peer_address(args.peer_listen, place.own_ip)),
+            dial_out: args.dial_out,
             listen_advertised: everywhere.then(|| SocketAddr::new(place.own_ip, args.listen.port())),
         })
     };
     place.join(name.as_str(), &args.join.site, file, |path| Ok(pontoon_balancer::Config::load(path).map(drop)?))
+}
+
+/// Where the others reach a listener on every address: where the controller sees this machine.
+fn own_peer_address(listen: Option<SocketAddr>, own_ip: IpAddr) -> Option<SocketAddr> {
+    let listen = listen.filter(|listen| listen.ip().is_unspecified())?;
+    Some(SocketAddr::new(own_ip, listen.port()))
 }
 
 /// `given`, else this machine's host name.

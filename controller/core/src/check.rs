@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pontoon_model::{BuildState, Scope, ServoStatus};
+use pontoon_model::{BalancerName, BuildState, Scope, ServoStatus};
 
 use crate::State;
 use crate::apply::tokens::is_lasting_admin;
@@ -20,7 +20,8 @@ pub fn violations(state: &State) -> Vec<String> {
     }
     found.extend(state.answers.violation(state.index()));
     found.extend(state.trust.violations());
-    found.extend(state.edge.violations(state.index(), |app| state.app(app).is_some()));
+    let site_of = |balancer: &BalancerName| state.balancer(balancer).map(|row| &row.site);
+    found.extend(state.edge.violations(state.index(), |app| state.app(app).is_some(), site_of));
     found.extend(state.acme.violations(state.index(), |host| state.edge.domains_at(host).next().is_some()));
     domains(state, &mut found);
     apps(state, &mut found);

@@ -8,10 +8,10 @@ use std::time::Duration;
 use pontoon_model::labels::Labels;
 use pontoon_model::wire::{self, Envelope, WireError};
 use pontoon_model::{
-    AcmeAccount, AcmeSettings, AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, Certificate, Challenge,
-    ControllerId, ControllerName, CpuMillis, Digest, Domain, HealthCheck, HostName, Incarnation, Language, MachineRole,
-    MemoryBytes, OrderRow, Process, ProcessName, ReleaseNumber, RuntimeKind, Scope, Secret, ServoId, ServoReport,
-    SiteName, Timestamp, TokenId, Traffic, Trouble,
+    AcmeAccount, AcmeSettings, AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, Certificate,
+    Challenge, ControllerId, ControllerName, CpuMillis, Digest, Domain, HealthCheck, HostName, Incarnation, Language,
+    MachineRole, MemoryBytes, OrderRow, Process, ProcessName, Reach, ReleaseNumber, RuntimeKind, Scope, Secret,
+    ServoId, ServoReport, SiteName, Timestamp, TokenId, Traffic, Trouble,
 };
 use serde::{Deserialize, Serialize};
 
@@ -437,6 +437,15 @@ pub struct SetChallenge {
     pub challenge: Option<Challenge>,
 }
 
+/// A balancer's session began: how other balancers reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterPeer {
+    /// Which; it is registered already.
+    pub name: BalancerName,
+    /// None: they do not.
+    pub reach: Option<Reach>,
+}
+
 /// Stands for what a later version of Pontoon adds: only a test's build has it.
 #[cfg(feature = "next-level")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -554,6 +563,7 @@ commands! {
     177, 1 => NoteAcmeAccount,
     178, 1 => NoteOrder,
     179, 1 => SetChallenge,
+    185, 1 => RegisterPeer,
     #[cfg(feature = "next-level")]
     290, 1 => NextLevelProbe,
 }

@@ -55,6 +55,9 @@ const NEEDS: &[(u16, u16, u32)] = &[
     (55, 1, 3),
     (56, 1, 3),
     (57, 1, 3),
+    // How balancers reach each other: RegisterPeer and its row.
+    (185, 1, 3),
+    (60, 1, 3),
     // NextLevelProbe, and the App that has a note: a test's build only.
     #[cfg(feature = "next-level")]
     (290, 1, 4),
@@ -77,7 +80,7 @@ mod tests {
     use pontoon_model::wire::Wire;
     use pontoon_model::{
         AcmeRow, ApiToken, App, Certificate, Challenge, ChosenTiming, DomainRow, EdgeKeys, EdgeStamp, OrderRow,
-        TrafficRow,
+        PeerRow, TrafficRow,
     };
 
     use super::*;
@@ -102,6 +105,7 @@ mod tests {
                 (AcmeRow::KIND, AcmeRow::VERSION),
                 (Challenge::KIND, Challenge::VERSION),
                 (OrderRow::KIND, OrderRow::VERSION),
+                (PeerRow::KIND, PeerRow::VERSION),
             ];
             let row = rows.iter().any(|row| row.0 == *kind && *version <= row.1);
             assert!(command || row, "{kind} v{version} does not exist");

@@ -148,3 +148,39 @@ fn a_cluster_that_begins_anew_tells_balancers_what_they_take() {
     assert_eq!(anew.edge().version(), anew.route_version());
     assert_eq!(pontoon_core::State::default().begun_anew(None, world.now).edge().version(), RouteVersion(0));
 }
+
+#[test]
+fn who_leads_to_a_site_is_told_until_it_is_removed_revoked_or_wants_it_no_more() {
+    let mut world = World::with_apps();
+    let peer = |name: &str, reach| RegisterPeer { name: name.parse().unwrap(), reach };
+    let at = Some(Reach::At("10.0.0.1:7720".parse().unwrap()));
+    refused(world.apply(peer("lb", at)), RejectedKind::Conflict, "lb is not registered");
+    for name in ["lb", "pi"] {
+        world.balancer(name, "east");
+    }
+    world.apply(peer("lb", at)).unwrap();
+    world.apply(peer("pi", Some(Reach::DialsOut))).unwrap();
+    let told = |world: &World| {
+        let of = |entry: &EdgeEntry| match entry {
+            EdgeEntry::Peer(row) => format!("{} {} {}", row.name, row.site, row.reach),
+            other => panic!("{other:?}"),
+        };
+        let table = view::edge_table(&world.state);
+        assert_eq!(table.version, world.state.edge().version());
+        table.entries.iter().map(|entry| of(entry)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&world), ["lb east 10.0.0.1:7720", "pi east dials-out"]);
+    let version = world.state.edge().version();
+    world.apply(peer("lb", at)).unwrap();
+    world.balancer("lb", "east");
+    assert_eq!(world.state.edge().version(), version, "nothing has changed");
+    world.balancer("lb", "west");
+    assert_eq!(told(&world), ["lb west 10.0.0.1:7720", "pi east dials-out"], "it has moved");
+    world.apply(peer("pi", None)).unwrap();
+    assert_eq!(told(&world), ["lb west 10.0.0.1:7720"]);
+    world.apply(peer("pi", None)).unwrap();
+    let row = world.state.balancer(&"lb".parse().unwrap()).unwrap();
+    let forget = pontoon_core::plan::Op::ForgetBalancer { name: row.name.clone(), version: row.version };
+    world.apply(ApplyPlan { ops: vec![forget] }).unwrap();
+    assert!(told(&world).is_empty(), "it is gone");
+}

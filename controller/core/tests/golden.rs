@@ -231,6 +231,7 @@ fn commands() -> Vec<Command> {
         NoteAcmeAccount { of: 7, account: Some(acme_account()), trouble: Some(trouble()) }.into(),
         NoteOrder { host: "a.example.org".into(), order: Some(order()) }.into(),
         SetChallenge { host: "a.example.org".into(), challenge: Some(challenge()) }.into(),
+        RegisterPeer { name: name("lb"), reach: Some(Reach::At("127.0.0.1:7720".parse().unwrap())) }.into(),
         #[cfg(feature = "next-level")]
         NextLevelProbe { app, note: "n".into() }.into(),
     ]
@@ -445,6 +446,8 @@ fn golden_bytes_of_every_row() {
     row(&mut text, "TrafficRow", &TrafficRow { app, traffic: traffic(), version: 2 });
     row(&mut text, "Certificate", &certificate());
     row(&mut text, "EdgeKeys", &EdgeKeys { keys: vec![Secret("b".into()), Secret("a".into())], made_at: at });
+    let peer = PeerRow { name: name("lb"), site: name("east"), reach: Reach::DialsOut };
+    row(&mut text, "PeerRow", &peer);
     row(&mut text, "EdgeStamp", &EdgeStamp { version: RouteVersion(7) });
     let (settings, account) = (acme_settings(), Some(acme_account()));
     row(&mut text, "AcmeRow", &AcmeRow { settings, account, trouble: Some(trouble()), version: 7 });

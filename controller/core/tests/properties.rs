@@ -58,7 +58,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (app.clone(), 0..2u8, 0..3u32).prop_map(|(a, s, n)| Step::ScaleSite(a, s, n)),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Env(a, v)),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Label(a, v)),
-        3 => (app.clone(), 0..12u8, 0..5u8).prop_map(|(a, what, n)| Step::Edge(a, what, n)),
+        3 => (app.clone(), 0..14u8, 0..5u8).prop_map(|(a, what, n)| Step::Edge(a, what, n)),
         4 => (0..8u8, 0..4u8).prop_map(|(what, n)| Step::Trust(what, n)),
         1 => (app.clone(), any::<u8>()).prop_map(|(a, n)| Step::Token(a, n)),
         1 => (1..60u64).prop_map(Step::Revoke),
@@ -170,7 +170,16 @@ fn edge(world: &mut World, app: AppName, what: u8, n: u8) {
             },
         }
         .into(),
-        7..12 => return acme(world, what - 7, n),
+        9..14 => return acme(world, what - 9, n),
+        7 | 8 => {
+            let name: BalancerName = ["lb-0", "lb-2"][usize::from(what == 8)].parse().unwrap();
+            let reach = [None, Some(Reach::DialsOut), Some(Reach::At("127.0.0.1:7720".parse().unwrap()))];
+            if n > 2 {
+                // It may be new, or have moved to another site.
+                world.balancer(name.as_str(), ["east", "west"][usize::from(n > 3)]);
+            }
+            RegisterPeer { name, reach: reach[usize::from(n) % 3] }.into()
+        }
         5 => RotateEdgeKeys { follows: newest.filter(|_| n > 0), key: Secret(format!("{n}")) }.into(),
         _ => ChangeSettings { base_domain: ["localhost", "b.example"][n as usize % 2].into() }.into(),
     };

@@ -322,3 +322,23 @@ fn of_two_clusters_made_of_one_backup_the_later_counts_above_the_earlier() {
     assert!(epoch::is_former(earlier.index() + 1_000_000, later.index()));
     assert!(!epoch::is_former(later.index(), earlier.index() + 1_000_000));
 }
+
+#[test]
+fn no_requests_are_sent_through_a_revoked_balancer() {
+    let mut world = founded();
+    world.apply(token(MachineRole::Balancer, 5)).unwrap();
+    let mut admission = admit(&world, "lb", 1);
+    admission.role = MachineRole::Balancer;
+    world.apply(admission).unwrap();
+    world.balancer("lb", "east");
+    let reach = Some(Reach::At("10.0.0.1:7720".parse().unwrap()));
+    let register = RegisterPeer { name: "lb".parse().unwrap(), reach };
+    world.apply(register.clone()).unwrap();
+    assert_eq!(pontoon_core::view::edge_table(&world.state).entries.len(), 1);
+    world.apply(RevokeMachine { role: MachineRole::Balancer, name: "lb".into() }).unwrap();
+    assert!(pontoon_core::view::edge_table(&world.state).entries.is_empty());
+    refused(world.apply(register.clone()), RejectedKind::Conflict, "lb was revoked");
+    let again = AdmitMachine { role: MachineRole::Balancer, ..admit(&world, "lb", 2) };
+    world.apply(again).unwrap();
+    world.apply(register).unwrap();
+}

@@ -371,6 +371,9 @@ pub struct Balancer {
     pub listen: String,
     /// The route version it has acknowledged, where the answering controller knows it.
     pub applied: Option<u64>,
+    /// How the balancers of other sites reach it: an address, or `dials-out` if it connects to them; none: they do not.
+    #[serde(default)]
+    pub peer: Option<String>,
 }
 
 /// A route.

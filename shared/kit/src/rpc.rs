@@ -8,9 +8,7 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Status};
 
@@ -18,7 +16,7 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::guard::{self, GuardLayer};
 use crate::pki::{Peer, Role};
-use crate::tls::{Caller, Credentials, Secured};
+use crate::tls::{self, Caller, Credentials, Secured};
 
 /// A peer that does not accept within this time is treated as down: several round trips around the world.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -68,12 +66,7 @@ async fn connect(
     credentials: Option<Credentials>,
     config: Arc<ClientConfig>,
 ) -> io::Result<Stream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let name = ServerName::try_from(role.domain()).map_err(io::Error::other)?;
-    let stream = TlsConnector::from(config).connect(name, stream).await?;
-    let server = Caller::of(stream.get_ref().1.peer_certificates()).map_err(io::Error::other)?;
-    Ok(TokioIo::new(Secured::new(stream, server, credentials.as_ref())))
+    tls::connect(address, role, credentials.as_ref(), config).await.map(TokioIo::new)
 }
 
 /// What stands before a server's services.

@@ -1,10 +1,12 @@
-//! What balancers know besides the routes: domains, how apps' requests are treated, certificates, keys.
+//! What balancers know besides the routes: domains, how apps' requests are treated, certificates, keys, each other.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, Certificate, Challenge, Digest, Domain, RouteVersion, Secret, Timestamp, Traffic};
+use crate::{
+    AppName, BalancerName, Certificate, Challenge, Digest, Domain, PeerRow, RouteVersion, Secret, Timestamp, Traffic,
+};
 
 /// All of it at one version. Entries are ordered by [`EdgeEntry::key`], each key at most once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,8 @@ pub enum EdgeEntry {
     Keys(Vec<Secret>),
     /// To be shown to the authority that a certificate is ordered from.
     Challenge(Challenge),
+    /// A balancer that leads to the servos of its site.
+    Peer(PeerRow),
 }
 
 /// Names an entry.
@@ -53,6 +57,8 @@ pub enum EdgeKey {
     Keys,
     /// Of the challenge for a host name.
     Challenge(String),
+    /// Of a balancer.
+    Peer(BalancerName),
 }
 
 impl EdgeEntry {
@@ -64,6 +70,7 @@ impl EdgeEntry {
             Self::Certificate(certificate) => EdgeKey::Certificate(certificate.fingerprint),
             Self::Keys(_) => EdgeKey::Keys,
             Self::Challenge(challenge) => EdgeKey::Challenge(challenge.host.clone()),
+            Self::Peer(peer) => EdgeKey::Peer(peer.name.clone()),
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod host;
 pub mod ids;
 pub mod labels;
 pub mod names;
+pub mod peer;
 pub mod release;
 pub mod route;
 pub mod servo;
@@ -47,6 +48,7 @@ pub use ids::{
     BuildId, ControllerId, DeploymentId, IdempotencyKey, Incarnation, ReleaseNumber, RouteVersion, ServoId, TokenId,
 };
 pub use names::{AppName, BalancerName, ControllerName, HostName, InvalidName, ProcessName, SiteName};
+pub use peer::{PeerRow, Reach};
 pub use release::{HealthCheck, Language, Process, Release, ReleaseReason};
 pub use route::{Route, RouteServo, RouteTable};
 pub use servo::{Desired, Exit, Servo, ServoReport, ServoStatus};

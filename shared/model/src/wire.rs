@@ -264,6 +264,7 @@ wire! {
     55, 1 => crate::AcmeRow;
     56, 1 => crate::Challenge;
     57, 1 => crate::OrderRow;
+    60, 1 => crate::PeerRow;
 }
 
 #[cfg(test)]

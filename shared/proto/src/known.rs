@@ -25,6 +25,10 @@ pub const REQUESTS: &str = "requests";
 /// [`READS`] of this version.
 pub const ALL: &str = "controllers,trust,edge,requests";
 
+/// A header of the request that opens a balancer's session: how other balancers reach it ([`pontoon_model::Reach`]); without it
+/// they do not. Not in `Hello` for the same reason.
+pub const PEER: &str = "pontoon-peer";
+
 /// A header of the request that opens a session: the version of Pontoon that its sender runs, for people.
 pub const VERSION: &str = "pontoon-version";
 

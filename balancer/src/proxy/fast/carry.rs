@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
-use super::super::attempts::Attempts;
+use super::super::attempts::{Attempts, Next};
 use super::super::forward::Sides;
 use super::super::pages::Page;
 use super::super::upstream::Raw;
@@ -34,6 +34,8 @@ pub(super) enum Stop {
     Page(Page),
     /// The client has gone.
     Gone,
+    /// Another site's balancer is to be asked: the other way does that, from the beginning.
+    Elsewhere,
 }
 
 /// Why a try gave no answer.
@@ -58,13 +60,14 @@ impl<S: Stream> Connection<'_, S> {
         ask: &Ask,
     ) -> Result<Carried, Stop> {
         loop {
-            let in_flight = match attempts.pick_now(sides, route) {
-                Ok(in_flight) => in_flight,
+            let next = match attempts.pick_now(sides, route) {
+                Ok(next) => next,
                 Err(found) => {
                     let waited = self.unless_gone(attempts.wait(sides, route, found, false)).await;
                     waited.ok_or(Stop::Gone)?.map_err(Stop::Page)?
                 }
             };
+            let Next::Servo(in_flight) = next else { return Err(Stop::Elsewhere) };
             let fault = match self.try_servo(sides, in_flight.servo(), ask).await {
                 Ok((servo, answer)) => {
                     in_flight.servo().trust();

@@ -124,7 +124,7 @@ struct Ask {
 
 /// What ends with a request, in this order.
 struct Ends {
-    _counted: Counted,
+    counted: Counted,
     log: Option<Box<Pending>>,
 }
 
@@ -207,7 +207,8 @@ impl<S: Stream> Connection<'_, S> {
 
     /// Whether the client has gone. What it sends meanwhile is kept, up to the next request's head.
     fn is_gone(&mut self, cx: &mut Context<'_>) -> bool {
-        while self.buffers().input.len() < MOST_HEAD_BYTES {
+        // The request itself is still in it.
+        while self.buffers().input.len() < 2 * MOST_HEAD_BYTES + MOST_BODY_BYTES {
             match self.poll_client(cx) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(_) => return true,
@@ -300,7 +301,6 @@ impl<S: Stream> Connection<'_, S> {
         let session = || worker.cookies().read_lines(head.cookie.iter().map(|at| &input[at.clone()]), &route.app.name);
         let mut attempts = Attempts::new(traffic.affinity.then(session).flatten());
         request.extend_from_slice(&input[head_len..head_len + head.body]);
-        input.advance(head_len + head.body);
         let ask = Ask {
             to_head: head.method == Method::Head,
             idempotent: head.method.is_idempotent(),
@@ -308,9 +308,16 @@ impl<S: Stream> Connection<'_, S> {
         };
         // Dropped last: the connection is idle once the request's line is written.
         let _serving = self.activity.serve();
-        let mut ends = Ends { _counted: Statistics::begin(&route), log };
+        let mut ends = Ends { counted: Statistics::begin(&route), log };
         let sides = Sides { worker, client, settings: &settings, host: &host };
         let carried = self.carry(&sides, &mut route, &mut attempts, &ask).await;
+        if matches!(carried, Err(Stop::Elsewhere)) {
+            // What was tried was not sent, or may be sent again. It is counted, and noted, the other way.
+            Counted::forget(ends.counted);
+            ends.log.into_iter().for_each(|log| log.forget());
+            return Flow::Other;
+        }
+        self.buffers().input.advance(head_len + head.body);
         let carried = match carried {
             Ok(carried) if carried.answer.status == StatusCode::SWITCHING_PROTOCOLS => {
                 Err(Stop::Page(Page::UnaskedUpgrade { host: host.clone() }))
@@ -336,7 +343,7 @@ impl<S: Stream> Connection<'_, S> {
                 }
                 self.page(page, &sides, &ask, &mut ends).await
             }
-            Err(Stop::Gone) => Flow::Ended,
+            Err(Stop::Gone | Stop::Elsewhere) => Flow::Ended,
         }
     }
 }

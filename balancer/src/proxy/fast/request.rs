@@ -190,6 +190,8 @@ impl<'a> Special<'a> {
             }
             10 if is("keep-alive") => return None,
             12 if is("x-request-id") => once(&mut self.id, value)?,
+            // Whoever sends this is no balancer: it is taken off the other way.
+            13 if is("x-pontoon-hop") => return None,
             14 if is("content-length") => once(&mut self.body, length(value)?)?,
             14 if is("http2-settings") => return None,
             15 if is("x-forwarded-for") => {

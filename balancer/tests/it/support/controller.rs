@@ -25,6 +25,8 @@ pub struct Controller {
 /// One session with a balancer.
 pub struct Session {
     pub hello: BalancerHello,
+    /// How others reach it, as it says.
+    pub reach: Option<String>,
     incoming: Streaming<BalancerMessage>,
     outgoing: mpsc::Sender<Result<BalancerDirective, Status>>,
 }
@@ -43,13 +45,14 @@ impl Balancers for Service {
         request: Request<Streaming<BalancerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = rpc::caller(&request, Role::Balancer)?;
+        let reach = request.metadata().get(known::PEER).map(|said| said.to_str().unwrap().to_owned());
         let mut incoming = request.into_inner();
         let Some(BalancerMessage::Hello(hello)) = incoming.message().await? else {
             return Err(Status::invalid_argument("Hello comes first"));
         };
         assert_eq!(peer.id, hello.name.as_str());
         let (outgoing, directives) = mpsc::channel(8);
-        let session = Session { hello, incoming, outgoing };
+        let session = Session { hello, reach, incoming, outgoing };
         self.sessions.send(session).await.map_err(|_| Status::unavailable("the test is over"))?;
         let mut response: Response<Self::SessionStream> = Response::new(Box::pin(ReceiverStream::new(directives)));
         if self.reads_requests {

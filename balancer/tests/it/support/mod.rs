@@ -3,6 +3,7 @@
 pub mod controller;
 pub mod http;
 pub mod servo;
+pub mod sites;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -84,6 +85,9 @@ pub fn config(folder: &Path, controllers: Vec<SocketAddr>) -> Config {
         workers: Some(2),
         access_log: None,
         proxy_protocol: false,
+        peer_listen: None,
+        peer_advertised: None,
+        dial_out: None,
         admin_listen: Some("127.0.0.1:0".parse().unwrap()),
     }
 }
@@ -124,4 +128,17 @@ pub async fn until(check: impl Fn() -> Result<(), String>) {
 /// `future`, or a failure that says what hung.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(BOUND, future).await.unwrap_or_else(|_| panic!("{what} took longer than {BOUND:?}"))
+}
+
+/// Asks until the answer is as wanted; fails with the last one.
+pub async fn until_answer<T: std::fmt::Debug>(what: &str, ask: impl AsyncFn() -> T, wanted: impl Fn(&T) -> bool) {
+    let begun = Instant::now();
+    loop {
+        let answer = ask().await;
+        if wanted(&answer) {
+            return;
+        }
+        assert!(begun.elapsed() < BOUND, "after {BOUND:?} not yet: {what}: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

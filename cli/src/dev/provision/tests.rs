@@ -25,6 +25,7 @@ fn layout(data_dir: &Path) -> Layout {
             site: "dev.east".parse().unwrap(),
             listen: address(8000),
             listen_tls: None,
+            peer_listen: Some(address(0)),
         }],
         runtime: "process".into(),
         base_domain: "localhost".into(),
@@ -50,6 +51,7 @@ fn the_roles_read_what_is_written() {
 
     let balancer = pontoon_balancer::Config::load(&files.balancers[0].config).unwrap();
     assert_eq!(balancer.listen.port(), 8000);
+    assert!(balancer.peer_listen.is_some());
     pontoon_kit::Identity::load(&balancer.tls_dir).unwrap();
 }
 

@@ -1,8 +1,12 @@
 //! Hosts, balancers and controllers: who is there, and what agents report.
 
-use pontoon_model::{Balancer, ChosenTiming, Controller, Desired, Host, HostState, Servo, ServoReport, ServoStatus};
+use pontoon_model::{
+    Balancer, ChosenTiming, Controller, Desired, Host, HostState, MachineRole, PeerRow, Servo, ServoReport, ServoStatus,
+};
 
-use crate::command::{RegisterBalancer, RegisterController, RegisterHost, RemoveController, ReportServos, SetTiming};
+use crate::command::{
+    RegisterBalancer, RegisterController, RegisterHost, RegisterPeer, RemoveController, ReportServos, SetTiming,
+};
 use crate::{Outcome, Rejected, Reply, State};
 
 impl State {
@@ -83,7 +87,33 @@ impl State {
             listen: command.listen,
         };
         if old.is_none_or(|old| **old != balancer) {
+            if let Some(peer) = self.edge.peers.get(&balancer.name).filter(|peer| peer.site != balancer.site) {
+                // It has moved, and leads to other servos.
+                let moved = PeerRow { site: balancer.site.clone(), ..PeerRow::clone(peer) };
+                self.change_edge(|edge| edge.peers.insert(moved.name.clone(), moved.into()));
+            }
             self.put_balancer(balancer);
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn register_peer(&mut self, command: &RegisterPeer) -> Outcome {
+        let RegisterPeer { name, reach } = command;
+        let Some(balancer) = self.balancers.get(name) else {
+            return Err(Rejected::conflict(format!("balancer {name} is not registered (any more)")));
+        };
+        // What was on its way when it was revoked comes to nothing.
+        if reach.is_some() && self.trust.is_shut_out(MachineRole::Balancer, name.as_str()) {
+            return Err(Rejected::conflict(format!("balancer {name} was revoked")));
+        }
+        let site = balancer.site.clone();
+        let now = reach.map(|reach| PeerRow { name: name.clone(), site, reach });
+        if self.edge.peers.get(name).map(|row| &**row) == now.as_ref() {
+            return Ok(Reply::Done);
+        }
+        match now {
+            Some(row) => self.change_edge(|edge| drop(edge.peers.insert(name.clone(), row.into()))),
+            None => self.end_peer(name),
         }
         Ok(Reply::Done)
     }

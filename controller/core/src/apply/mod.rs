@@ -93,6 +93,7 @@ impl State {
             Command::NoteAcmeAccount(command) => self.note_acme_account(command),
             Command::NoteOrder(command) => self.note_order(command),
             Command::SetChallenge(command) => self.set_challenge(command),
+            Command::RegisterPeer(command) => self.register_peer(command),
             Command::RaiseFeatureLevel(command) => self.raise_feature_level(command.to),
             #[cfg(feature = "next-level")]
             Command::NextLevelProbe(command) => self.probe_next_level(command),
@@ -142,6 +143,7 @@ fn needs_memory(command: &Command) -> bool {
             | Command::ReportBuild(_)
             | Command::RegisterHost(_)
             | Command::RegisterBalancer(_)
+            | Command::RegisterPeer(_)
             | Command::RegisterController(_)
             | Command::AdmitMachine(_)
             | Command::NoteCertificate(_)

@@ -197,8 +197,14 @@ impl State {
             revoked_at: now,
             certificate_ends: machine.certificate_ends,
         };
-        if *role == MachineRole::Agent {
-            self.shut_out_host(name);
+        match role {
+            MachineRole::Agent => self.shut_out_host(name),
+            MachineRole::Balancer => {
+                if let Ok(name) = name.parse() {
+                    self.end_peer(&name);
+                }
+            }
+            MachineRole::Controller => {}
         }
         self.change_trust(|trust| {
             trust.machines.remove(&(*role, name.clone()));

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use pontoon_model::{
-    AppName, Certificate, CertificateOrigin, Challenge, Digest, Domain, DomainRow, EdgeKeys, RouteVersion, Traffic,
-    TrafficRow,
+    AppName, BalancerName, Certificate, CertificateOrigin, Challenge, Digest, Domain, DomainRow, EdgeKeys, PeerRow,
+    RouteVersion, SiteName, Traffic, TrafficRow,
 };
 
-/// Domains, settings of apps, certificates, challenges and keys.
+/// Domains, settings of apps, certificates, challenges, keys, and how balancers reach each other.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Edge {
     /// Raft index of the last change.
@@ -22,6 +22,8 @@ pub struct Edge {
     pub(crate) keys: Option<Arc<EdgeKeys>>,
     /// By host name.
     pub(crate) challenges: OrdMap<String, Arc<Challenge>>,
+    /// Of the registered balancers, those that others reach.
+    pub(crate) peers: OrdMap<BalancerName, Arc<PeerRow>>,
 }
 
 impl Edge {
@@ -78,14 +80,24 @@ impl Edge {
         self.keys.as_ref()
     }
 
-    /// What does not hold together, where `has_app` says which apps there are.
-    pub(crate) fn violations(&self, index: u64, has_app: impl Fn(&AppName) -> bool) -> Vec<String> {
+    /// How other balancers reach one, if they do.
+    pub fn peer(&self, name: &BalancerName) -> Option<&Arc<PeerRow>> {
+        self.peers.get(name)
+    }
+
+    /// What does not hold together, where `has_app` says which apps there are, and `site_of` where balancers stand.
+    pub(crate) fn violations<'a>(
+        &self,
+        index: u64,
+        has_app: impl Fn(&AppName) -> bool,
+        site_of: impl Fn(&BalancerName) -> Option<&'a SiteName>,
+    ) -> Vec<String> {
         let mut found = Vec::new();
         if self.version.0 > index {
             found.push(format!("edge version {} is ahead of index {index}", self.version));
         }
         let is_empty = self.domains.is_empty() && self.traffic.is_empty() && self.certificates.is_empty();
-        let is_empty = is_empty && self.challenges.is_empty();
+        let is_empty = is_empty && self.challenges.is_empty() && self.peers.is_empty();
         if self.version.0 == 0 && !(is_empty && self.keys.is_none()) {
             found.push("what balancers know besides the routes has no version".to_owned());
         }
@@ -107,6 +119,8 @@ impl Edge {
         if self.keys.as_ref().is_some_and(|row| row.keys.is_empty()) {
             found.push("there are keys of balancers, but none".to_owned());
         }
+        let stray = self.peers.values().filter(|row| site_of(&row.name) != Some(&row.site));
+        found.extend(stray.map(|row| format!("{} leads to {}: there is no such balancer there", row.name, row.site)));
         found
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use pontoon_model::wire::{self, Envelope, Wire, WireError};
 use pontoon_model::{
     AcmeRow, ApiToken, App, AuthorityRow, Balancer, Build, Certificate, Challenge, ChosenTiming, Controller,
-    Deployment, DomainRow, EdgeKeys, EdgeStamp, Founding, Host, JoinToken, Machine, OrderRow, Release, RevokedKey,
-    RouteVersion, Servo, TrafficRow,
+    Deployment, DomainRow, EdgeKeys, EdgeStamp, Founding, Host, JoinToken, Machine, OrderRow, PeerRow, Release,
+    RevokedKey, RouteVersion, Servo, TrafficRow,
 };
 
 use super::answers::AnsweredRow;
@@ -56,6 +56,7 @@ impl State {
             .chain(rows(self.edge.challenges.values().cloned(), level))
             .chain(rows(self.acme.row.iter().cloned(), level))
             .chain(rows(self.acme.orders.values().cloned(), level))
+            .chain(rows(self.edge.peers.values().cloned(), level))
             .chain(self.edge_stamp().iter().map(wire::encode).collect::<Vec<_>>())
             .chain(self.answers.rows().map(|row| wire::encode(&row)))
     }
@@ -175,6 +176,10 @@ impl State {
             OrderRow::KIND => {
                 let row = OrderRow::open(&envelope)?;
                 self.change_acme(|acme| acme.orders.insert(row.host.clone(), row.into()));
+            }
+            PeerRow::KIND => {
+                let row = PeerRow::open(&envelope)?;
+                self.change_edge(|edge| edge.peers.insert(row.name.clone(), row.into()));
             }
             // After the rows, whose reading is no change.
             EdgeStamp::KIND => {

@@ -177,7 +177,15 @@ impl State {
     pub(crate) fn remove_balancer(&mut self, name: &BalancerName) {
         self.touched.remove(RowKey::Balancer(name.clone()), None);
         self.balancers.remove(name);
+        self.end_peer(name);
         self.touch_plan();
+    }
+
+    /// No balancer sends requests through this one any more.
+    pub(crate) fn end_peer(&mut self, name: &BalancerName) {
+        if self.edge.peers.contains_key(name) {
+            self.change_edge(|edge| edge.peers.remove(name));
+        }
     }
 
     pub(crate) fn put_controller(&mut self, mut controller: Controller) {

@@ -71,6 +71,11 @@ impl Trust {
         self.revoked.contains_key(key)
     }
 
+    /// Whether a machine was revoked and has not come back with another key.
+    pub fn is_shut_out(&self, role: MachineRole, name: &str) -> bool {
+        self.machine(role, name).is_none() && self.revoked.values().any(|row| row.role == role && row.name == name)
+    }
+
     /// Machines whose newest certificate an older authority signed, and that has not ended at `now`.
     pub fn behind(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Machine>> {
         let signing = self.signing().map(|authority| authority.fingerprint);

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use pontoon_api as api;
 use pontoon_core::{State, view};
 use pontoon_model::{
-    App, AppName, Balancer, Build, BuildOutcome, BuildState, Deployment, Exit, Host, Phase, ProcessName, Release,
-    Route, Scale, Servo, ServoStatus,
+    App, AppName, Balancer, Build, BuildOutcome, BuildState, Deployment, Exit, Host, Phase, ProcessName, Reach,
+    Release, Route, Scale, Servo, ServoStatus,
 };
 use pontoon_proto::{BalancerAck, LogLine};
 
@@ -144,12 +144,13 @@ pub(super) fn host(state: &State, host: &Host) -> api::Host {
     }
 }
 
-pub(super) fn balancer(balancer: &Balancer, ack: Option<BalancerAck>) -> api::Balancer {
+pub(super) fn balancer(balancer: &Balancer, ack: Option<BalancerAck>, reach: Option<Reach>) -> api::Balancer {
     api::Balancer {
         name: balancer.name.clone(),
         site: balancer.site.clone(),
         listen: balancer.listen.to_string(),
         applied: ack.map(|ack| ack.applied.0),
+        peer: reach.map(|reach| reach.to_string()),
     }
 }
 

@@ -24,7 +24,11 @@ pub(super) async fn hosts(Snapshot(state): Snapshot) -> Json<Vec<Host>> {
 }
 
 pub(super) async fn balancers(Context(api): Context<Api>, Snapshot(state): Snapshot) -> Json<Vec<Balancer>> {
-    Json(state.balancers().map(|balancer| convert::balancer(balancer, api.heard.last_ack(&balancer.name))).collect())
+    let shown = |balancer: &Arc<pontoon_model::Balancer>| {
+        let reach = state.edge().peer(&balancer.name).map(|row| row.reach);
+        convert::balancer(balancer, api.heard.last_ack(&balancer.name), reach)
+    };
+    Json(state.balancers().map(shown).collect())
 }
 
 /// What follows `?` of the routes.

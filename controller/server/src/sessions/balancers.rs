@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pontoon_core::{command, view};
 use pontoon_kit::{CancellationToken, Peer, Role, rpc};
-use pontoon_model::{BalancerName, EdgeTable, MachineRole, RouteTable, RouteVersion};
+use pontoon_model::{BalancerName, EdgeTable, MachineRole, Reach, RouteTable, RouteVersion};
 use pontoon_proto::known::{READS, REQUESTS};
 use pontoon_proto::services::balancers_server::Balancers;
 use pontoon_proto::{BalancerDirective, BalancerHello, BalancerMessage, RouteDelta};
@@ -17,7 +17,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::connected::version_of;
 use super::known::{self, Reads};
 use super::tails::{Tails, Telling};
-use super::{Connected, HELLO, Heard, KnownFeed, LEAVE, OUTBOX, TableFeed, edge, key_of, leaderless, push_trust};
+use super::{
+    Connected, HELLO, Heard, KnownFeed, LEAVE, OUTBOX, TableFeed, edge, key_of, leaderless, peering, push_trust,
+};
 use crate::raft::{Leadership, Proposer, StateFeed};
 use crate::requests::Requests;
 use crate::trust::Notices;
@@ -62,13 +64,14 @@ impl Balancers for BalancersService {
         let peer = rpc::caller(&request, Role::Balancer)?;
         let notices = Notices::new(MachineRole::Balancer, &peer.id, key_of(&request));
         let reads = Reads::of(&request);
+        let reach = peering::reach_of(&request);
         let place = self.connected.enter(MachineRole::Balancer, &peer.id, version_of(&request));
         let (outbox, receiver) = mpsc::channel(OUTBOX);
         let service = self.clone();
         tokio::spawn(async move {
             let _place = place;
             let ended = tokio::select! {
-                ended = service.serve(&peer, (reads, notices), request.into_inner(), &outbox) => ended,
+                ended = service.serve(&peer, (reads, notices, reach), request.into_inner(), &outbox) => ended,
                 () = service.shutdown.cancelled() => Err(Status::unavailable("this controller is stopping")),
             };
             if let Err(status) = ended {
@@ -87,7 +90,7 @@ impl BalancersService {
     async fn serve(
         &self,
         peer: &Peer,
-        (reads, notices): (Reads, Notices),
+        (reads, notices, reach): (Reads, Notices, Option<Reach>),
         mut inbound: Streaming<BalancerMessage>,
         outbox: &Outbox,
     ) -> Result<(), Status> {
@@ -104,6 +107,7 @@ impl BalancersService {
             ended = self.push_edge(index, outbox), if reads.edge => ended,
             ended = push_trust(self.feed.trust(), notices, outbox, BalancerDirective::Trust), if reads.trust => ended,
             ended = self.push_known(outbox), if reads.controllers => ended,
+            () = peering::register(self.feed.clone(), self.proposer.clone(), &hello.name, reach) => Ok(()),
             () = leaderless(self.leadership.clone()) => {
                 // A full outbox is as good as a closed one: the session ends either way.
                 let _ = outbox.try_send(Ok(BalancerDirective::GoElsewhere));

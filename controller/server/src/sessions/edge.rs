@@ -59,7 +59,7 @@ fn pieces(from: RouteVersion, to: RouteVersion, changed: Vec<Arc<EdgeEntry>>, re
 fn size(entry: &EdgeEntry) -> usize {
     SMALL
         + match entry {
-            EdgeEntry::Domain { .. } => 0,
+            EdgeEntry::Domain { .. } | EdgeEntry::Peer(_) => 0,
             EdgeEntry::App { traffic, .. } => traffic.maintenance_page.len() + traffic.error_page.len(),
             EdgeEntry::Certificate(certificate) => {
                 let names: usize = certificate.names.iter().map(|name| name.len() + 8).sum();

@@ -9,6 +9,7 @@ mod directory;
 mod edge;
 mod known;
 mod logs;
+mod peering;
 mod relay;
 mod reports;
 mod tables;

@@ -25,12 +25,20 @@ struct Session {
 
 impl Session {
     async fn open(cluster: &Cluster, node: usize) -> Self {
-        let credentials = Credentials::new(cluster.authority.issue(Role::Balancer, "lb1").unwrap()).unwrap();
+        Self::open_as(cluster, node, "lb1", None).await
+    }
+
+    /// One of this name that others reach so.
+    async fn open_as(cluster: &Cluster, node: usize, name: &str, reach: Option<&str>) -> Self {
+        let credentials = Credentials::new(cluster.authority.issue(Role::Balancer, name).unwrap()).unwrap();
         let channel = rpc::channel(cluster.grpc(node), Role::Controller, &credentials).unwrap();
         let (outbox, outbound) = mpsc::channel(4);
-        outbox.send(BalancerMessage::Hello(hello("lb1", 0))).await.unwrap();
+        outbox.send(BalancerMessage::Hello(hello(name, 0))).await.unwrap();
         let mut request = Request::new(ReceiverStream::new(outbound));
         request.metadata_mut().insert(known::READS, known::EDGE.parse().unwrap());
+        if let Some(reach) = reach {
+            request.metadata_mut().insert(known::PEER, reach.parse().unwrap());
+        }
         let inbound = BalancersClient::new(channel).session(request).await.unwrap().into_inner();
         let mut session = Self { _outbox: outbox, inbound, version: RouteVersion(0), entries: BTreeMap::new() };
         let mut whole = false;
@@ -114,5 +122,28 @@ async fn what_changes_is_told_at_every_controller_and_is_there_at_the_start_of_t
     for session in [&mut session, &mut other] {
         session.until(&domain, false).await;
     }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn balancers_hear_of_each_other_however_early_they_come() {
+    let cluster = Cluster::start(3).await;
+    // The level may not be there yet: then it is written as soon as it is.
+    let first = Session::open_as(&cluster, 0, "lb1", Some("10.0.0.1:7720")).await;
+    let second = Session::open_as(&cluster, 1, "lb2", Some("dials-out")).await;
+    let mut third = Session::open_as(&cluster, 2, "lb3", Some("in words that nobody knows")).await;
+    let key = |name: &str| EdgeKey::Peer(name.parse().unwrap());
+    let row = |entry: &EdgeEntry| match entry {
+        EdgeEntry::Peer(row) => format!("{} {} {}", row.name, row.site, row.reach),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(row(&*third.until(&key("lb1"), true).await.unwrap()), "lb1 test.0 10.0.0.1:7720");
+    assert_eq!(row(&*third.until(&key("lb2"), true).await.unwrap()), "lb2 test.0 dials-out");
+    assert!(!third.entries.contains_key(&key("lb3")));
+    // One that is started anew without a listener is reached no more.
+    drop(first);
+    let first = Session::open_as(&cluster, 1, "lb1", None).await;
+    third.until(&key("lb1"), false).await;
+    drop((first, second));
     cluster.stop_all().await;
 }

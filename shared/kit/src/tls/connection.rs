@@ -74,6 +74,16 @@ impl<S> Secured<S> {
         });
         Self { stream, caller, place }
     }
+
+    /// Who is at the other end.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The same connection, its stream as another type.
+    pub(crate) fn map<T>(self, convert: impl FnOnce(S) -> T) -> Secured<T> {
+        Secured { stream: convert(self.stream), caller: self.caller, place: self.place }
+    }
 }
 
 /// With which word the other side has ended the connection for what it was shown, if it did.

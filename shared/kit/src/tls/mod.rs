@@ -2,6 +2,7 @@
 
 mod connection;
 mod credentials;
+mod direct;
 mod failure;
 mod incoming;
 mod pinned;
@@ -14,6 +15,8 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 
 pub use connection::{Caller, Secured};
 pub use credentials::{Credentials, Trust};
+pub(crate) use direct::connect;
+pub use direct::{accept, dial};
 pub use failure::TlsFailure;
 pub use incoming::incoming;
 pub use pinned::{PinnedChannelError, pinned_channel};

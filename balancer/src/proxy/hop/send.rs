@@ -1,0 +1,212 @@
+//! A request on its way through another site's balancer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
+use http::uri::{Authority, Scheme};
+use http::{Method, Request, StatusCode, Uri, Version};
+use hyper::ext::Protocol as Extended;
+use pontoon_model::{Reach, ServoId};
+
+use super::word::{Ask, Verdict};
+use crate::peers::Peer;
+use crate::peers::links::HOP;
+use crate::proxy::attempts::MOST_KILLED;
+use crate::proxy::exchange::{Answer, Exchange, Failure, Giver};
+use crate::proxy::forward::Sides;
+use crate::proxy::headers;
+use crate::proxy::pages::Page;
+use crate::proxy::request_body::{MOST_KEPT, RequestBody};
+use crate::proxy::upstream::Sender;
+use crate::table::Route;
+
+/// The peer says first that a servo did not begin to answer in time: it knows which.
+const FOR_ITS_VERDICT: Duration = Duration::from_secs(1);
+
+/// Why a peer gave no answer.
+pub(in crate::proxy) enum Unanswered {
+    /// It could not be asked: nothing was sent.
+    Unreached(Arc<std::io::Error>),
+    /// It was asked, and no servo of its site saw any of it.
+    Untaken,
+    /// Its connection broke; what became of the request is not known.
+    Broken,
+    /// So many servos broke theirs, those before included.
+    Lost { killed: usize, timed_out: bool },
+    /// As with a servo.
+    Other(Failure),
+}
+
+impl Exchange {
+    /// Has `peer` give the request to a servo of its site.
+    pub(in crate::proxy) async fn through(
+        &mut self,
+        sides: &Sides<'_>,
+        route: &Route,
+        peer: &Arc<Peer>,
+    ) -> Result<Answer, Unanswered> {
+        let worker = sides.worker;
+        let linked = worker.links.to(peer, &worker.peering.credentials).await;
+        let mut sender = linked.map_err(Unanswered::Unreached)?;
+        let Some(request) = self.request_for_peer(sides, route) else {
+            return Err(Unanswered::Other(Failure::Client));
+        };
+        let first_byte = Duration::from_millis(sides.settings.traffic.first_byte_ms.into()) + FOR_ITS_VERDICT;
+        let sent = self.within(first_byte, sender.try_send_request(request)).await.map_err(Unanswered::Other)?;
+        let mut response = match sent {
+            Ok(response) => response,
+            Err(mut error) => {
+                tracing::debug!(peer = %peer.name, error = %error.error(), "a peer did not answer");
+                return Err(match self.fault_of_client() {
+                    // It was not sent: what it is made of is still here.
+                    _ if error.take_message().is_some() => {
+                        Unanswered::Unreached(Arc::new(std::io::ErrorKind::NotConnected.into()))
+                    }
+                    Some(failure) => Unanswered::Other(failure),
+                    None => Unanswered::Broken,
+                });
+            }
+        };
+        let verdict = response.headers_mut().remove(HOP).as_ref().and_then(Verdict::parse);
+        let servo = match verdict {
+            Some(Verdict::Answer { servo, status }) => {
+                if let Some(status) = status {
+                    *response.status_mut() = status;
+                }
+                servo
+            }
+            Some(Verdict::Upgraded { servo, protocol }) => {
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                let protocol = HeaderValue::try_from(protocol).map_err(|_| Unanswered::Broken)?;
+                headers::put_upgrade(response.headers_mut(), protocol);
+                servo
+            }
+            Some(Verdict::Untaken) => return Err(Unanswered::Untaken),
+            Some(Verdict::Lost { killed }) => return Err(Unanswered::Lost { killed, timed_out: false }),
+            Some(Verdict::TimedOut { killed }) => return Err(Unanswered::Lost { killed, timed_out: true }),
+            Some(Verdict::Cut) => return Err(Unanswered::Other(Failure::Client)),
+            Some(Verdict::Stalled) => return Err(Unanswered::Other(Failure::ClientStalled)),
+            // Whatever that is, it may have done something with the request.
+            None => return Err(Unanswered::Broken),
+        };
+        Ok(Answer { response, sender: Sender::Http2(sender), giver: Giver::Peer { servo } })
+    }
+
+    /// Notes what a peer could not do; what to say to the client if nobody else may be asked.
+    pub(in crate::proxy) fn learn(
+        &mut self,
+        sides: &Sides<'_>,
+        peer: Arc<Peer>,
+        unanswered: Unanswered,
+    ) -> Option<Page> {
+        match unanswered {
+            Unanswered::Unreached(why) => {
+                // Of one that connects itself this worker may just have no connection yet.
+                if peer.reach != Reach::DialsOut {
+                    peer.failed(&why);
+                }
+                self.attempts.lost.push(peer);
+                return None;
+            }
+            Unanswered::Untaken => {
+                self.attempts.spent.push(peer.site.clone());
+                // A part of a large body went to a peer that had no use for it, and is gone.
+                let host = || sides.host.to_owned();
+                return (!self.source.is_whole()).then(|| Page::Unreachable { host: host(), tried: self.attempts.tried.len() });
+            }
+            Unanswered::Other(Failure::Client) => return Some(Page::BodyCut),
+            Unanswered::Other(Failure::ClientStalled) => return Some(Page::BodyStalled),
+            Unanswered::Other(Failure::TooLarge) => {
+                return Some(Page::BodyTooLarge { most: sides.settings.traffic.body_bytes });
+            }
+            Unanswered::Broken | Unanswered::Other(Failure::Unreached | Failure::Broken) => {
+                self.attempts.killed += 1;
+                self.attempts.timed_out = false;
+                self.attempts.lost.push(peer);
+            }
+            Unanswered::Other(Failure::TimedOut) => {
+                self.attempts.killed += 1;
+                self.attempts.timed_out = true;
+                self.attempts.spent.push(peer.site.clone());
+            }
+            Unanswered::Lost { killed, timed_out } => {
+                self.attempts.killed = killed.max(self.attempts.killed + 1);
+                self.attempts.timed_out = timed_out;
+                self.attempts.spent.push(peer.site.clone());
+            }
+        }
+        (!self.is_repeatable() || self.attempts.killed >= MOST_KILLED).then(|| self.attempts.lost(sides))
+    }
+
+    /// The protocol to change to, in words. With a body the wish cannot be passed on; servers may leave one ungranted.
+    fn upgrade_for_peer(&self) -> Option<String> {
+        let tunnel = self.tunnel.as_ref().filter(|_| self.source.is_empty())?;
+        Some(tunnel.protocol.to_str().ok()?.to_owned())
+    }
+
+    /// The headers that a servo would get, the target as HTTP/1.1 has it, and for whom it is.
+    fn head_for_peer(&mut self) -> (HeaderMap, Uri) {
+        // Not to be sent any more: its body is that of an earlier try.
+        if let Some(unsent) = self.unsent.take()
+            && !self.is_repeatable()
+        {
+            self.headers = unsent.into_parts().0.headers;
+        }
+        let mut headers = self.headers.clone();
+        if let Some(host) = self.uri.authority().and_then(|host| HeaderValue::try_from(host.as_str()).ok()) {
+            headers.insert(HOST, host);
+        }
+        (headers, headers::origin_form(&self.uri))
+    }
+
+    fn request_for_peer(&mut self, sides: &Sides<'_>, route: &Route) -> Option<Request<RequestBody>> {
+        // Even what may not be repeated may go elsewhere while no servo has seen it.
+        self.source.keep_from_the_start(MOST_KEPT);
+        let body = self.source.next_try();
+        let (mut method, upgrade) = (self.method.clone(), self.upgrade_for_peer());
+        let (mut headers, path) = self.head_for_peer();
+        for name in [header::CONNECTION, header::UPGRADE, header::TRANSFER_ENCODING] {
+            headers.remove(name);
+        }
+        let ask = Ask {
+            client: sides.client.address,
+            secure: sides.client.secure,
+            route: route.host.to_string(),
+            session: self.attempts.session,
+            killed: self.attempts.killed,
+            upgrade: upgrade.map(|protocol| (method.clone(), protocol)),
+        };
+        headers.insert(HOP, ask.to_value()?);
+        let mut request = Request::new(body);
+        if let Some((_, protocol)) = &ask.upgrade {
+            headers.remove(CONTENT_LENGTH);
+            method = Method::CONNECT;
+            request.extensions_mut().insert(Extended::from(protocol.as_str()));
+        }
+        *request.method_mut() = method;
+        *request.uri_mut() = absolute(path);
+        *request.version_mut() = Version::HTTP_2;
+        *request.headers_mut() = headers;
+        Some(request)
+    }
+}
+
+/// As HTTP/2 wants it. For whom it is stands in `Host`, exactly as the client has written it.
+fn absolute(path: Uri) -> Uri {
+    let mut parts = path.into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(Authority::from_static("pontoon"));
+    parts.path_and_query.get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
+    Uri::from_parts(parts).unwrap_or_else(|_| Uri::from_static("http://pontoon/"))
+}
+
+impl Giver {
+    /// The servo whose answer it is.
+    pub(in crate::proxy) fn servo(&self) -> ServoId {
+        match self {
+            Self::Servo(in_flight) => in_flight.servo().id,
+            Self::Peer { servo } => *servo,
+        }
+    }
+}
