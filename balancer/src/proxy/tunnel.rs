@@ -16,13 +16,7 @@ pub(super) struct Wish {
 }
 
 /// Carries bytes once both sides have changed. `giver` keeps the servo undrained as long as it is open.
-pub(super) fn open(
-    tunnels: &TaskTracker,
-    client: OnUpgrade,
-    servo: OnUpgrade,
-    giver: Giver,
-    counted: Option<Counted>,
-) {
+pub(super) fn open(tunnels: &TaskTracker, client: OnUpgrade, servo: OnUpgrade, giver: Giver, counted: Option<Counted>) {
     tunnels.spawn_local(async move {
         let _held = counted;
         let id = giver.servo();

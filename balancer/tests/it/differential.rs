@@ -148,8 +148,12 @@ async fn both_ways_show_both_ends_the_same() {
             )
         })
     };
-    let different: Vec<String> =
-        stream::iter(first..first + cases).map(run).buffer_unordered(AT_ONCE).filter_map(async |seen| seen).collect().await;
+    let different: Vec<String> = stream::iter(first..first + cases)
+        .map(run)
+        .buffer_unordered(AT_ONCE)
+        .filter_map(async |seen| seen)
+        .collect()
+        .await;
     let shown = different.iter().take(5).map(String::as_str).collect::<String>();
     assert!(different.is_empty(), "{} of {cases} cases differ:\n{shown}", different.len());
     assert!(fast.servo.seen.connections() > 0 && hyper.servo.seen.connections() > 0);

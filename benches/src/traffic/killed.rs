@@ -47,7 +47,9 @@ fn under_load(mut proxies: Proxies, at: usize, killed: usize) -> Result<Seen> {
         }
         std::thread::sleep(AFTER);
         stop.store(true, Ordering::Relaxed);
-        anyhow::Ok(clients.into_iter().map(|client| client.join().expect("a client does not panic")).collect::<Vec<_>>())
+        anyhow::Ok(
+            clients.into_iter().map(|client| client.join().expect("a client does not panic")).collect::<Vec<_>>(),
+        )
     })?;
     let requests: usize = seen.iter().map(|(requests, ..)| requests).sum();
     let errors: usize = seen.iter().map(|(_, errors, _)| errors).sum();

@@ -8,10 +8,10 @@ use std::time::Duration;
 use pontoon_model::labels::Labels;
 use pontoon_model::wire::{self, Envelope, WireError};
 use pontoon_model::{
-    AcmeAccount, AcmeSettings, AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, Certificate,
-    Challenge, ControllerId, ControllerName, CpuMillis, Digest, Domain, HealthCheck, HostName, Incarnation, Language,
-    MachineRole, MemoryBytes, OrderRow, Process, ProcessName, Reach, ReleaseNumber, RuntimeKind, Scope, Secret,
-    ServoId, ServoReport, SiteName, Timestamp, TokenId, Traffic, Trouble,
+    AcmeAccount, AcmeSettings, AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, Certificate, Challenge,
+    ControllerId, ControllerName, CpuMillis, Digest, Domain, HealthCheck, HostName, Incarnation, Language, MachineRole,
+    MemoryBytes, OrderRow, Process, ProcessName, Reach, ReleaseNumber, RuntimeKind, Scope, Secret, ServoId,
+    ServoReport, SiteName, Timestamp, TokenId, Traffic, Trouble,
 };
 use serde::{Deserialize, Serialize};
 

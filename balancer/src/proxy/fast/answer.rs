@@ -45,8 +45,7 @@ pub(super) fn read(bytes: &[u8], to_head: bool, to: &mut Vec<u8>) -> Result<Opti
     let mut headers = [MaybeUninit::uninit(); MOST_HEADERS];
     let mut parsed = httparse::Response::new(&mut []);
     let parsing = httparse::ParserConfig::default();
-    let whole =
-        parsing.parse_response_with_uninit_headers(&mut parsed, bytes, &mut headers).map_err(|_| BadAnswer)?;
+    let whole = parsing.parse_response_with_uninit_headers(&mut parsed, bytes, &mut headers).map_err(|_| BadAnswer)?;
     let httparse::Status::Complete(len) = whole else { return Ok(None) };
     let (status, minor) = parsed.code.zip(parsed.version).ok_or(BadAnswer)?;
     let reason = parsed.reason.unwrap_or_default();
@@ -182,10 +181,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(answer, Answer { status: 200, framing: Framing::Length(3), keep: true, dated: true });
-        assert_eq!(
-            client,
-            "HTTP/1.1 200 Fine\r\nDate: now\r\nSet-Cookie: a\r\nSet-Cookie: b\r\ncontent-length: 3\r\n"
-        );
+        assert_eq!(client, "HTTP/1.1 200 Fine\r\nDate: now\r\nSet-Cookie: a\r\nSet-Cookie: b\r\ncontent-length: 3\r\n");
     }
 
     #[test]

@@ -84,12 +84,7 @@ impl<S: Stream> Connection<'_, S> {
     }
 
     /// Tries one servo: over a kept connection if there is one, then over a new one.
-    async fn try_servo(
-        &mut self,
-        sides: &Sides<'_>,
-        servo: &Servo,
-        ask: &Ask,
-    ) -> Result<(Raw, Answer), Failure> {
+    async fn try_servo(&mut self, sides: &Sides<'_>, servo: &Servo, ask: &Ask) -> Result<(Raw, Answer), Failure> {
         let first_byte = Duration::from_millis(sides.settings.traffic.first_byte_ms.into());
         let pool = &sides.worker.pool;
         if let Some(mut raw) = pool.take_raw(servo.address, !ask.idempotent) {

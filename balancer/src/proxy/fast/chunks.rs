@@ -18,17 +18,34 @@ pub(crate) struct Chunks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     /// In the line with a size, with so many digits, and so long so far.
-    Size { size: u64, digits: usize, line: usize },
+    Size {
+        size: u64,
+        digits: usize,
+        line: usize,
+    },
     /// Behind the digits, up to the line's end.
-    Extension { size: u64, line: usize },
+    Extension {
+        size: u64,
+        line: usize,
+    },
     /// The carriage return of that line was read.
-    SizeEnd { size: u64 },
-    Data { left: u64 },
+    SizeEnd {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataEnd,
     DataEndReturn,
     /// In the lines behind the last chunk: bytes in this line, and in all.
-    Trailer { line: usize, all: usize },
-    TrailerReturn { line: usize, all: usize },
+    Trailer {
+        line: usize,
+        all: usize,
+    },
+    TrailerReturn {
+        line: usize,
+        all: usize,
+    },
     End,
 }
 

@@ -301,11 +301,8 @@ impl<S: Stream> Connection<'_, S> {
         let session = || worker.cookies().read_lines(head.cookie.iter().map(|at| &input[at.clone()]), &route.app.name);
         let mut attempts = Attempts::new(traffic.affinity.then(session).flatten());
         request.extend_from_slice(&input[head_len..head_len + head.body]);
-        let ask = Ask {
-            to_head: head.method == Method::Head,
-            idempotent: head.method.is_idempotent(),
-            close: head.close,
-        };
+        let ask =
+            Ask { to_head: head.method == Method::Head, idempotent: head.method.is_idempotent(), close: head.close };
         // Dropped last: the connection is idle once the request's line is written.
         let _serving = self.activity.serve();
         let mut ends = Ends { counted: Statistics::begin(&route), log };

@@ -113,7 +113,8 @@ impl Exchange {
                 self.attempts.spent.push(peer.site.clone());
                 // A part of a large body went to a peer that had no use for it, and is gone.
                 let host = || sides.host.to_owned();
-                return (!self.source.is_whole()).then(|| Page::Unreachable { host: host(), tried: self.attempts.tried.len() });
+                return (!self.source.is_whole())
+                    .then(|| Page::Unreachable { host: host(), tried: self.attempts.tried.len() });
             }
             Unanswered::Other(Failure::Client) => return Some(Page::BodyCut),
             Unanswered::Other(Failure::ClientStalled) => return Some(Page::BodyStalled),

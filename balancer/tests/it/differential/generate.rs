@@ -157,7 +157,9 @@ impl Case {
         };
         let mut lines = vec![
             match random.random_range(0..20) {
-                0 if strange => pick(random, &["Host: b.example", "Host:", "Host: a.example/x", "Host: x@a.example", "X: y"]),
+                0 if strange => {
+                    pick(random, &["Host: b.example", "Host:", "Host: a.example/x", "Host: x@a.example", "X: y"])
+                }
                 1 => "host: A.Example:8080",
                 2 => "Host: a.example.",
                 3 if strange => "Host: a.example\r\nHost: a.example",
@@ -173,7 +175,9 @@ impl Case {
         let body = "b".repeat(pick(random, &[0, 1, 10, 300, 17_000]));
         let mut sent = body.clone().into_bytes();
         match random.random_range(0..10) {
-            0..5 if !body.is_empty() || method == "POST" => lines.push(format!("Content-Length: {}", body.len()).into_bytes()),
+            0..5 if !body.is_empty() || method == "POST" => {
+                lines.push(format!("Content-Length: {}", body.len()).into_bytes())
+            }
             5 if strange => {
                 let off: i64 = pick(random, &[-1, 1, 40]);
                 lines.push(format!("Content-Length: {}", body.len() as i64 + off).into_bytes());
@@ -214,12 +218,24 @@ fn script(random: &mut StdRng) -> Script {
     let body = "r".repeat(pick(random, &[0, 1, 10, 3_000, 40_000]));
     let status = pick(
         random,
-        &["200 OK", "200 OK", "200 OK", "404 Not Found", "500 Oh", "204 No Content", "304 Not Modified", "200", "101 X", "99 X"]
-            [..if strange { 10 } else { 7 }],
+        &[
+            "200 OK",
+            "200 OK",
+            "200 OK",
+            "404 Not Found",
+            "500 Oh",
+            "204 No Content",
+            "304 Not Modified",
+            "200",
+            "101 X",
+            "99 X",
+        ][..if strange { 10 } else { 7 }],
     );
     let mut head = Vec::new();
     for _ in 0..(if strange { random.random_range(0..3) } else { 0 }) {
-        head.extend_from_slice(pick(random, &["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"]).as_bytes());
+        head.extend_from_slice(
+            pick(random, &["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"]).as_bytes(),
+        );
     }
     let version = if strange { pick(random, &["HTTP/1.1", "HTTP/1.0", "HTTP/2.0"]) } else { "HTTP/1.1" };
     head.extend_from_slice(format!("{version} {status}\r\n").as_bytes());

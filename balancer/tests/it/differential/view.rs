@@ -85,10 +85,12 @@ impl Answers {
             let (body, rest) = body(&headers, to_head, &status, rest);
             bytes = rest.unwrap_or_default();
             // A 304 may say how long the body would be, or not; of a 204 nobody reads it.
-            let free = |name: &str| matches!(status.split(' ').nth(1).unwrap_or_default(), "304" | "204") && name == "content-length";
-            let own =
-                |(name, _): &&(String, String)| name != "date" && name != "transfer-encoding" && !free(name);
-            let mut headers: Vec<_> = headers.iter().filter(own).map(|(name, value)| format!("{name}: {value}")).collect();
+            let free = |name: &str| {
+                matches!(status.split(' ').nth(1).unwrap_or_default(), "304" | "204") && name == "content-length"
+            };
+            let own = |(name, _): &&(String, String)| name != "date" && name != "transfer-encoding" && !free(name);
+            let mut headers: Vec<_> =
+                headers.iter().filter(own).map(|(name, value)| format!("{name}: {value}")).collect();
             headers.sort();
             all.push(Answer { status, headers, body: Body(body), cut: rest.is_none() });
         }
@@ -134,12 +136,7 @@ impl Answers {
 }
 
 /// The body and what comes behind it; none behind one that is cut.
-fn body<'b>(
-    headers: &[(String, String)],
-    to_head: bool,
-    status: &str,
-    rest: &'b [u8],
-) -> (Vec<u8>, Option<&'b [u8]>) {
+fn body<'b>(headers: &[(String, String)], to_head: bool, status: &str, rest: &'b [u8]) -> (Vec<u8>, Option<&'b [u8]>) {
     let code = status.split(' ').nth(1).unwrap_or_default();
     if to_head || matches!(code, "204" | "304") {
         return (Vec::new(), Some(rest));
