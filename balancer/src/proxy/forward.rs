@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 
 use super::activity::Serving;
 use super::authority::{self, BadTarget};
+use super::challenge;
 use super::client::Client;
 use super::exchange::{Answer, Exchange, Giver, Origin};
 use super::gate::{self, Asked};
@@ -43,6 +44,13 @@ pub(super) async fn answer(
             return send(health.unwrap_or_else(|| Page::BadTarget(error).into_response(None)), serving, log);
         }
     };
+    if let Some(file) = challenge::file(worker, &parts, &host) {
+        if let Some(log) = &mut log {
+            log.routed(&host, None);
+            log.answered(StatusCode::OK.as_u16(), None);
+        }
+        return file.map(|text| ResponseBody::page(text, Ends { counted: None, serving, log }));
+    }
     let Some(mut route) = worker.table.find(&host, parts.uri.path()) else {
         if let Some(log) = &mut log {
             log.routed(&host, None);

@@ -7,6 +7,7 @@ mod activity;
 mod announced;
 mod attempts;
 mod authority;
+mod challenge;
 mod client;
 mod connection;
 mod date;

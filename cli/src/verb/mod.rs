@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+pub mod acme;
 pub mod app;
 pub mod audit;
 pub mod backup;
@@ -124,6 +125,7 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Http(verb) => http::run(session, verb).await,
         Command::Maintenance(args) => http::maintenance(session, args).await,
         Command::Cert(verb) => cert::run(session, verb).await,
+        Command::Acme(verb) => acme::run(session, verb).await,
         Command::Restart(args) => restart::run(session, args).await,
         Command::Machines => machines::list(session).await,
         Command::Revoke(args) => machines::revoke(session, &args).await,

@@ -22,6 +22,7 @@ pub fn violations(state: &State) -> Vec<String> {
     found.extend(state.trust.violations());
     let site_of = |balancer: &BalancerName| state.balancer(balancer).map(|row| &row.site);
     found.extend(state.edge.violations(state.index(), |app| state.app(app).is_some(), site_of));
+    found.extend(state.acme.violations(state.index(), |host| state.edge.domains_at(host).next().is_some()));
     domains(state, &mut found);
     apps(state, &mut found);
     servos(state, &mut found);

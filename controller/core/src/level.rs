@@ -47,6 +47,14 @@ const NEEDS: &[(u16, u16, u32)] = &[
     (52, 1, 3),
     (53, 1, 3),
     (54, 1, 3),
+    // Certificates that are ordered: commands, settings, challenges, orders.
+    (176, 1, 3),
+    (177, 1, 3),
+    (178, 1, 3),
+    (179, 1, 3),
+    (55, 1, 3),
+    (56, 1, 3),
+    (57, 1, 3),
     // How balancers reach each other: RegisterPeer and its row.
     (185, 1, 3),
     (60, 1, 3),
@@ -71,7 +79,8 @@ pub fn version_at(kind: u16, newest: u16, level: u32) -> u16 {
 mod tests {
     use pontoon_model::wire::Wire;
     use pontoon_model::{
-        ApiToken, App, Certificate, ChosenTiming, DomainRow, EdgeKeys, EdgeStamp, PeerRow, TrafficRow,
+        AcmeRow, ApiToken, App, Certificate, Challenge, ChosenTiming, DomainRow, EdgeKeys, EdgeStamp, OrderRow,
+        PeerRow, TrafficRow,
     };
 
     use super::*;
@@ -93,6 +102,9 @@ mod tests {
                 (Certificate::KIND, Certificate::VERSION),
                 (EdgeKeys::KIND, EdgeKeys::VERSION),
                 (EdgeStamp::KIND, EdgeStamp::VERSION),
+                (AcmeRow::KIND, AcmeRow::VERSION),
+                (Challenge::KIND, Challenge::VERSION),
+                (OrderRow::KIND, OrderRow::VERSION),
                 (PeerRow::KIND, PeerRow::VERSION),
             ];
             let row = rows.iter().any(|row| row.0 == *kind && *version <= row.1);

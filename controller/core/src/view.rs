@@ -199,6 +199,10 @@ pub fn edge_table_after(table: &EdgeTable, old: &State, new: &State) -> EdgeTabl
         let is_same = before.keys.as_ref().is_some_and(|old| Arc::ptr_eq(old, row));
         put(EdgeKey::Keys, is_same, &|| EdgeEntry::Keys(row.keys.clone()));
     }
+    for (host, row) in &now.challenges {
+        let is_same = before.challenges.get(host).is_some_and(|old| Arc::ptr_eq(old, row));
+        put(EdgeKey::Challenge(host.clone()), is_same, &|| EdgeEntry::Challenge(row.as_ref().clone()));
+    }
     for (name, row) in &now.peers {
         let is_same = before.peers.get(name).is_some_and(|old| Arc::ptr_eq(old, row));
         put(EdgeKey::Peer(name.clone()), is_same, &|| EdgeEntry::Peer(row.as_ref().clone()));

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::World;
@@ -58,7 +58,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (app.clone(), 0..2u8, 0..3u32).prop_map(|(a, s, n)| Step::ScaleSite(a, s, n)),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Env(a, v)),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Label(a, v)),
-        3 => (app.clone(), 0..9u8, 0..5u8).prop_map(|(a, what, n)| Step::Edge(a, what, n)),
+        3 => (app.clone(), 0..14u8, 0..5u8).prop_map(|(a, what, n)| Step::Edge(a, what, n)),
         4 => (0..8u8, 0..4u8).prop_map(|(what, n)| Step::Trust(what, n)),
         1 => (app.clone(), any::<u8>()).prop_map(|(a, n)| Step::Token(a, n)),
         1 => (1..60u64).prop_map(Step::Revoke),
@@ -170,8 +170,9 @@ fn edge(world: &mut World, app: AppName, what: u8, n: u8) {
             },
         }
         .into(),
-        7 | 8 => {
-            let name: BalancerName = ["lb-0", "lb-2"][usize::from(what == 8)].parse().unwrap();
+        7..12 => return acme(world, what - 7, n),
+        12 | 13 => {
+            let name: BalancerName = ["lb-0", "lb-2"][usize::from(what == 13)].parse().unwrap();
             let reach = [None, Some(Reach::DialsOut), Some(Reach::At("127.0.0.1:7720".parse().unwrap()))];
             if n > 2 {
                 // It may be new, or have moved to another site.
@@ -183,6 +184,54 @@ fn edge(world: &mut World, app: AppName, what: u8, n: u8) {
         _ => ChangeSettings { base_domain: ["localhost", "b.example"][n as usize % 2].into() }.into(),
     };
     let _ = world.apply(command);
+}
+
+/// Certificates that are ordered.
+fn acme(world: &mut World, what: u8, n: u8) {
+    let host = ["a.example", "blue.localhost", "red.b.example", "b.example", "*.a.example"][n as usize].to_owned();
+    let trouble = (n > 1).then(|| Trouble { failures: n.into(), error: "why".into(), at: world.now });
+    let command: Command = match what {
+        0 => {
+            let settings = AcmeSettings {
+                directory: format!("https://a.example/{}", n % 2),
+                email: "you@a.example".into(),
+                authority: None,
+                external: None,
+                except: BTreeSet::new(),
+            };
+            SetAcme { settings: (n > 0).then_some(settings) }.into()
+        }
+        1 => {
+            let of = world.state.acme().row().map_or(0, |row| row.version);
+            let account = (n > 0).then(|| AcmeAccount { url: "a".into(), credentials: Secret(String::new()) });
+            NoteAcmeAccount { of, account, trouble }.into()
+        }
+        2 => {
+            let next_try = world.now.plus(Duration::from_secs(n.into()));
+            let order = OrderRow { host: host.clone(), trouble, begun_at: world.now, next_try };
+            NoteOrder { host, order: (n != 3).then_some(order) }.into()
+        }
+        3 => {
+            let (token, key_authorization) = (n.to_string(), "answer".into());
+            let challenge = Challenge { host: host.clone(), kind: ChallengeKind::Http01, token, key_authorization };
+            SetChallenge { host, challenge: (n != 3).then_some(challenge) }.into()
+        }
+        _ => PutCertificate {
+            certificate: Certificate {
+                fingerprint: Digest([10 + n; 32]),
+                names: vec![host],
+                chain: String::new(),
+                key: Secret(String::new()),
+                begins: world.now,
+                ends: world.now.plus(Duration::from_secs(60)),
+                origin: CertificateOrigin::Ordered,
+            },
+        }
+        .into(),
+    };
+    let _ = world.apply(command);
+    let due = pontoon_core::certificates::due(&world.state, world.now);
+    assert!(due.next.is_none_or(|next| next > world.now), "what is due is not to come");
 }
 
 /// Takes one step; refusals are fine, panics and violations are not.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, BalancerName, Certificate, Digest, Domain, PeerRow, RouteVersion, Secret, Timestamp, Traffic};
+use crate::{
+    AppName, BalancerName, Certificate, Challenge, Digest, Domain, PeerRow, RouteVersion, Secret, Timestamp, Traffic,
+};
 
 /// All of it at one version. Entries are ordered by [`EdgeEntry::key`], each key at most once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +38,8 @@ pub enum EdgeEntry {
     Certificate(Certificate),
     /// What every balancer makes and checks cookies and session tickets with, newest first: the first makes, all check.
     Keys(Vec<Secret>),
+    /// To be shown to the authority that a certificate is ordered from.
+    Challenge(Challenge),
     /// A balancer that leads to the servos of its site.
     Peer(PeerRow),
 }
@@ -51,6 +55,8 @@ pub enum EdgeKey {
     Certificate(Digest),
     /// Of the keys.
     Keys,
+    /// Of the challenge for a host name.
+    Challenge(String),
     /// Of a balancer.
     Peer(BalancerName),
 }
@@ -63,6 +69,7 @@ impl EdgeEntry {
             Self::App { app, .. } => EdgeKey::App(app.clone()),
             Self::Certificate(certificate) => EdgeKey::Certificate(certificate.fingerprint),
             Self::Keys(_) => EdgeKey::Keys,
+            Self::Challenge(challenge) => EdgeKey::Challenge(challenge.host.clone()),
             Self::Peer(peer) => EdgeKey::Peer(peer.name.clone()),
         }
     }

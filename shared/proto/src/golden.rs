@@ -180,6 +180,7 @@ fn balancers(text: &mut String) {
         servos: vec![load],
     };
     message(text, "RequestsAnswer", &RequestsAnswer { rows: vec![row] });
+    message(text, "BalancerMessage::EdgeApplied", &BalancerMessage::EdgeApplied(RouteVersion(4)));
     let target =
         RouteServo { id: ServoId(3), site: name("east"), address: "127.0.0.1:20000".parse().unwrap(), suspect: false };
     let route = Arc::new(Route {
@@ -286,6 +287,8 @@ fn members(text: &mut String) {
     message(text, "ConnectedRequest", &ConnectedRequest { from: ControllerId(1) });
     let machine = ConnectedMachine { role: MachineRole::Balancer, name: "lb".into(), version: Some("0.1.0".into()) };
     message(text, "ConnectedReply", &ConnectedReply { machines: vec![machine] });
+    message(text, "EdgeProgressRequest", &EdgeProgressRequest { from: ControllerId(1) });
+    message(text, "EdgeProgress", &EdgeProgress { balancers: vec![(name("lb"), RouteVersion(4))] });
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What commands do to the state. Total and deterministic: a command is applied whole or rejected whole.
 
+mod acme;
 mod apps;
 mod deploys;
 pub mod edge;
@@ -88,6 +89,10 @@ impl State {
             Command::PutCertificate(command) => self.put_certificate(command),
             Command::RemoveCertificate(command) => self.remove_certificate(command),
             Command::RotateEdgeKeys(command) => self.rotate_edge_keys(command),
+            Command::SetAcme(command) => self.set_acme(command),
+            Command::NoteAcmeAccount(command) => self.note_acme_account(command),
+            Command::NoteOrder(command) => self.note_order(command),
+            Command::SetChallenge(command) => self.set_challenge(command),
             Command::RegisterPeer(command) => self.register_peer(command),
             Command::RaiseFeatureLevel(command) => self.raise_feature_level(command.to),
             #[cfg(feature = "next-level")]
@@ -144,5 +149,8 @@ fn needs_memory(command: &Command) -> bool {
             | Command::NoteCertificate(_)
             | Command::RaiseFeatureLevel(_)
             | Command::NoteTokenUse(_)
+            | Command::NoteAcmeAccount(_)
+            | Command::NoteOrder(_)
+            | Command::SetChallenge(_)
     )
 }
