@@ -42,7 +42,7 @@ pub(super) enum Origin {
     /// A user: any servo may answer.
     User,
     /// Another site's balancer, which says what it knows: a servo of this site answers, or none.
-    Peer { attempts: Attempts, tunnel: Option<Tunnel> },
+    Peer { attempts: Box<Attempts>, tunnel: Option<Tunnel> },
 }
 
 /// Why a try gave no answer.
@@ -87,7 +87,7 @@ impl Exchange {
                 let client = |protocol| Tunnel { protocol, client: hyper::upgrade::on(&mut request) };
                 (None, upgrade.map(client))
             }
-            Origin::Peer { attempts, tunnel } => (Some(attempts), tunnel),
+            Origin::Peer { attempts, tunnel } => (Some(*attempts), tunnel),
         };
         let (mut parts, body) = request.into_parts();
         // A change of protocol happens in HTTP/1.1 only.

@@ -166,7 +166,7 @@ async fn answer(worker: &Worker, mut request: Request<Incoming>, serving: Servin
     let counted = Statistics::join(&route);
     let settings = route.app.settings().clone();
     let mut sides = Sides { worker, client: &client, settings: &settings, host: &host };
-    let origin = Origin::Peer { attempts: Attempts::of_peer(ask.session, ask.killed), tunnel };
+    let origin = Origin::Peer { attempts: Box::new(Attempts::of_peer(ask.session, ask.killed)), tunnel };
     let mut exchange = Exchange::new(Request::from_parts(parts, body), &sides, &route.app.name, origin);
     let answered = exchange.try_servos(&mut sides, &mut route).await;
     match answered {
