@@ -65,7 +65,7 @@ pub struct BalancerArgs {
 #[derive(Debug, Subcommand)]
 pub enum BalancerVerb {
     /// Make this machine one that takes the cluster's requests
-    Join(BalancerJoin),
+    Join(Box<BalancerJoin>),
     /// Have the running balancer replaced by a new process, by the binary and the configuration as they are now, without
     /// a refused connection
     Reload(RoleArgs),

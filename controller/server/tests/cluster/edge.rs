@@ -137,8 +137,8 @@ async fn balancers_hear_of_each_other_however_early_they_come() {
         EdgeEntry::Peer(row) => format!("{} {} {}", row.name, row.site, row.reach),
         other => panic!("{other:?}"),
     };
-    assert_eq!(row(&*third.until(&key("lb1"), true).await.unwrap()), "lb1 test.0 10.0.0.1:7720");
-    assert_eq!(row(&*third.until(&key("lb2"), true).await.unwrap()), "lb2 test.0 dials-out");
+    assert_eq!(row(&third.until(&key("lb1"), true).await.unwrap()), "lb1 test.0 10.0.0.1:7720");
+    assert_eq!(row(&third.until(&key("lb2"), true).await.unwrap()), "lb2 test.0 dials-out");
     assert!(!third.entries.contains_key(&key("lb3")));
     // One that is started anew without a listener is reached no more.
     drop(first);
