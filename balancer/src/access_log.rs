@@ -80,6 +80,9 @@ struct Line {
     status: u16,
     /// Of the answer's body, as far as it was sent.
     bytes: u64,
+    /// What came from the client, where it was no request but a connection to a port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received: Option<u64>,
     /// To the end of the answer.
     seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,6 +135,7 @@ impl AccessLog {
             protocol: about.protocol,
             status: 0,
             bytes: 0,
+            received: None,
             seconds: 0.0,
             app: None,
             servo: None,
@@ -139,9 +143,27 @@ impl AccessLog {
         };
         Some(Pending { to, line: Some(line), begun: Instant::now() })
     }
+
+    /// A connection to a port that is not HTTP's came in; its line comes with its end.
+    pub(crate) fn begin_connection(&self, client: IpAddr, port: u16) -> Option<Pending> {
+        let about = About { client, method: &Method::CONNECT, uri: &Uri::default(), protocol: "tcp" };
+        let mut pending = self.begin(&about)?;
+        if let Some(line) = &mut pending.line {
+            line.path = format!(":{port}");
+        }
+        Some(pending)
+    }
 }
 
 impl Pending {
+    /// A connection has ended, and carried so many bytes from the client and to it.
+    pub(crate) fn carried(&mut self, received: u64, sent: u64) {
+        if let Some(line) = &mut self.line {
+            line.received = Some(received);
+            line.bytes = sent;
+        }
+    }
+
     pub(crate) fn routed(&mut self, host: &str, app: Option<&AppName>) {
         if let Some(line) = &mut self.line {
             line.host = cut(host);
@@ -280,6 +302,7 @@ mod tests {
             protocol: "http/1.1",
             status: 200,
             bytes: 5,
+            received: None,
             seconds: 0.25,
             app: Some(AppName::new("shop").unwrap()),
             servo: None,

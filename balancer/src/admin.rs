@@ -16,9 +16,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pontoon_kit::CancellationToken;
+use pontoon_model::AppName;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use crate::proxy::ports::Board;
 use crate::status::Link;
 use crate::table::{LATENCY_BOUNDS, Table};
 
@@ -38,8 +40,21 @@ struct Health {
     controller: Option<SocketAddr>,
     /// How many host names are routed.
     routes: usize,
+    /// Ports that lead to processes which do not speak HTTP.
+    ports: Vec<Port>,
     /// No controller is heard: the table may be out of date. Requests are served all the same.
     stale: bool,
+}
+
+/// A port that leads to an app.
+#[derive(Debug, Serialize)]
+struct Port {
+    port: u16,
+    app: AppName,
+    listening: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
 }
 
 /// What the answers are made from.
@@ -47,6 +62,7 @@ struct Health {
 pub(crate) struct Admin {
     pub(crate) table: Arc<Table>,
     pub(crate) link: Arc<Link>,
+    pub(crate) ports: Board,
 }
 
 impl Admin {
@@ -108,6 +124,12 @@ impl Admin {
             drained: progress.drained.0,
             controller,
             routes: self.table.len(),
+            ports: self.ports.all().iter().map(|status| Port {
+                port: status.port,
+                app: status.app.clone(),
+                listening: status.problem.is_none(),
+                problem: status.problem.clone(),
+            }).collect(),
             stale: controller.is_none(),
         }
     }
@@ -124,6 +146,19 @@ impl Admin {
         line(format_args!("pontoon_balancer_routes {}", health.routes));
         line(format_args!("pontoon_balancer_stale {}", u8::from(health.stale)));
         line(format_args!("pontoon_balancer_certificates {}", self.table.secrets().certificates()));
+        for status in self.ports.all() {
+            let (port, app) = (status.port, &status.app);
+            let (open, refused, received, sent) = status.counts.read();
+            for (name, count) in [
+                ("listening", u64::from(status.problem.is_none())),
+                ("connections", open.into()),
+                ("refused_total", refused),
+                ("received_bytes_total", received),
+                ("sent_bytes_total", sent),
+            ] {
+                line(format_args!("pontoon_balancer_port_{name}{{port=\"{port}\",app=\"{app}\"}} {count}"));
+            }
+        }
         for route in self.table.routes() {
             let (host, app, counts) = (&route.host, &route.app.name, &route.statistics);
             for (name, count) in [

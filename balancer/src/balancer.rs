@@ -6,13 +6,14 @@ use std::sync::{Arc, PoisonError};
 use pontoon_enrol::{ASK_EVERY, Remembered, Renewal, hear_of_revoked};
 use pontoon_kit::{CancellationToken, Credentials, FolderLock, Identity};
 use tokio::sync::{Mutex, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::error::BalancerError;
 use crate::health::Watcher;
 use crate::proxy::Proxy;
+use crate::proxy::ports::{self, Board, Ports};
 use crate::session::{Controllers, Session};
 use crate::status::Link;
 use crate::store::Store;
@@ -36,6 +37,8 @@ pub struct Balancer {
 /// What runs, and must not end by itself.
 struct Parts {
     proxy: Proxy,
+    /// Ends with the workers.
+    ports: JoinHandle<()>,
     tasks: JoinSet<()>,
 }
 
@@ -56,7 +59,7 @@ impl Balancer {
         if let Some(last) = store.load_edge().map_err(data_dir)? {
             table.apply_edge(&last).map_err(|error| data_dir(std::io::Error::other(error)))?;
         }
-        let link = Arc::new(Link::default());
+        let (link, board) = (Arc::new(Link::default()), Board::default());
         let (serving, running) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         let mut admin_address = None;
@@ -64,13 +67,21 @@ impl Balancer {
             let wrap = |source| BalancerError::Listen { address, source };
             let (listener, bound) = admin::listen(address).await.map_err(wrap)?;
             admin_address = Some(bound);
-            let admin = Admin { table: table.clone(), link: link.clone() };
+            let admin = Admin { table: table.clone(), link: link.clone(), ports: board.clone() };
             tasks.spawn(admin.run(listener, running.clone()));
         }
         let (watcher, watching) = Watcher::new(running.clone());
         tasks.spawn(watching);
         let proxy = Proxy::start(&config, &table, &watcher, &serving)?;
         let (address, tls_address) = (proxy.address, proxy.tls_address);
+        let parts = ports::Parts {
+            table: table.clone(),
+            watcher: watcher.clone(),
+            log: proxy.log.clone(),
+            announced: config.proxy_protocol,
+        };
+        let ports = Ports::new(parts, config.listen.ip(), config.worker_count(), board.clone());
+        let ports = tokio::spawn(ports.run(serving.clone()));
         tracing::info!(name = %config.name, site = %config.site, %address, "balancer listens");
         tasks.spawn(store.clone().keep_edge(table.clone(), running.clone()));
         tasks.spawn(store.keep(table.clone(), running.clone()));
@@ -93,9 +104,10 @@ impl Balancer {
             remembered,
             table: table.clone(),
             link,
+            ports: board,
         };
         tasks.spawn(session.run(running.clone()));
-        let parts = Mutex::new(Parts { proxy, tasks });
+        let parts = Mutex::new(Parts { proxy, ports, tasks });
         Ok(Self { table, parts, _lock: lock, address, tls_address, admin_address, serving, running })
     }
 
@@ -122,9 +134,15 @@ impl Balancer {
     /// Returns when a part has ended that must not.
     pub async fn failed(&self) -> BalancerError {
         let mut parts = self.parts.lock().await;
-        let Parts { proxy, tasks } = &mut *parts;
+        let Parts { proxy, ports, tasks } = &mut *parts;
         tokio::select! {
             ended = proxy.ended(&self.serving) => ended.err().unwrap_or(BalancerError::Ended { part: "the proxy" }),
+            ended = ports => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a task ended");
+                }
+                BalancerError::Ended { part: "what listens on ports" }
+            }
             ended = tasks.join_next() => {
                 if let Some(Err(error)) = ended {
                     tracing::error!(%error, "a task ended");
@@ -137,10 +155,11 @@ impl Balancer {
     /// Stops accepting, lets requests in flight end, then ends the session and writes the table.
     pub async fn stop(mut self) -> Result<(), BalancerError> {
         self.serving.cancel();
-        let Parts { proxy, tasks } = self.parts.get_mut();
+        let Parts { proxy, ports, tasks } = self.parts.get_mut();
+        // First, since it holds the access log. One that panicked has said so in the log.
+        let _ = ports.await;
         let ended = proxy.ended(&self.serving).await;
         self.running.cancel();
-        // One that panicked has said so in the log.
         while tasks.join_next().await.is_some() {}
         ended
     }

@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Streaming};
 
+use crate::proxy::ports::Board;
 use crate::status::Link;
 use crate::table::{ApplyError, Table};
 
@@ -47,6 +48,7 @@ pub(crate) struct Session {
     pub(crate) remembered: Remembered,
     pub(crate) table: Arc<Table>,
     pub(crate) link: Arc<Link>,
+    pub(crate) ports: Board,
 }
 
 /// The controllers, in the order in which they are tried.
@@ -195,6 +197,7 @@ impl Session {
         let mut ticks = time::interval(ACK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = BalancerAck::default();
+        let (mut ports, mut told_ports) = (self.ports.follow(), Vec::new());
         loop {
             let mut due = false;
             tokio::select! {
@@ -203,6 +206,8 @@ impl Session {
                     directive => self.obey(directive)?,
                 },
                 () = self.table.drained() => {}
+                // The board lives as long as this.
+                _ = ports.changed() => {}
                 _ = ticks.tick() => due = true,
             }
             let now = self.table.progress();
@@ -213,6 +218,11 @@ impl Session {
                     Err(TrySendError::Full(_)) => {}
                     Err(TrySendError::Closed(_)) => return Err(Ended::Closed),
                 }
+            }
+            // A controller that cannot read this has never named a port.
+            let now = self.ports.reports();
+            if now != told_ports && outgoing.try_send(BalancerMessage::Ports(now.clone())).is_ok() {
+                told_ports = now;
             }
         }
     }

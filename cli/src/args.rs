@@ -79,6 +79,9 @@ pub enum Command {
     Http(verb::http::Verb),
     /// Answer all requests of an app with a page that says so, or no longer
     Maintenance(verb::http::MaintenanceArgs),
+    /// Have processes that do not speak HTTP reached at ports of the balancers
+    #[command(subcommand)]
+    Port(verb::port::Verb),
     /// Give balancers certificates for HTTPS, list or remove them
     #[command(subcommand)]
     Cert(verb::cert::Verb),
@@ -219,6 +222,11 @@ mod tests {
             "http set guestbook affinity=on hold=10s body=10MiB",
             "maintenance on",
             "maintenance off --app guestbook",
+            "port add mq",
+            "port add mq --process tcp-mqtt --port 1883 --proxy-protocol v2 --idle 10m --connections 50",
+            "port list",
+            "port list --app mq -o json",
+            "port remove 1883",
             "cert add chain.pem key.pem",
             "cert list -o json",
             "cert remove 0a1b2c",
@@ -301,6 +309,11 @@ mod tests {
             "http set guestbook",
             "maintenance",
             "maintenance maybe",
+            "port add",
+            "port add mq --port 0",
+            "port add mq --port 65536",
+            "port add mq --proxy-protocol v3",
+            "port remove",
             "cert add chain.pem",
             "cert remove",
             "label",

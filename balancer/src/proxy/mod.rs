@@ -1,7 +1,7 @@
 //! From a client's connection to a servo and back.
 //!
 //! [`worker`] accepts, [`connection`] finds out what it accepted, [`forward`] holds what happens to one request and
-//! [`exchange`] its way from servo to servo; the other files are their parts.
+//! [`exchange`] its way from servo to servo; the other files are their parts. [`ports`] carries what is not HTTP.
 
 mod activity;
 mod announced;
@@ -15,6 +15,7 @@ mod headers;
 mod listen;
 mod local;
 mod pages;
+pub(crate) mod ports;
 mod request_body;
 mod response_body;
 mod tunnel;
@@ -44,6 +45,8 @@ pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     /// Where it listens for TLS.
     pub(crate) tls_address: Option<SocketAddr>,
+    /// Where its requests are noted.
+    pub(crate) log: AccessLog,
     workers: Vec<oneshot::Receiver<io::Result<()>>>,
     log_writer: Option<thread::JoinHandle<()>>,
 }
@@ -70,7 +73,7 @@ impl Proxy {
             table: table.clone(),
             watcher: watcher.clone(),
             tls: acceptor,
-            log,
+            log: log.clone(),
             announced: config.proxy_protocol,
         };
         let tls = tls.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
@@ -86,7 +89,7 @@ impl Proxy {
                 .map_err(|source| BalancerError::Start { worker, source })?;
             workers.push(ended);
         }
-        Ok(Self { address, tls_address, workers, log_writer })
+        Ok(Self { address, tls_address, log, workers, log_writer })
     }
 
     /// Returns once every worker has ended after a shutdown, or one ended without.
@@ -103,6 +106,7 @@ impl Proxy {
                 _ => return Err(BalancerError::Ended { part: "a worker" }),
             }
         }
+        self.log = AccessLog::default();
         if let Some(writer) = self.log_writer.take() {
             // With the workers the last line was sent; a writer that panicked has said so.
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;

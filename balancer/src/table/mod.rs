@@ -13,6 +13,7 @@ mod route;
 mod servo;
 mod update;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +22,7 @@ use pontoon_proto::{BalancerAck, EdgeDelta, RouteDelta};
 use tokio::sync::{Notify, watch};
 
 pub use app::{App, Settings};
+pub use edge::PortEntry;
 use choose::Choice;
 pub use choose::Wish;
 use domains::Domains;
@@ -155,6 +157,11 @@ impl Table {
         self.lock_edge().table()
     }
 
+    /// The ports that lead to apps.
+    pub fn ports(&self) -> BTreeMap<u16, PortEntry> {
+        self.lock_edge().ports()
+    }
+
     /// Makes `table` what counts besides the routes.
     pub fn apply_edge(&self, table: &EdgeTable) -> Result<(), ApplyError> {
         let mut updater = self.updater();
@@ -188,12 +195,15 @@ impl Table {
                 EdgeEntry::App { app, traffic } => updater.treat(app, Some(traffic.clone())),
                 EdgeEntry::Certificate(certificate) => self.secrets.put_certificate(certificate),
                 EdgeEntry::Keys(keys) => self.secrets.set_keys(keys),
+                // Whoever listens follows the version and looks.
+                EdgeEntry::Port { .. } => {}
             },
             Change::Take(key) => match key {
                 EdgeKey::Domain(domain) => self.domains.take(domain),
                 EdgeKey::App(app) => updater.treat(app, None),
                 EdgeKey::Certificate(fingerprint) => self.secrets.take_certificate(fingerprint),
                 EdgeKey::Keys => self.secrets.set_keys(&[]),
+                EdgeKey::Port(_) => {}
             },
         }
     }

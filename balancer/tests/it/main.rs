@@ -7,6 +7,7 @@ mod framing;
 mod holding;
 mod http2;
 mod limits;
+mod ports;
 mod retries;
 mod routing;
 mod sessions;

@@ -5,6 +5,7 @@ mod edge;
 mod error;
 mod event_stream;
 mod log_stream;
+mod ports;
 pub(crate) mod tls;
 mod trust;
 

@@ -24,6 +24,7 @@ pub mod label;
 pub mod login;
 pub mod logs;
 pub mod machines;
+pub mod port;
 pub mod ps;
 pub mod recover;
 pub mod releases;
@@ -114,6 +115,7 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Domain(verb) => domain::run(session, verb).await,
         Command::Http(verb) => http::run(session, verb).await,
         Command::Maintenance(args) => http::maintenance(session, args).await,
+        Command::Port(verb) => port::run(session, verb).await,
         Command::Cert(verb) => cert::run(session, verb).await,
         Command::Restart(args) => restart::run(session, args).await,
         Command::Machines => machines::list(session).await,

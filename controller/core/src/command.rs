@@ -9,7 +9,7 @@ use pontoon_model::labels::Labels;
 use pontoon_model::wire::{self, Envelope, WireError};
 use pontoon_model::{
     AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, Certificate, ControllerId, ControllerName,
-    CpuMillis, Digest, Domain, HealthCheck, HostName, Incarnation, Language, MachineRole, MemoryBytes, Process,
+    CpuMillis, Digest, Domain, HealthCheck, HostName, Incarnation, Language, MachineRole, MemoryBytes, PortSettings, Process,
     ProcessName, ReleaseNumber, RuntimeKind, Scope, Secret, ServoId, ServoReport, SiteName, Timestamp, TokenId,
     Traffic,
 };
@@ -401,6 +401,30 @@ pub struct RotateEdgeKeys {
     pub key: Secret,
 }
 
+/// An app's process is reached at a port of every balancer. One that has a port keeps it, and gets the settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddPort {
+    /// Whose.
+    pub app: AppName,
+    /// Which process type.
+    pub process: ProcessName,
+    /// This one; without it the first of `range` that is free.
+    pub port: Option<u16>,
+    /// First and last.
+    pub range: (u16, u16),
+    /// How its connections are treated.
+    pub settings: PortSettings,
+}
+
+/// No longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovePort {
+    /// Whose.
+    pub app: AppName,
+    /// Which.
+    pub port: u16,
+}
+
 /// Stands for what a later version of Pontoon adds: only a test's build has it.
 #[cfg(feature = "next-level")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -514,6 +538,8 @@ commands! {
     173, 1 => PutCertificate,
     174, 1 => RemoveCertificate,
     175, 1 => RotateEdgeKeys,
+    180, 1 => AddPort,
+    181, 1 => RemovePort,
     #[cfg(feature = "next-level")]
     290, 1 => NextLevelProbe,
 }

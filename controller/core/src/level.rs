@@ -47,6 +47,10 @@ const NEEDS: &[(u16, u16, u32)] = &[
     (52, 1, 3),
     (53, 1, 3),
     (54, 1, 3),
+    // Ports of balancers for processes that do not speak HTTP.
+    (180, 1, 3),
+    (181, 1, 3),
+    (58, 1, 3),
     // NextLevelProbe, and the App that has a note: a test's build only.
     #[cfg(feature = "next-level")]
     (290, 1, 4),
@@ -67,7 +71,7 @@ pub fn version_at(kind: u16, newest: u16, level: u32) -> u16 {
 #[cfg(test)]
 mod tests {
     use pontoon_model::wire::Wire;
-    use pontoon_model::{ApiToken, App, Certificate, ChosenTiming, DomainRow, EdgeKeys, EdgeStamp, TrafficRow};
+    use pontoon_model::{ApiToken, App, Certificate, ChosenTiming, DomainRow, EdgeKeys, EdgeStamp, PortRow, TrafficRow};
 
     use super::*;
     use crate::Command;
@@ -88,6 +92,7 @@ mod tests {
                 (Certificate::KIND, Certificate::VERSION),
                 (EdgeKeys::KIND, EdgeKeys::VERSION),
                 (EdgeStamp::KIND, EdgeStamp::VERSION),
+                (PortRow::KIND, PortRow::VERSION),
             ];
             let row = rows.iter().any(|row| row.0 == *kind && *version <= row.1);
             assert!(command || row, "{kind} v{version} does not exist");

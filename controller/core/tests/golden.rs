@@ -67,6 +67,10 @@ fn certificate() -> Certificate {
     }
 }
 
+fn port_settings() -> PortSettings {
+    PortSettings { proxy_protocol: ProxyHeader::V2, idle_ms: 1_000, connections: 7 }
+}
+
 fn commands() -> Vec<Command> {
     let app: AppName = name("web");
     let host: HostName = name("a");
@@ -196,6 +200,15 @@ fn commands() -> Vec<Command> {
         PutCertificate { certificate: certificate() }.into(),
         RemoveCertificate { fingerprint: Digest([5; 32]) }.into(),
         RotateEdgeKeys { follows: Some(Digest([6; 32])), key: Secret("key".into()) }.into(),
+        AddPort {
+            app: app.clone(),
+            process: name("tcp-mqtt"),
+            port: Some(1883),
+            range: (10_000, 10_999),
+            settings: port_settings(),
+        }
+        .into(),
+        RemovePort { app: app.clone(), port: 1883 }.into(),
         #[cfg(feature = "next-level")]
         NextLevelProbe { app, note: "n".into() }.into(),
     ]
@@ -407,10 +420,18 @@ fn golden_bytes_of_every_row() {
     row(&mut text, "ApiToken", &token);
     row(&mut text, "ChosenTiming", &ChosenTiming { heartbeat_ms: 250 });
     row(&mut text, "DomainRow", &DomainRow { domain: domain(), app: app.clone(), added_at: at });
-    row(&mut text, "TrafficRow", &TrafficRow { app, traffic: traffic(), version: 2 });
+    row(&mut text, "TrafficRow", &TrafficRow { app: app.clone(), traffic: traffic(), version: 2 });
     row(&mut text, "Certificate", &certificate());
     row(&mut text, "EdgeKeys", &EdgeKeys { keys: vec![Secret("b".into()), Secret("a".into())], made_at: at });
     row(&mut text, "EdgeStamp", &EdgeStamp { version: RouteVersion(7) });
+    let port = PortRow {
+        port: 1883,
+        app: app.clone(),
+        process: name("tcp-mqtt"),
+        settings: port_settings(),
+        added_at: at,
+    };
+    row(&mut text, "PortRow", &port);
     expect_file!["golden/rows.txt"].assert_eq(&text);
 }
 

@@ -94,6 +94,9 @@ endpoints! {
     RemoveDomain: DELETE "/v1/apps/{app}/domains", OwnApp;
     ShowTraffic: GET "/v1/apps/{app}/traffic", ReadApp;
     ChangeTraffic: PATCH "/v1/apps/{app}/traffic", OwnApp;
+    ListPorts: GET "/v1/ports", Any;
+    AddPort: POST "/v1/apps/{app}/ports", OwnApp;
+    RemovePort: DELETE "/v1/apps/{app}/ports/{port}", OwnApp;
     ListCertificates: GET "/v1/certificates", Read;
     PutCertificate: POST "/v1/certificates", Admin;
     RemoveCertificate: DELETE "/v1/certificates/{fingerprint}", Admin;

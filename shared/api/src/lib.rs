@@ -32,6 +32,9 @@
 //! | `DELETE /v1/apps/{app}/domains?domain=` | | [`Changed`] |
 //! | `GET /v1/apps/{app}/traffic` | | [`Traffic`](edge::Traffic) |
 //! | `PATCH /v1/apps/{app}/traffic` | [`ChangeTraffic`](edge::ChangeTraffic): what is absent stays | [`Changed`] |
+//! | `GET /v1/ports?app=` | | [`[Port]`](ports::Port), of all apps or of one |
+//! | `POST /v1/apps/{app}/ports` | [`AddPort`](ports::AddPort) | [`Port`](ports::Port) |
+//! | `DELETE /v1/apps/{app}/ports/{port}` | | [`Changed`] |
 //! | `GET /v1/certificates` | | [`[Certificate]`](edge::Certificate), never a key |
 //! | `POST /v1/certificates` | [`PutCertificate`](edge::PutCertificate) | [`Certificate`](edge::Certificate) |
 //! | `DELETE /v1/certificates/{fingerprint}` | | [`Changed`] |
@@ -79,6 +82,7 @@
 pub mod edge;
 pub mod endpoint;
 pub mod error;
+pub mod ports;
 pub mod request;
 pub mod response;
 pub mod trust;

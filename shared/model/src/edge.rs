@@ -1,10 +1,10 @@
-//! What balancers know besides the routes: domains, how apps' requests are treated, certificates, keys.
+//! What balancers know besides the routes: domains, how apps' requests are treated, certificates, keys, ports.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, Certificate, Digest, Domain, RouteVersion, Secret, Timestamp, Traffic};
+use crate::{AppName, Certificate, Digest, Domain, PortSettings, RouteVersion, Secret, Timestamp, Traffic};
 
 /// All of it at one version. Entries are ordered by [`EdgeEntry::key`], each key at most once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,17 @@ pub enum EdgeEntry {
     Certificate(Certificate),
     /// What every balancer makes and checks cookies and session tickets with, newest first: the first makes, all check.
     Keys(Vec<Secret>),
+    /// Connections to this port of every balancer are an app's.
+    Port {
+        /// Which.
+        port: u16,
+        /// Whose.
+        app: AppName,
+        /// The name of the route that answers for it.
+        route: String,
+        /// How they are treated.
+        settings: PortSettings,
+    },
 }
 
 /// Names an entry.
@@ -49,6 +60,8 @@ pub enum EdgeKey {
     Certificate(Digest),
     /// Of the keys.
     Keys,
+    /// Of a port.
+    Port(u16),
 }
 
 impl EdgeEntry {
@@ -59,6 +72,7 @@ impl EdgeEntry {
             Self::App { app, .. } => EdgeKey::App(app.clone()),
             Self::Certificate(certificate) => EdgeKey::Certificate(certificate.fingerprint),
             Self::Keys(_) => EdgeKey::Keys,
+            Self::Port { port, .. } => EdgeKey::Port(*port),
         }
     }
 }

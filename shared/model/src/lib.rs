@@ -19,6 +19,7 @@ pub mod host;
 pub mod ids;
 pub mod labels;
 pub mod names;
+pub mod port;
 pub mod release;
 pub mod route;
 pub mod servo;
@@ -45,6 +46,7 @@ pub use ids::{
     BuildId, ControllerId, DeploymentId, IdempotencyKey, Incarnation, ReleaseNumber, RouteVersion, ServoId, TokenId,
 };
 pub use names::{AppName, BalancerName, ControllerName, HostName, InvalidName, ProcessName, SiteName};
+pub use port::{PortRow, PortSettings, ProxyHeader};
 pub use release::{HealthCheck, Language, Process, Release, ReleaseReason};
 pub use route::{Route, RouteServo, RouteTable};
 pub use servo::{Desired, Exit, Servo, ServoReport, ServoStatus};

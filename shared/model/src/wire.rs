@@ -261,6 +261,7 @@ wire! {
     52, 1 => crate::Certificate;
     53, 1 => crate::EdgeKeys;
     54, 1 => crate::EdgeStamp;
+    58, 1 => crate::PortRow;
 }
 
 #[cfg(test)]

@@ -15,6 +15,17 @@ pub enum BalancerMessage {
     Hello(BalancerHello),
     /// Sent at once when either version grows, and every second as a sign of life.
     Ack(BalancerAck),
+    /// Which ports it listens on: all that the controllers named, at every change; not sent while there are none.
+    Ports(Vec<PortReport>),
+}
+
+/// A port that a balancer shall listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortReport {
+    /// Which.
+    pub port: u16,
+    /// Why it does not; none if it does.
+    pub problem: Option<String>,
 }
 
 /// Who a balancer is.

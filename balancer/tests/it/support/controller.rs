@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use pontoon_kit::{Authority, Credentials, Role, rpc, tls};
 use pontoon_proto::services::balancers_server::{Balancers, BalancersServer};
-use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage};
+use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, PortReport};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -87,8 +87,20 @@ impl Session {
             loop {
                 match self.incoming.next().await.expect("the session goes on").unwrap() {
                     BalancerMessage::Ack(ack) if wanted(ack) => return ack,
-                    BalancerMessage::Ack(_) => {}
+                    BalancerMessage::Ack(_) | BalancerMessage::Ports(_) => {}
                     BalancerMessage::Hello(_) => panic!("Hello comes once"),
+                }
+            }
+        })
+        .await
+    }
+
+    /// What the balancer says next of its ports.
+    pub async fn ports(&mut self) -> Vec<PortReport> {
+        within("a word of ports", async {
+            loop {
+                if let BalancerMessage::Ports(reports) = self.incoming.next().await.expect("it goes on").unwrap() {
+                    return reports;
                 }
             }
         })

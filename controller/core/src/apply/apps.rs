@@ -70,7 +70,7 @@ impl State {
         }
     }
 
-    fn check_process(&self, app: &App, process: &ProcessName) -> Result<(), Rejected> {
+    pub(super) fn check_process(&self, app: &App, process: &ProcessName) -> Result<(), Rejected> {
         let Some(release) = app.live.and_then(|live| self.release(&app.name, live.release)) else { return Ok(()) };
         if release.processes.contains_key(process) {
             return Ok(());

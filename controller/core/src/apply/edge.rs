@@ -1,6 +1,6 @@
 //! What balancers know besides the routes: domains, how apps' requests are treated, certificates, keys.
 
-use pontoon_model::{AppName, Digest, Domain, DomainRow, EdgeKeys, Traffic, TrafficRow};
+use pontoon_model::{AppName, Digest, Domain, DomainRow, EdgeKeys, ProcessName, Traffic, TrafficRow};
 
 use crate::command::{AddDomain, PutCertificate, RemoveCertificate, RemoveDomain, RotateEdgeKeys, SetTraffic};
 use crate::{Outcome, Rejected, Reply, State, view};
@@ -134,10 +134,14 @@ impl State {
     /// Whoever makes an app of this name later shall not find that it is reached by others' domains.
     pub(super) fn end_edge_of(&mut self, app: &AppName) {
         let domains: Vec<Domain> = self.edge.domains_of(app).map(|row| row.domain.clone()).collect();
-        if domains.is_empty() && !self.edge.traffic.contains_key(app) {
+        let ports: Vec<ProcessName> = self.edge.ports_of(app).map(|row| row.process.clone()).collect();
+        if domains.is_empty() && ports.is_empty() && !self.edge.traffic.contains_key(app) {
             return;
         }
         self.change_edge(|edge| {
+            for process in ports {
+                edge.ports.remove(&(app.clone(), process));
+            }
             for domain in &domains {
                 edge.domains.remove(domain);
             }

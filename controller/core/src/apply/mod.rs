@@ -6,6 +6,7 @@ pub mod edge;
 mod labels;
 mod machines;
 pub(crate) mod ops;
+pub mod ports;
 mod runs;
 pub(crate) mod tokens;
 pub(crate) mod trust;
@@ -88,6 +89,8 @@ impl State {
             Command::PutCertificate(command) => self.put_certificate(command),
             Command::RemoveCertificate(command) => self.remove_certificate(command),
             Command::RotateEdgeKeys(command) => self.rotate_edge_keys(command),
+            Command::AddPort(command) => self.add_port(command),
+            Command::RemovePort(command) => self.remove_port(command),
             Command::RaiseFeatureLevel(command) => self.raise_feature_level(command.to),
             #[cfg(feature = "next-level")]
             Command::NextLevelProbe(command) => self.probe_next_level(command),

@@ -1,12 +1,15 @@
 //! What balancers know besides the routes: one part of the state, shared whole between versions, so that a change of it is
 //! seen by one comparison.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use pontoon_model::{AppName, Certificate, Digest, Domain, DomainRow, EdgeKeys, RouteVersion, Traffic, TrafficRow};
+use pontoon_model::{
+    AppName, Certificate, Digest, Domain, DomainRow, EdgeKeys, PortRow, ProcessName, RouteVersion, Traffic, TrafficRow,
+};
 
-/// Domains, settings of apps, certificates and keys.
+/// Domains, settings of apps, certificates, keys and ports.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Edge {
     /// Raft index of the last change.
@@ -17,6 +20,8 @@ pub struct Edge {
     /// By fingerprint.
     pub(crate) certificates: OrdMap<Digest, Arc<Certificate>>,
     pub(crate) keys: Option<Arc<EdgeKeys>>,
+    /// By the process that they lead to.
+    pub(crate) ports: OrdMap<(AppName, ProcessName), Arc<PortRow>>,
 }
 
 impl Edge {
@@ -60,6 +65,22 @@ impl Edge {
         self.keys.as_ref()
     }
 
+    /// All ports, by app and process.
+    pub fn ports(&self) -> impl Iterator<Item = &Arc<PortRow>> {
+        self.ports.values()
+    }
+
+    /// An app's ports, by process.
+    pub fn ports_of<'a>(&'a self, app: &'a AppName) -> impl Iterator<Item = &'a Arc<PortRow>> {
+        let from = self.ports.range((app.clone(), ProcessName::tcp())..);
+        from.map(|(_, row)| row).take_while(move |row| row.app == *app)
+    }
+
+    /// The port of a process.
+    pub fn port_of(&self, app: &AppName, process: &ProcessName) -> Option<&Arc<PortRow>> {
+        self.ports.get(&(app.clone(), process.clone()))
+    }
+
     /// What does not hold together, where `has_app` says which apps there are.
     pub(crate) fn violations(&self, index: u64, has_app: impl Fn(&AppName) -> bool) -> Vec<String> {
         let mut found = Vec::new();
@@ -67,7 +88,7 @@ impl Edge {
             found.push(format!("edge version {} is ahead of index {index}", self.version));
         }
         let is_empty = self.domains.is_empty() && self.traffic.is_empty() && self.certificates.is_empty();
-        if self.version.0 == 0 && !(is_empty && self.keys.is_none()) {
+        if self.version.0 == 0 && !(is_empty && self.keys.is_none() && self.ports.is_empty()) {
             found.push("what balancers know besides the routes has no version".to_owned());
         }
         let gone = self.domains.values().filter(|row| !has_app(&row.app));
@@ -77,6 +98,16 @@ impl Edge {
                 found.push(format!("settings of {}: no such app, the defaults, or newer than all", row.app));
             }
             found.extend(row.traffic.check().err().map(|why| format!("settings of {}: {why}", row.app)));
+        }
+        let mut ports = BTreeSet::new();
+        for ((app, process), row) in &self.ports {
+            if (app, process) != (&row.app, &row.process) || !has_app(app) || !process.is_tcp() {
+                found.push(format!("port {}: there is no app {app}, or {process} takes no connections", row.port));
+            }
+            if row.port == 0 || !ports.insert(row.port) {
+                found.push(format!("port {} leads to two processes, or is none", row.port));
+            }
+            found.extend(row.settings.check().err().map(|why| format!("port {}: {why}", row.port)));
         }
         if self.keys.as_ref().is_some_and(|row| row.keys.is_empty()) {
             found.push("there are keys of balancers, but none".to_owned());

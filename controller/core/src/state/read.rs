@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pontoon_model::{
     ApiToken, App, AppName, Balancer, BalancerName, BlobRef, Build, BuildId, BuildOutcome, BuildState, ChosenTiming,
     Controller, ControllerId, Deployment, DeploymentId, Desired, Digest, Host, HostName, HostState, MemoryBytes, Phase,
-    Release, ReleaseNumber, ReleaseReason, RouteVersion, Servo, ServoId, ServoStatus, Timestamp, TokenId,
+    ProcessName, Release, ReleaseNumber, ReleaseReason, RouteVersion, Servo, ServoId, ServoStatus, Timestamp, TokenId,
 };
 
 use super::{Edge, Settings, State, Trust};
@@ -237,9 +237,14 @@ impl State {
                 || (app.deployment == Some(servo.deployment) && mixed(servo.deployment)))
     }
 
+    /// Whether balancers lead to the servos of a process type.
+    pub fn is_reached(&self, app: &AppName, process: &ProcessName) -> bool {
+        *process == ProcessName::web() || (process.is_tcp() && self.edge.port_of(app, process).is_some())
+    }
+
     /// Whether a servo takes traffic.
     pub fn is_routed(&self, servo: &Servo) -> bool {
-        servo.process == pontoon_model::ProcessName::web()
+        self.is_reached(&servo.app, &servo.process)
             && servo.desired.is_run()
             && servo.status == ServoStatus::Ready
             && servo.address.is_some()

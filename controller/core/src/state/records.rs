@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pontoon_model::wire::{self, Envelope, Wire, WireError};
 use pontoon_model::{
     ApiToken, App, AuthorityRow, Balancer, Build, Certificate, ChosenTiming, Controller, Deployment, DomainRow,
-    EdgeKeys, EdgeStamp, Founding, Host, JoinToken, Machine, Release, RevokedKey, RouteVersion, Servo, TrafficRow,
+    EdgeKeys, EdgeStamp, Founding, Host, JoinToken, Machine, PortRow, Release, RevokedKey, RouteVersion, Servo, TrafficRow,
 };
 
 use super::answers::AnsweredRow;
@@ -52,6 +52,7 @@ impl State {
             .chain(rows(self.edge.traffic.values().cloned(), level))
             .chain(rows(self.edge.certificates.values().cloned(), level))
             .chain(rows(self.edge.keys.iter().cloned(), level))
+            .chain(rows(self.edge.ports.values().cloned(), level))
             .chain(self.edge_stamp().iter().map(wire::encode).collect::<Vec<_>>())
             .chain(self.answers.rows().map(|row| wire::encode(&row)))
     }
@@ -159,6 +160,10 @@ impl State {
             EdgeKeys::KIND => {
                 let row = EdgeKeys::open(&envelope)?;
                 self.change_edge(|edge| edge.keys = Some(row.into()));
+            }
+            PortRow::KIND => {
+                let row = PortRow::open(&envelope)?;
+                self.change_edge(|edge| edge.ports.insert((row.app.clone(), row.process.clone()), row.into()));
             }
             // After the rows, whose reading is no change.
             EdgeStamp::KIND => {

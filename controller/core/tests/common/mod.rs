@@ -183,7 +183,13 @@ impl World {
 
     /// Builds and reports the bundle, as an agent would.
     pub fn build(&mut self, app: &AppName) -> Outcome {
-        let processes = BTreeMap::from([(ProcessName::web(), Process { command: "serve".into() })]);
+        self.build_of(app, &["web"])
+    }
+
+    /// The same of a source that starts these processes.
+    pub fn build_of(&mut self, app: &AppName, processes: &[&str]) -> Outcome {
+        let process = |name: &&str| (name.parse().unwrap(), Process { command: "serve".into() });
+        let processes = processes.iter().map(process).collect();
         let blob = BlobRef { digest: Digest([7; 32]), size: MemoryBytes(1000) };
         let reply = self.apply(StartBuild {
             app: app.clone(),

@@ -24,6 +24,7 @@ mod logs;
 mod machines;
 #[cfg(feature = "next-level")]
 mod next_level;
+mod ports;
 mod releases;
 mod seen;
 mod serve;
@@ -139,6 +140,8 @@ pub struct ApiParts {
     pub waiting: Waiting,
     /// Bounds what is under way at the same time.
     pub limits: Limits,
+    /// First and last of the ports that apps' processes get.
+    pub tcp_ports: (u16, u16),
     /// Ends streams.
     pub shutdown: CancellationToken,
 }
@@ -178,6 +181,9 @@ fn handler(endpoint: Endpoint) -> MethodRouter<Api> {
         Endpoint::RemoveDomain => route(endpoint, edge::remove_domain),
         Endpoint::ShowTraffic => route(endpoint, edge::traffic),
         Endpoint::ChangeTraffic => route(endpoint, edge::change_traffic),
+        Endpoint::ListPorts => route(endpoint, ports::list),
+        Endpoint::AddPort => route(endpoint, ports::add),
+        Endpoint::RemovePort => route(endpoint, ports::remove),
         Endpoint::ListCertificates => route(endpoint, edge::certificates),
         Endpoint::PutCertificate => route(endpoint, edge::put_certificate),
         Endpoint::RemoveCertificate => route(endpoint, edge::remove_certificate),

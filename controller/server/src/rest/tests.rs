@@ -3,6 +3,7 @@
 mod access;
 mod backup;
 mod edge;
+mod ports;
 mod serving;
 
 use std::io::Write;
@@ -84,6 +85,7 @@ impl Fixture {
             heard: Heard::default(),
             waiting: Waiting::default(),
             limits: Limits::default(),
+            tcp_ports: (10_000, 10_999),
             shutdown: CancellationToken::new(),
         });
         let shutdown = api.shutdown.clone();

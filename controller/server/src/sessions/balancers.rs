@@ -115,6 +115,7 @@ impl BalancersService {
         while let Some(message) = inbound.message().await? {
             match message {
                 BalancerMessage::Ack(ack) => self.heard.balancer(name, ack),
+                BalancerMessage::Ports(reports) => self.heard.balancer_ports(name, reports),
                 BalancerMessage::Hello(_) => return Err(Status::invalid_argument("a second Hello in one session")),
             }
         }
