@@ -124,12 +124,17 @@ impl Admin {
             drained: progress.drained.0,
             controller,
             routes: self.table.len(),
-            ports: self.ports.all().iter().map(|status| Port {
-                port: status.port,
-                app: status.app.clone(),
-                listening: status.problem.is_none(),
-                problem: status.problem.clone(),
-            }).collect(),
+            ports: self
+                .ports
+                .all()
+                .iter()
+                .map(|status| Port {
+                    port: status.port,
+                    app: status.app.clone(),
+                    listening: status.problem.is_none(),
+                    problem: status.problem.clone(),
+                })
+                .collect(),
             stale: controller.is_none(),
         }
     }
@@ -157,6 +162,25 @@ impl Admin {
                 ("sent_bytes_total", sent),
             ] {
                 line(format_args!("pontoon_balancer_port_{name}{{port=\"{port}\",app=\"{app}\"}} {count}"));
+            }
+        }
+        for (host, split) in self.table.splits() {
+            let (Some(live), Some(beside)) = (self.table.route(&host), self.table.route(&split.beside)) else {
+                continue;
+            };
+            line(format_args!(
+                "pontoon_balancer_split_share{{app=\"{}\",host=\"{host}\"}} {}",
+                live.app.name,
+                split.share()
+            ));
+            for (of, route) in [(false, &live), (true, &beside)] {
+                let release = route.target().release.map_or_else(String::new, |release| release.to_string());
+                for (class, count) in (1..).zip(split.answers(of)) {
+                    line(format_args!(
+                        "pontoon_balancer_release_answers_total{{app=\"{}\",host=\"{host}\",release=\"{release}\",status=\"{class}xx\"}} {count}",
+                        live.app.name
+                    ));
+                }
             }
         }
         for route in self.table.routes() {

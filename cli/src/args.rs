@@ -60,6 +60,14 @@ pub enum Command {
     Releases(AppArg),
     /// Make an older release live again
     Rollback(verb::rollback::RollbackArgs),
+    /// Send a share of an app's requests to another release than the live one
+    #[command(subcommand)]
+    Canary(verb::canary::Canary),
+    /// Run releases beside the live one, at host names of their own
+    #[command(subcommand)]
+    Preview(verb::canary::Preview),
+    /// Make a release that runs beside the live one the live one
+    Promote(verb::canary::PromoteArgs),
     /// List an app's servos
     Ps(AppArg),
     /// Print what an app's servos wrote
@@ -222,6 +230,18 @@ mod tests {
             "http set guestbook affinity=on hold=10s body=10MiB",
             "maintenance on",
             "maintenance off --app guestbook",
+            "deploy . --preview",
+            "deploy --canary 10% --servos 2",
+            "canary start v2 --share 10% --servos 2 --app shop",
+            "canary set 50",
+            "canary status",
+            "canary promote --no-wait",
+            "canary stop -a shop",
+            "preview start 3",
+            "preview list -o json",
+            "preview stop v3",
+            "promote",
+            "promote v3 --app shop",
             "port add mq",
             "port add mq --process tcp-mqtt --port 1883 --proxy-protocol v2 --idle 10m --connections 50",
             "port list",
@@ -309,6 +329,15 @@ mod tests {
             "http set guestbook",
             "maintenance",
             "maintenance maybe",
+            "deploy --preview --canary 10%",
+            "deploy --canary 100%",
+            "deploy --servos 2",
+            "canary start v2",
+            "canary start --share 10%",
+            "canary set",
+            "canary set 0%",
+            "preview start",
+            "promote latest",
             "port add",
             "port add mq --port 0",
             "port add mq --port 65536",

@@ -27,7 +27,7 @@ Server(("0.0.0.0", int(os.environ["PORT"])), Lines).serve_forever()
 "#;
 
 fn source(folder: &Path) -> Result<std::path::PathBuf> {
-    app::write(folder, "lines", &[("Procfile", "tcp: exec python3 server.py\n"), ("server.py", SERVER)])
+    app::write(folder, "lines", &[("Procfile", "tcp: python3 server.py\n"), ("server.py", SERVER)])
 }
 
 /// A conversation line by line.
@@ -85,9 +85,9 @@ fn a_process_that_does_not_speak_http_keeps_its_port_and_loses_no_connection() -
         ensure!(listening == 1 && problem.len() == 1 && problem[0].contains("cannot listen on"), "{said:?}");
         Ok(())
     })?;
-    let taken = cluster.run(&["app", "create", "other"]).and_then(|_| {
-        cluster.run(&["port", "add", "other", "--port", &address.port().to_string()])?.failed(1)
-    })?;
+    let taken = cluster
+        .run(&["app", "create", "other"])
+        .and_then(|_| cluster.run(&["port", "add", "other", "--port", &address.port().to_string()])?.failed(1))?;
     ensure!(taken.contains("leads to tcp of lines"), "{taken}");
 
     let over = Arc::new(AtomicBool::new(false));

@@ -59,6 +59,7 @@ pub(super) async fn answer(
     route.statistics.answered(status.as_u16(), begun.elapsed());
     let mut response = match answered {
         Ok((exchange, answer)) => {
+            worker.table.answered(&route, answer.in_flight.servo(), status.as_u16());
             if let Some(log) = &mut log {
                 log.answered(status.as_u16(), Some(answer.in_flight.servo().id), exchange.id());
             }

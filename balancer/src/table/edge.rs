@@ -1,4 +1,4 @@
-//! The part of a controller's word that is not routes: domains, apps' settings, certificates, keys and ports, at one version.
+//! The part of a controller's word that is not routes: domains, apps' settings, certificates, keys, ports and splits, at one version.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,6 +46,7 @@ impl Edge {
             EdgeEntry::Port { port, app, route, settings } => {
                 Some((*port, PortEntry { app: app.clone(), route: route.clone(), settings: *settings }))
             }
+            // Those behind the ports.
             _ => None,
         };
         of_ports.filter_map(entry).collect()

@@ -11,6 +11,7 @@ mod domains;
 mod edge;
 mod route;
 mod servo;
+mod split;
 mod update;
 
 use std::collections::BTreeMap;
@@ -22,14 +23,16 @@ use pontoon_proto::{BalancerAck, EdgeDelta, RouteDelta};
 use tokio::sync::{Notify, watch};
 
 pub use app::{App, Settings};
-pub use edge::PortEntry;
 use choose::Choice;
 pub use choose::Wish;
 use domains::Domains;
+pub use edge::PortEntry;
 use edge::{Change, Edge};
 pub use route::{Counted, LATENCY_BOUNDS, Route, Statistics, Target, Waiting};
 use servo::Refused;
 pub use servo::{Failure, InFlight, Servo};
+pub use split::Split;
+use split::Splits;
 use update::Updater;
 
 use crate::secrets::Secrets;
@@ -74,6 +77,7 @@ pub enum Picked {
 pub struct Table {
     routes: papaya::HashMap<Box<str>, Arc<Route>>,
     domains: Domains,
+    splits: Splits,
     /// Certificates and keys.
     secrets: Arc<Secrets>,
     /// Serializes changes; never taken by a request.
@@ -93,6 +97,7 @@ impl Table {
         Self {
             routes: papaya::HashMap::new(),
             domains: Domains::default(),
+            splits: Splits::default(),
             secrets: Arc::default(),
             edge: Mutex::default(),
             updater: Mutex::new(Updater::new(site, drained.clone())),
@@ -122,6 +127,16 @@ impl Table {
 
     /// Picks a servo of `route` and counts the request in. When the table changed meanwhile, `route` becomes its successor.
     pub fn pick(&self, route: &mut Arc<Route>, wish: &Wish<'_>) -> Picked {
+        if !self.splits.is_empty()
+            && let Some(split) = self.splits.of(&route.host)
+            && let Some(beside) = self.route(&split.beside)
+        {
+            return self.pick_of_two(route, beside, &split, wish);
+        }
+        self.pick_of_one(route, wish)
+    }
+
+    fn pick_of_one(&self, route: &mut Arc<Route>, wish: &Wish<'_>) -> Picked {
         loop {
             {
                 let target = route.target();
@@ -145,6 +160,53 @@ impl Table {
                 None => return Picked::Gone,
             }
         }
+    }
+
+    /// The same where a part of the route's requests goes to the route `beside`.
+    fn pick_of_two(&self, route: &mut Arc<Route>, mut beside: Arc<Route>, split: &Split, wish: &Wish<'_>) -> Picked {
+        loop {
+            {
+                let (live, other) = (route.target(), beside.target());
+                let servo = match split.choose(&live, &other, wish) {
+                    Choice::Servo(servo) => servo,
+                    Choice::Full => return Picked::Full,
+                    Choice::Nobody if live.is_empty() && other.is_empty() => {
+                        return Picked::Empty(live.reason.to_string());
+                    }
+                    Choice::Nobody => return Picked::Exhausted,
+                };
+                match Servo::enter(servo, wish.most) {
+                    Ok(in_flight) => return Picked::Servo(in_flight),
+                    Err(Refused::Full) => continue,
+                    Err(Refused::Removed) => {}
+                }
+            }
+            // As with one: both are read again.
+            match self.route(&route.host) {
+                Some(newer) => *route = newer,
+                None => return Picked::Gone,
+            }
+            match self.route(&beside.host) {
+                Some(newer) => beside = newer,
+                // Its end; the removal of the split is told for itself.
+                None => return self.pick_of_one(route, wish),
+            }
+        }
+    }
+
+    /// Counts an answer for the release that gave it, where the route's requests are split.
+    pub fn answered(&self, route: &Route, servo: &Arc<Servo>, status: u16) {
+        if !self.splits.is_empty()
+            && let Some(split) = self.splits.of(&route.host)
+        {
+            let beside = self.route(&split.beside).is_some_and(|beside| beside.target().has(servo));
+            split.answered(beside, status);
+        }
+    }
+
+    /// Every split, with the host name of its route.
+    pub fn splits(&self) -> Vec<(Box<str>, Arc<Split>)> {
+        self.splits.all()
     }
 
     /// Certificates and keys.
@@ -197,6 +259,7 @@ impl Table {
                 EdgeEntry::Keys(keys) => self.secrets.set_keys(keys),
                 // Whoever listens follows the version and looks.
                 EdgeEntry::Port { .. } => {}
+                EdgeEntry::Split { app, route, beside, share } => self.splits.put(app, route, beside, *share),
             },
             Change::Take(key) => match key {
                 EdgeKey::Domain(domain) => self.domains.take(domain),
@@ -204,6 +267,7 @@ impl Table {
                 EdgeKey::Certificate(fingerprint) => self.secrets.take_certificate(fingerprint),
                 EdgeKey::Keys => self.secrets.set_keys(&[]),
                 EdgeKey::Port(_) => {}
+                EdgeKey::Split(app) => self.splits.take(app),
             },
         }
     }

@@ -11,6 +11,7 @@ mod ports;
 mod retries;
 mod routing;
 mod sessions;
+mod split;
 mod stop;
 mod streaming;
 mod support;

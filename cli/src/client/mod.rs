@@ -1,5 +1,6 @@
 //! Every REST call, over whichever controller answers.
 
+mod beside;
 mod calls;
 mod edge;
 mod error;

@@ -59,7 +59,8 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
         Verb::Remove { port } => {
             let ports = session.client.ports(None).await?;
             let row = ports.iter().find(|row| row.port == port);
-            let row = row.ok_or_else(|| anyhow::anyhow!("no app has port {port}; `pontoon port list` shows those there are"))?;
+            let row = row
+                .ok_or_else(|| anyhow::anyhow!("no app has port {port}; `pontoon port list` shows those there are"))?;
             let changed = session.client.remove_port(&row.app, port).await?;
             let said = format!("port {port} no longer leads to {} of {}", row.process, row.app);
             Ok(output::print(session.format, &changed, |_| said)?)
@@ -162,6 +163,7 @@ mod tests {
             1883    mq    tcp       1 of 2      off     1000          0s
             10000   mq    tcp       -           off     1000          0s
 
-            lb-2: cannot listen on 0.0.0.0:1883: in use"#]].assert_eq(&list(&all));
+            lb-2: cannot listen on 0.0.0.0:1883: in use"#]]
+        .assert_eq(&list(&all));
     }
 }

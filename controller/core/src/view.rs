@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_model::{
-    App, AppName, Assignment, Build, BuildSpec, CpuMillis, EdgeEntry, EdgeKey, EdgeTable, HealthCheck, Host, HostName,
-    HostState,
-    MemoryBytes, PortRow, ProcessName, Release, Route, RouteServo, RouteTable, Servo, ServoSpec, Size,
+    App, AppName, Assignment, Beside, Build, BuildSpec, CpuMillis, EdgeEntry, EdgeKey, EdgeTable, HealthCheck, Host,
+    HostName, HostState, MemoryBytes, PortRow, ProcessName, Release, ReleaseNumber, Route, RouteServo, RouteTable,
+    Servo, ServoSpec, Size, beside,
 };
 
 use crate::State;
@@ -130,7 +130,12 @@ pub fn route_table_after(table: &RouteTable, old: &State, new: &State) -> RouteT
     RouteTable { version: new.route_version(), routes }
 }
 
-/// What leads to an app: its host name, and each process of it that has a port.
+/// The host name under which a release is reached beside the live one.
+pub fn host_of_beside(state: &State, app: &AppName, release: ReleaseNumber) -> String {
+    format!("{}.{}", beside::label(app, release), state.settings().base_domain)
+}
+
+/// What leads to an app: its host name, those of what runs beside the live release, and each process of it that has a port.
 fn routes_of<'a>(state: &'a State, app: &'a App) -> impl Iterator<Item = Route> + 'a {
     let ports = state.edge().ports_of(&app.name);
     let of_port = |row: &'a Arc<PortRow>| {
@@ -138,32 +143,41 @@ fn routes_of<'a>(state: &'a State, app: &'a App) -> impl Iterator<Item = Route> 
         route(state, app, name, &row.process)
     };
     let web = route(state, app, default_host(state, app), &ProcessName::web());
-    std::iter::once(web).chain(ports.map(of_port))
+    let beside = state.edge().beside_of(&app.name).iter().filter_map(|beside| route_beside(state, app, beside));
+    std::iter::once(web).chain(beside).chain(ports.map(of_port))
+}
+
+fn route_beside(state: &State, app: &App, beside: &Beside) -> Option<Route> {
+    let (number, deployment) = (beside.release()?, beside.deployment()?);
+    let is_its =
+        |servo: &&Arc<Servo>| servo.deployment == deployment && state.is_beside(servo) && state.is_routed(servo);
+    let servos: Vec<_> = state.servos_of(&app.name).filter(is_its).filter_map(|servo| target(state, servo)).collect();
+    let reason = if servos.is_empty() { Route::NOT_READY.to_owned() } else { String::new() };
+    let host = host_of_beside(state, &app.name, number);
+    Some(Route { host, app: app.name.clone(), release: Some(number), servos, reason })
 }
 
 /// The names of [`routes_of`].
 fn hosts_of(state: &State, app: &App) -> Vec<String> {
     let ports = state.edge().ports_of(&app.name).map(|row| Route::name_of_process(&app.name, &row.process));
-    std::iter::once(default_host(state, app)).chain(ports).collect()
+    let beside = state.edge().beside_of(&app.name).iter().filter_map(Beside::release);
+    let beside = beside.map(|number| host_of_beside(state, &app.name, number));
+    std::iter::once(default_host(state, app)).chain(beside).chain(ports).collect()
 }
 
 fn route(state: &State, app: &App, host: String, process: &ProcessName) -> Route {
     let servos: Vec<RouteServo> = state
         .servos_of(&app.name)
-        .filter(|servo| servo.process == *process && state.is_routed(servo))
-        .filter_map(|servo| {
-            let suspect = !state.host_is(&servo.host, HostState::Up);
-            servo.address.map(|address| RouteServo { id: servo.id, site: servo.site.clone(), address, suspect })
-        })
+        .filter(|servo| servo.process == *process && state.is_routed(servo) && state.is_live(servo))
+        .filter_map(|servo| target(state, servo))
         .collect();
     let reason = if servos.is_empty() { why_no_servo(state, app, process) } else { String::new() };
-    Route {
-        host,
-        app: app.name.clone(),
-        release: app.live.map(|live| live.release),
-        servos,
-        reason,
-    }
+    Route { host, app: app.name.clone(), release: app.live.map(|live| live.release), servos, reason }
+}
+
+fn target(state: &State, servo: &Servo) -> Option<RouteServo> {
+    let suspect = !state.host_is(&servo.host, HostState::Up);
+    servo.address.map(|address| RouteServo { id: servo.id, site: servo.site.clone(), address, suspect })
 }
 
 /// For the 503 page. Says nothing that changes while the routes do not.
@@ -235,6 +249,17 @@ pub fn edge_table_after(table: &EdgeTable, old: &State, new: &State) -> EdgeTabl
             settings: row.settings,
         };
         put(EdgeKey::Port(row.port), is_same, &entry);
+    }
+    for app in now.beside.keys() {
+        let Some((number, share)) = now.split_of(app) else { continue };
+        let is_same = same_base && before.split_of(app) == Some((number, share));
+        let entry = || EdgeEntry::Split {
+            app: app.clone(),
+            route: default_host_of(new, app),
+            beside: host_of_beside(new, app, number),
+            share,
+        };
+        put(EdgeKey::Split(app.clone()), is_same, &entry);
     }
     EdgeTable { version: now.version(), entries }
 }

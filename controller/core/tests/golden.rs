@@ -209,6 +209,18 @@ fn commands() -> Vec<Command> {
         }
         .into(),
         RemovePort { app: app.clone(), port: 1883 }.into(),
+        SetBeside { app: app.clone(), release: ReleaseNumber(3), share: 10, count: Some(2) }.into(),
+        EndBeside { app: app.clone(), release: ReleaseNumber(3), promote: true }.into(),
+        StartBuildBeside {
+            app: app.clone(),
+            source: blob(),
+            language: Language::Python,
+            processes: processes(),
+            health: health(),
+            share: 10,
+            count: Some(2),
+        }
+        .into(),
         #[cfg(feature = "next-level")]
         NextLevelProbe { app, note: "n".into() }.into(),
     ]
@@ -424,14 +436,13 @@ fn golden_bytes_of_every_row() {
     row(&mut text, "Certificate", &certificate());
     row(&mut text, "EdgeKeys", &EdgeKeys { keys: vec![Secret("b".into()), Secret("a".into())], made_at: at });
     row(&mut text, "EdgeStamp", &EdgeStamp { version: RouteVersion(7) });
-    let port = PortRow {
-        port: 1883,
-        app: app.clone(),
-        process: name("tcp-mqtt"),
-        settings: port_settings(),
-        added_at: at,
-    };
+    let port =
+        PortRow { port: 1883, app: app.clone(), process: name("tcp-mqtt"), settings: port_settings(), added_at: at };
     row(&mut text, "PortRow", &port);
+    let release = BesideOf::Release { number: ReleaseNumber(3), deployment: DeploymentId(6), serving: true };
+    let beside = |what, count| Beside { what, share: 10, count, since: at };
+    let all = vec![beside(BesideOf::Build(BuildId(5)), None), beside(release, Some(2))];
+    row(&mut text, "BesideRow", &BesideRow { app: app.clone(), version: 2, all });
     expect_file!["golden/rows.txt"].assert_eq(&text);
 }
 

@@ -53,14 +53,7 @@ fn its_servos_listen_with_and_without_a_port_and_are_checked_by_a_connect() {
     let (app, tcp) = ("mq".parse().unwrap(), ProcessName::tcp());
     world.build_of(&app, &["tcp", "worker"]).unwrap();
     for process in [tcp.clone(), "worker".parse().unwrap()] {
-        let scale = SetScale {
-            app: app.clone(),
-            process,
-            anywhere: Some(1),
-            in_site: None,
-            memory: None,
-            cpu: None,
-        };
+        let scale = SetScale { app: app.clone(), process, anywhere: Some(1), in_site: None, memory: None, cpu: None };
         world.apply(scale).unwrap();
     }
     world.converge();

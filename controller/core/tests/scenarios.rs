@@ -46,6 +46,11 @@ fn routes_text(world: &World) -> String {
         let release = route.release.map_or("-".to_owned(), |release| release.to_string());
         writeln!(text, "  route {} {release} → {to}", route.host).unwrap();
     }
+    for entry in &view::edge_table(&world.state).entries {
+        if let EdgeEntry::Split { route, beside, share, .. } = &**entry {
+            writeln!(text, "  {share} % of {route} → {beside}").unwrap();
+        }
+    }
     text
 }
 
@@ -96,6 +101,21 @@ fn step(world: &mut World, line: &str) -> Result<String, String> {
             let settings = PortSettings::default();
             say = done(world.apply(AddPort { app, process, port, range: (10_000, 10_001), settings }))?;
             say += &ports_text(world);
+        }
+        ["build-beside", name, share, count @ ..] => {
+            let count = count.first().map(|count| count.parse().unwrap());
+            say = done(world.build_beside(&name.parse().unwrap(), share.parse().unwrap(), count))?;
+        }
+        ["canary", name, release, share] => {
+            let (app, release, share) = (name.parse().unwrap(), release.parse().unwrap(), share.parse().unwrap());
+            say = done(world.apply(SetBeside { app, release, share, count: None }))?;
+        }
+        [verb @ ("promote" | "stop-beside"), name, release] => {
+            let (app, release) = (name.parse().unwrap(), release.parse().unwrap());
+            say = done(world.apply(EndBeside { app, release, promote: *verb == "promote" }))?;
+        }
+        ["domain", name, domain] => {
+            say = done(world.apply(AddDomain { app: name.parse().unwrap(), domain: domain.parse().unwrap() }))?;
         }
         ["remove-port", name, port] => {
             say = done(world.apply(RemovePort { app: name.parse().unwrap(), port: port.parse().unwrap() }))?;

@@ -32,6 +32,10 @@
 //! | `DELETE /v1/apps/{app}/domains?domain=` | | [`Changed`] |
 //! | `GET /v1/apps/{app}/traffic` | | [`Traffic`](edge::Traffic) |
 //! | `PATCH /v1/apps/{app}/traffic` | [`ChangeTraffic`](edge::ChangeTraffic): what is absent stays | [`Changed`] |
+//! | `GET /v1/apps/{app}/beside` | | [`[Beside]`](beside::Beside): canaries and previews |
+//! | `PUT /v1/apps/{app}/beside/{release}` | [`SetBeside`](beside::SetBeside) | [`Changed`] |
+//! | `POST /v1/apps/{app}/beside/{release}/promote` | | [`Changed`] |
+//! | `DELETE /v1/apps/{app}/beside/{release}` | | [`Changed`] |
 //! | `GET /v1/ports?app=` | | [`[Port]`](ports::Port), of all apps or of one |
 //! | `POST /v1/apps/{app}/ports` | [`AddPort`](ports::AddPort) | [`Port`](ports::Port) |
 //! | `DELETE /v1/apps/{app}/ports/{port}` | | [`Changed`] |
@@ -79,6 +83,7 @@
 //! is that app's. A change may carry `Idempotency-Key: UUID or 32 hex digits`, so that
 //! a retry of it is applied once. Errors have a 4xx or 5xx status and an [`ErrorBody`].
 
+pub mod beside;
 pub mod edge;
 pub mod endpoint;
 pub mod error;

@@ -98,7 +98,9 @@ mod tests {
     #[test]
     fn a_share_of_the_servos_is_rounded_up_and_one_at_least() {
         let beside = |share, count| Beside { what: BesideOf::Build(BuildId(1)), share, count, since: Timestamp(0) };
-        for (share, live, wanted) in [(10, 20, 2), (10, 21, 3), (1, 1, 1), (0, 50, 1), (99, 0, 1), (50, u32::MAX, 1 << 31)] {
+        for (share, live, wanted) in
+            [(10, 20, 2), (10, 21, 3), (1, 1, 1), (0, 50, 1), (99, 0, 1), (50, u32::MAX, 1 << 31)]
+        {
             assert_eq!(beside(share, None).wanted(live), wanted, "{share} % of {live}");
         }
         assert_eq!(beside(10, Some(4)).wanted(1), 4);

@@ -47,6 +47,17 @@ pub enum EdgeEntry {
         /// How they are treated.
         settings: PortSettings,
     },
+    /// A part of an app's requests goes to another release than the live one.
+    Split {
+        /// Whose.
+        app: AppName,
+        /// The host name of the route whose requests are split.
+        route: String,
+        /// The host name of the route that gets its part.
+        beside: String,
+        /// How many of 100.
+        share: u8,
+    },
 }
 
 /// Names an entry.
@@ -62,6 +73,8 @@ pub enum EdgeKey {
     Keys,
     /// Of a port.
     Port(u16),
+    /// Of an app's requests.
+    Split(AppName),
 }
 
 impl EdgeEntry {
@@ -73,6 +86,7 @@ impl EdgeEntry {
             Self::Certificate(certificate) => EdgeKey::Certificate(certificate.fingerprint),
             Self::Keys(_) => EdgeKey::Keys,
             Self::Port { port, .. } => EdgeKey::Port(*port),
+            Self::Split { app, .. } => EdgeKey::Split(app.clone()),
         }
     }
 }

@@ -262,6 +262,7 @@ wire! {
     53, 1 => crate::EdgeKeys;
     54, 1 => crate::EdgeStamp;
     58, 1 => crate::PortRow;
+    59, 1 => crate::BesideRow;
 }
 
 #[cfg(test)]

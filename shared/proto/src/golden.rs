@@ -144,10 +144,8 @@ fn balancers(text: &mut String) {
     message(text, "BalancerMessage::Hello", &BalancerMessage::Hello(hello));
     let ack = BalancerAck { applied: RouteVersion(4), drained: RouteVersion(3) };
     message(text, "BalancerMessage::Ack", &BalancerMessage::Ack(ack));
-    let reports = vec![
-        PortReport { port: 1883, problem: None },
-        PortReport { port: 5432, problem: Some("taken".into()) },
-    ];
+    let reports =
+        vec![PortReport { port: 1883, problem: None }, PortReport { port: 5432, problem: Some("taken".into()) }];
     message(text, "BalancerMessage::Ports", &BalancerMessage::Ports(reports));
     let target =
         RouteServo { id: ServoId(3), site: name("east"), address: "127.0.0.1:20000".parse().unwrap(), suspect: false };
@@ -170,16 +168,19 @@ fn balancers(text: &mut String) {
     message(text, "BalancerDirective::GoElsewhere", &BalancerDirective::GoElsewhere);
     message(text, "BalancerDirective::Controllers", &BalancerDirective::Controllers { known: vec![known()] });
     message(text, "BalancerDirective::Trust", &BalancerDirective::Trust(trust()));
-    let port = EdgeEntry::Port {
-        port: 1883,
-        app: name("mq"),
-        route: "tcp:mq".into(),
-        settings: PortSettings::default(),
+    let port =
+        EdgeEntry::Port { port: 1883, app: name("mq"), route: "tcp:mq".into(), settings: PortSettings::default() };
+    let split = EdgeEntry::Split {
+        app: name("web"),
+        route: "web.localhost".into(),
+        beside: "web--v2.localhost".into(),
+        share: 10,
     };
-    let entries = vec![Arc::new(EdgeEntry::Keys(vec![Secret("key".into())])), Arc::new(port)];
+    let keys = EdgeEntry::Keys(vec![Secret("key".into())]);
+    let entries: Vec<_> = [keys, port, split].into_iter().map(Arc::new).collect();
     let table = EdgeTable { version: RouteVersion(4), entries: entries.clone() };
     message(text, "BalancerDirective::Edge", &BalancerDirective::Edge(table));
-    let (changed, removed) = (entries, vec![EdgeKey::Port(5432)]);
+    let (changed, removed) = (entries, vec![EdgeKey::Port(5432), EdgeKey::Split(name("web"))]);
     let delta = EdgeDelta { from: RouteVersion(4), to: RouteVersion(5), changed, removed };
     message(text, "BalancerDirective::EdgeDelta", &BalancerDirective::EdgeDelta(delta));
 }

@@ -46,10 +46,7 @@ mod tests {
         let line = |client, own| String::from_utf8(header(ProxyHeader::V1, client, own)).unwrap();
         assert_eq!(line("10.0.0.9:4000", "10.0.0.1:5432"), "PROXY TCP4 10.0.0.9 10.0.0.1 4000 5432\r\n");
         assert_eq!(line("[::ffff:10.0.0.9]:4000", "10.0.0.1:5432"), "PROXY TCP4 10.0.0.9 10.0.0.1 4000 5432\r\n");
-        assert_eq!(
-            line("[2001:db8::9]:4000", "10.0.0.1:5432"),
-            "PROXY TCP6 2001:db8::9 ::ffff:10.0.0.1 4000 5432\r\n"
-        );
+        assert_eq!(line("[2001:db8::9]:4000", "10.0.0.1:5432"), "PROXY TCP6 2001:db8::9 ::ffff:10.0.0.1 4000 5432\r\n");
         let binary = header(ProxyHeader::V2, "10.0.0.9:4000", "10.0.0.1:5432");
         let read = v2::Header::try_from(binary.as_slice()).unwrap();
         let wanted = v2::IPv4::new([10, 0, 0, 9], [10, 0, 0, 1], 4000, 5432);

@@ -133,7 +133,10 @@ impl Ports {
         if let Some(engine) = &self.engine {
             engine.connections.close();
             if time::timeout(GRACE, engine.connections.wait()).await.is_err() {
-                tracing::warn!("{} connection(s) to ports cut: they did not end within {GRACE:?}", engine.connections.len());
+                tracing::warn!(
+                    "{} connection(s) to ports cut: they did not end within {GRACE:?}",
+                    engine.connections.len()
+                );
                 engine.cut.cancel();
             }
         }
@@ -177,7 +180,8 @@ impl Ports {
             Some(engine) => engine,
             None => {
                 let mut builder = Builder::new_multi_thread();
-                let runtime = builder.worker_threads(self.threads).thread_name("balancer-ports").enable_all().build()?;
+                let runtime =
+                    builder.worker_threads(self.threads).thread_name("balancer-ports").enable_all().build()?;
                 let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
                 self.engine.insert(Engine { runtime: Some(runtime), connections, cut })
             }

@@ -2,7 +2,7 @@
 
 use pontoon_model::beside::of_label;
 use pontoon_model::{
-    App, AppName, Beside, BesideOf, BesideRow, Build, BuildId, BuildState, Deployment, DeploymentId, Phase,
+    App, AppName, Beside, BesideOf, BesideRow, Build, BuildId, BuildState, Deployment, DeploymentId, Domain, Phase,
     ProcessName, Release, ReleaseNumber,
 };
 
@@ -82,7 +82,7 @@ impl State {
             )));
         };
         if !promote {
-            self.fail_beside(name, deployment, "it was stopped".to_owned());
+            self.fail_beside(name, deployment, "it was stopped");
             return Ok(Reply::Done);
         }
         if app.deployment == Some(deployment) {
@@ -106,30 +106,29 @@ impl State {
         Ok(Reply::Deployment(deployment))
     }
 
-    /// What a build made runs beside the live release, if that is what it was for.
-    pub(super) fn built_beside(&mut self, build: BuildId, mut app: App, mut release: Release) -> Result<Reply, (App, Release)> {
-        let mut all = self.edge.beside_of(&app.name).to_vec();
-        let Some(beside) = all.iter_mut().find(|beside| beside.what == BesideOf::Build(build)) else {
-            return Err((app, release));
-        };
+    /// What a build made runs beside the live release: that is what it was for.
+    pub(super) fn built_beside(&mut self, build: BuildId, mut app: App, mut release: Release) -> Reply {
         app.releases_made += 1;
         release.number = ReleaseNumber(app.releases_made);
         let (name, number) = (app.name.clone(), release.number);
         self.put_app(app);
         self.put_release(release);
         let deployment = self.deploy_beside(&name, number);
-        beside.what = BesideOf::Release { number, deployment, serving: false };
+        let mut all = self.edge.beside_of(&name).to_vec();
+        for beside in all.iter_mut().filter(|beside| beside.what == BesideOf::Build(build)) {
+            beside.what = BesideOf::Release { number, deployment, serving: false };
+        }
         self.put_beside(&name, all);
         // An app of that name, from before there were previews.
         if let Err(clash) = self.check_own_host(&name, number) {
-            self.fail_beside(&name, deployment, clash.message);
+            self.fail_beside(&name, deployment, &clash.message);
         }
-        Ok(Reply::Release { number, deployment })
+        Reply::Release { number, deployment }
     }
 
     /// Nothing comes of a build.
     pub(super) fn build_failed(&mut self, app: &AppName, build: BuildId) {
-        self.forget_beside(app, |beside| beside.what == BesideOf::Build(build));
+        self.forget_beside(app, "its build failed", |beside| beside.what == BesideOf::Build(build));
     }
 
     fn deploy_beside(&mut self, app: &AppName, release: ReleaseNumber) -> DeploymentId {
@@ -140,20 +139,33 @@ impl State {
     }
 
     /// Ends a release beside the live one, with what is under way of it.
-    fn fail_beside(&mut self, name: &AppName, deployment: DeploymentId, reason: String) {
-        self.forget_beside(name, |beside| beside.deployment() == Some(deployment));
+    fn fail_beside(&mut self, name: &AppName, deployment: DeploymentId, reason: &str) {
+        self.forget_beside(name, reason, |beside| beside.deployment() == Some(deployment));
+        // One that was being made live.
         if let Some(row) = self.deployments.get(&deployment).filter(|row| !row.phase.is_over()).cloned() {
-            let phase = Phase::Failed { at: self.header.time, reason, last_lines: Vec::new() };
+            let phase = Phase::Failed { at: self.header.time, reason: reason.to_owned(), last_lines: Vec::new() };
             self.end_deployment(Deployment::clone(&row), phase);
         }
     }
 
-    /// Those that `is_gone` names are none any more: their servos leave the routes at once.
-    pub(super) fn forget_beside(&mut self, app: &AppName, is_gone: impl Fn(&Beside) -> bool) {
-        let all = self.edge.beside_of(app);
-        if all.iter().any(&is_gone) {
-            let left = all.iter().filter(|beside| !is_gone(beside)).cloned().collect();
-            self.put_beside(app, left);
+    /// Those that `is_gone` names are none any more, for this reason: their servos leave the routes at once, and what was under
+    /// way of them ends, except the app's own deployment.
+    pub(super) fn forget_beside(&mut self, app: &AppName, reason: &str, is_gone: impl Fn(&Beside) -> bool) {
+        let (gone, left): (Vec<Beside>, Vec<Beside>) = self.edge.beside_of(app).iter().cloned().partition(is_gone);
+        if gone.is_empty() {
+            return;
+        }
+        self.put_beside(app, left);
+        let own = self.apps.get(app).and_then(|row| row.deployment);
+        for id in gone.iter().filter_map(Beside::deployment).filter(|id| Some(*id) != own) {
+            if let Some(row) = self.deployments.get(&id).filter(|row| !row.phase.is_over()).cloned() {
+                let at = self.header.time;
+                let phase = match row.phase {
+                    Phase::Switched { .. } => Phase::Done { at },
+                    _ => Phase::Failed { at, reason: reason.to_owned(), last_lines: Vec::new() },
+                };
+                self.put_deployment(Deployment { phase, ..Deployment::clone(&row) });
+            }
         }
     }
 
@@ -219,8 +231,9 @@ impl State {
             )));
         }
         let host = view::host_of_beside(self, app, release);
-        match self.edge.domains().find(|row| row.domain.host() == host) {
-            Some(row) => Err(Rejected::conflict(format!(
+        let from = host.parse::<Domain>().ok().and_then(|first| self.edge.domains.range(first..).next());
+        match from.filter(|(domain, _)| domain.host() == host) {
+            Some((_, row)) => Err(Rejected::conflict(format!(
                 "{release} of {app} would be reached at {host}, which is a domain of {}; remove that first",
                 row.app
             ))),
@@ -240,8 +253,12 @@ impl State {
             )));
         }
         let is_preview = |other: &AppName| of_label(other.as_str()).is_some_and(|(app, _)| app == *name);
-        match self.apps.keys().find(|other| is_preview(other)) {
-            Some(other) => Err(Rejected::conflict(format!(
+        let previews = format!("{name}--v");
+        // Where there is no room for a number, there is no such app.
+        let Ok(first) = previews.parse::<AppName>() else { return Ok(()) };
+        let mut near = self.apps.range(first..).take_while(|(other, _)| other.as_str().starts_with(&previews));
+        match near.find(|(other, _)| is_preview(other)) {
+            Some((other, _)) => Err(Rejected::conflict(format!(
                 "a release of {name} would be reached where app {other} is; choose another name"
             ))),
             None => Ok(()),

@@ -1,6 +1,7 @@
 //! What commands do to the state. Total and deterministic: a command is applied whole or rejected whole.
 
 mod apps;
+mod beside;
 mod deploys;
 pub mod edge;
 mod labels;
@@ -91,6 +92,9 @@ impl State {
             Command::RotateEdgeKeys(command) => self.rotate_edge_keys(command),
             Command::AddPort(command) => self.add_port(command),
             Command::RemovePort(command) => self.remove_port(command),
+            Command::SetBeside(command) => self.set_beside(command),
+            Command::EndBeside(command) => self.end_beside(command),
+            Command::StartBuildBeside(command) => self.start_build_beside(command),
             Command::RaiseFeatureLevel(command) => self.raise_feature_level(command.to),
             #[cfg(feature = "next-level")]
             Command::NextLevelProbe(command) => self.probe_next_level(command),

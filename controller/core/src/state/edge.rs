@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use pontoon_model::{
-    AppName, Certificate, Digest, Domain, DomainRow, EdgeKeys, PortRow, ProcessName, RouteVersion, Traffic, TrafficRow,
+    AppName, Beside, BesideRow, Certificate, Digest, Domain, DomainRow, EdgeKeys, PortRow, ProcessName, ReleaseNumber,
+    RouteVersion, Traffic, TrafficRow,
 };
 
 /// Domains, settings of apps, certificates, keys and ports.
@@ -22,6 +23,8 @@ pub struct Edge {
     pub(crate) keys: Option<Arc<EdgeKeys>>,
     /// By the process that they lead to.
     pub(crate) ports: OrdMap<(AppName, ProcessName), Arc<PortRow>>,
+    /// Of apps where there is something.
+    pub(crate) beside: OrdMap<AppName, Arc<BesideRow>>,
 }
 
 impl Edge {
@@ -81,6 +84,17 @@ impl Edge {
         self.ports.get(&(app.clone(), process.clone()))
     }
 
+    /// What runs beside an app's live release, or will, in the order in which it was asked for.
+    pub fn beside_of(&self, app: &AppName) -> &[Beside] {
+        self.beside.get(app).map_or(&[], |row| row.all.as_slice())
+    }
+
+    /// The release of an app that has a part of its requests.
+    pub fn split_of(&self, app: &AppName) -> Option<(ReleaseNumber, u8)> {
+        let canary = self.beside_of(app).iter().find(|beside| beside.share > 0)?;
+        canary.release().map(|number| (number, canary.share))
+    }
+
     /// What does not hold together, where `has_app` says which apps there are.
     pub(crate) fn violations(&self, index: u64, has_app: impl Fn(&AppName) -> bool) -> Vec<String> {
         let mut found = Vec::new();
@@ -98,6 +112,16 @@ impl Edge {
                 found.push(format!("settings of {}: no such app, the defaults, or newer than all", row.app));
             }
             found.extend(row.traffic.check().err().map(|why| format!("settings of {}: {why}", row.app)));
+        }
+        for (app, row) in &self.beside {
+            let (all, mut different) = (&row.all, BTreeSet::new());
+            let fits = *app == row.app && has_app(app) && !all.is_empty() && all.len() <= Beside::MOST;
+            let canaries = all.iter().filter(|beside| beside.share > 0).count();
+            let shares = canaries <= 1 && all.iter().all(|beside| beside.share <= Beside::MOST_SHARE);
+            let once = all.iter().filter_map(Beside::release).all(|number| different.insert(number));
+            if !fits || !shares || !once || row.version > index {
+                found.push(format!("{app}: what runs beside its live release does not fit: {row:?}"));
+            }
         }
         let mut ports = BTreeSet::new();
         for ((app, process), row) in &self.ports {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use pontoon_model::wire::{self, Envelope, Wire, WireError};
 use pontoon_model::{
-    ApiToken, App, AuthorityRow, Balancer, Build, Certificate, ChosenTiming, Controller, Deployment, DomainRow,
-    EdgeKeys, EdgeStamp, Founding, Host, JoinToken, Machine, PortRow, Release, RevokedKey, RouteVersion, Servo, TrafficRow,
+    ApiToken, App, AuthorityRow, Balancer, BesideRow, Build, Certificate, ChosenTiming, Controller, Deployment,
+    DomainRow, EdgeKeys, EdgeStamp, Founding, Host, JoinToken, Machine, PortRow, Release, RevokedKey, RouteVersion,
+    Servo, TrafficRow,
 };
 
 use super::answers::AnsweredRow;
@@ -53,6 +54,7 @@ impl State {
             .chain(rows(self.edge.certificates.values().cloned(), level))
             .chain(rows(self.edge.keys.iter().cloned(), level))
             .chain(rows(self.edge.ports.values().cloned(), level))
+            .chain(rows(self.edge.beside.values().cloned(), level))
             .chain(self.edge_stamp().iter().map(wire::encode).collect::<Vec<_>>())
             .chain(self.answers.rows().map(|row| wire::encode(&row)))
     }
@@ -164,6 +166,11 @@ impl State {
             PortRow::KIND => {
                 let row = PortRow::open(&envelope)?;
                 self.change_edge(|edge| edge.ports.insert((row.app.clone(), row.process.clone()), row.into()));
+            }
+            BesideRow::KIND => {
+                let row = BesideRow::open(&envelope)?;
+                // Most changes of it are none of what balancers know.
+                Arc::make_mut(&mut self.edge).beside.insert(row.app.clone(), row.into());
             }
             // After the rows, whose reading is no change.
             EdgeStamp::KIND => {

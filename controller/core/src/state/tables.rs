@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use imbl::OrdSet;
 use pontoon_model::{
-    ApiToken, App, AppName, Balancer, BalancerName, Build, BuildId, BuildState, Controller, ControllerId, Deployment,
-    DeploymentId, Host, HostName, HostState, Phase, Release, ReleaseNumber, RouteVersion, Servo, ServoId, TokenId,
+    ApiToken, App, AppName, Balancer, BalancerName, BesideRow, Build, BuildId, BuildState, Controller, ControllerId,
+    Deployment, DeploymentId, Host, HostName, HostState, Phase, Release, ReleaseNumber, RouteVersion, Servo, ServoId,
+    TokenId,
 };
 
 use super::{Edge, Row, RowKey, Settings, State, Trust};
@@ -207,8 +208,9 @@ impl State {
 
     pub(crate) fn put_settings(&mut self, settings: Settings) {
         self.header.settings = settings;
-        // Domains lead to host names below the base domain.
-        if !self.edge.domains.is_empty() {
+        // Domains lead to host names below the base domain, and parts of requests do.
+        let splits = || self.edge.beside.keys().any(|app| self.edge.split_of(app).is_some());
+        if !self.edge.domains.is_empty() || splits() {
             self.change_edge(|_| ());
         }
         self.touch_header();
@@ -228,6 +230,25 @@ impl State {
         let edge = Arc::make_mut(&mut self.edge);
         edge.version = RouteVersion(self.header.index);
         change(edge)
+    }
+
+    /// What runs beside an app's live release changes with this entry.
+    pub(crate) fn write_beside(&mut self, app: &AppName, row: Option<BesideRow>) {
+        if row.is_none() && !self.edge.beside.contains_key(app) {
+            return;
+        }
+        let before = self.edge.split_of(app);
+        let edge = Arc::make_mut(&mut self.edge);
+        match row {
+            Some(row) => edge.beside.insert(app.clone(), row.into()),
+            None => edge.beside.remove(app),
+        };
+        // Balancers know the rest from the routes.
+        if edge.split_of(app) != before {
+            edge.version = RouteVersion(self.header.index);
+        }
+        self.touch_routes();
+        self.index_beside(app);
     }
 
     fn touch_header(&mut self) {

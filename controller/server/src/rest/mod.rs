@@ -4,6 +4,7 @@ mod apps;
 mod audit;
 mod auth;
 mod backup;
+mod beside;
 mod builds;
 mod caller;
 mod change;
@@ -181,6 +182,10 @@ fn handler(endpoint: Endpoint) -> MethodRouter<Api> {
         Endpoint::RemoveDomain => route(endpoint, edge::remove_domain),
         Endpoint::ShowTraffic => route(endpoint, edge::traffic),
         Endpoint::ChangeTraffic => route(endpoint, edge::change_traffic),
+        Endpoint::ListBeside => route(endpoint, beside::list),
+        Endpoint::SetBeside => route(endpoint, beside::set),
+        Endpoint::PromoteBeside => route(endpoint, beside::promote),
+        Endpoint::StopBeside => route(endpoint, beside::stop),
         Endpoint::ListPorts => route(endpoint, ports::list),
         Endpoint::AddPort => route(endpoint, ports::add),
         Endpoint::RemovePort => route(endpoint, ports::remove),

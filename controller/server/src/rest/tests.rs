@@ -2,6 +2,7 @@
 
 mod access;
 mod backup;
+mod beside;
 mod edge;
 mod ports;
 mod serving;

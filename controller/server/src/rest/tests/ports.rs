@@ -36,10 +36,8 @@ async fn ports_are_added_listed_with_what_balancers_say_of_them_and_removed() {
     };
     assert_eq!((mine(5_432).await, mine(10_999).await), (403, 200));
 
-    let reports = vec![
-        PortReport { port: 10_000, problem: None },
-        PortReport { port: 10_500, problem: Some("taken".into()) },
-    ];
+    let reports =
+        vec![PortReport { port: 10_000, problem: None }, PortReport { port: 10_500, problem: Some("taken".into()) }];
     api.api.heard.balancer_ports(&"lb".parse().unwrap(), reports);
     let all = api.call(Method::GET, "/v1/ports", None).await.1;
     let ports: Vec<_> = all.as_array().unwrap().iter().map(|row| row["port"].as_u64().unwrap()).collect();
