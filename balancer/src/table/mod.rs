@@ -127,23 +127,21 @@ impl Table {
 
     /// Picks a servo of `route` and counts the request in. When the table changed meanwhile, `route` becomes its successor.
     pub fn pick(&self, route: &mut Arc<Route>, wish: &Wish<'_>) -> Picked {
-        if !self.splits.is_empty()
-            && let Some(split) = self.splits.of(&route.host)
-            && let Some(beside) = self.route(&split.beside)
-        {
-            return self.pick_of_two(route, beside, &split, wish);
-        }
-        self.pick_of_one(route, wish)
-    }
-
-    fn pick_of_one(&self, route: &mut Arc<Route>, wish: &Wish<'_>) -> Picked {
+        let mut split = self.split_of(route);
         loop {
             {
                 let target = route.target();
-                let servo = match target.choose(wish) {
+                let beside = split.as_ref().map(|(_, beside)| beside.target());
+                let choice = match (&split, &beside) {
+                    (Some((split, _)), Some(beside)) => split.choose(&target, beside, wish),
+                    _ => target.choose(wish),
+                };
+                let servo = match choice {
                     Choice::Servo(servo) => servo,
                     Choice::Full => return Picked::Full,
-                    Choice::Nobody if target.is_empty() => return Picked::Empty(target.reason.to_string()),
+                    Choice::Nobody if target.is_empty() && beside.as_ref().is_none_or(|beside| beside.is_empty()) => {
+                        return Picked::Empty(target.reason.to_string());
+                    }
                     Choice::Nobody => return Picked::Exhausted,
                 };
                 match Servo::enter(servo, wish.most) {
@@ -159,48 +157,25 @@ impl Table {
                 Some(newer) => *route = newer,
                 None => return Picked::Gone,
             }
+            split = self.split_of(route);
         }
     }
 
-    /// The same where a part of the route's requests goes to the route `beside`.
-    fn pick_of_two(&self, route: &mut Arc<Route>, mut beside: Arc<Route>, split: &Split, wish: &Wish<'_>) -> Picked {
-        loop {
-            {
-                let (live, other) = (route.target(), beside.target());
-                let servo = match split.choose(&live, &other, wish) {
-                    Choice::Servo(servo) => servo,
-                    Choice::Full => return Picked::Full,
-                    Choice::Nobody if live.is_empty() && other.is_empty() => {
-                        return Picked::Empty(live.reason.to_string());
-                    }
-                    Choice::Nobody => return Picked::Exhausted,
-                };
-                match Servo::enter(servo, wish.most) {
-                    Ok(in_flight) => return Picked::Servo(in_flight),
-                    Err(Refused::Full) => continue,
-                    Err(Refused::Removed) => {}
-                }
-            }
-            // As with one: both are read again.
-            match self.route(&route.host) {
-                Some(newer) => *route = newer,
-                None => return Picked::Gone,
-            }
-            match self.route(&beside.host) {
-                Some(newer) => beside = newer,
-                // Its end; the removal of the split is told for itself.
-                None => return self.pick_of_one(route, wish),
-            }
+    /// Where a part of a route's requests goes, and how large it is.
+    fn split_of(&self, route: &Route) -> Option<(Arc<Split>, Arc<Route>)> {
+        // Nearly all requests end here.
+        if self.splits.is_empty() {
+            return None;
         }
+        let split = self.splits.of(&route.host)?;
+        let beside = self.route(&split.beside)?;
+        Some((split, beside))
     }
 
     /// Counts an answer for the release that gave it, where the route's requests are split.
     pub fn answered(&self, route: &Route, servo: &Arc<Servo>, status: u16) {
-        if !self.splits.is_empty()
-            && let Some(split) = self.splits.of(&route.host)
-        {
-            let beside = self.route(&split.beside).is_some_and(|beside| beside.target().has(servo));
-            split.answered(beside, status);
+        if let Some((split, beside)) = self.split_of(route) {
+            split.answered(beside.target().has(servo), status);
         }
     }
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_kit::CancellationToken;
+use pontoon_model::AppName;
 use pontoon_proto::PortReport;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -144,7 +145,8 @@ impl Ports {
 
     fn follow(&mut self, wanted: BTreeMap<u16, PortEntry>) {
         // Dropped, they listen no longer; their connections go on as long as their servos do.
-        self.open.retain(|port, _| wanted.contains_key(port));
+        let is_its = |port: &u16, app: &AppName| wanted.get(port).is_some_and(|entry| entry.app == *app);
+        self.open.retain(|port, listener| is_its(port, &listener.status().app));
         for (port, entry) in &wanted {
             match self.open.get(port) {
                 Some(listener) => listener.treat(entry),
