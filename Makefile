@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-setup test next-level test-slow sim setup images build check fix bench
+.PHONY: help demo demo-setup test next-level test-slow sim fuzz setup images build check fix bench soak
 
 CARGO ?= cargo
 NEXTEST_PROFILE := $(if $(CI),ci,default)
@@ -39,6 +39,9 @@ sim: ## thousands of simulated clusters: PONTOON_SIM_SEEDS=how many, or PONTOON_
 	PONTOON_SIM_SEEDS=$${PONTOON_SIM_SEEDS:-5000} $(CARGO) test --locked --profile sim -p pontoon-controller --lib \
 		simulation:: -- --nocapture --test-threads=1
 
+fuzz: ## feed the balancer's parsers with whatever the fuzzer makes up, FUZZ_SECONDS each
+	hack/fuzz.sh
+
 setup: ## install what building and testing need, if it is missing
 	@hack/setup.sh --tests
 
@@ -61,3 +64,6 @@ fix: ## format, and apply what clippy suggests
 
 bench: build ## every figure of benches/README.md
 	PONTOON_BIN=$(CURDIR)/target/release/pontoon $(CARGO) run --release --locked -p pontoon-benches
+
+soak: build ## an hour of everything at the same time through a balancer (PONTOON_SOAK_SECONDS): flat memory, no failed request
+	PONTOON_BIN=$(CURDIR)/target/release/pontoon $(CARGO) run --release --locked -p pontoon-benches -- soak

@@ -17,6 +17,7 @@ readonly -a packages=(
 # What only tests need.
 readonly -a packages_of_tests=(
     "faketime faketime" # a controller whose clock is wrong
+    "chromium chromium" # what a real browser makes of the balancer
 )
 
 say() { printf 'setup: %s\n' "$*"; }

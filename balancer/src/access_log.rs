@@ -11,11 +11,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use http::{Method, Uri};
 use jiff::Timestamp;
 use pontoon_model::{AppName, ServoId};
+use pontoon_proto::RequestLine;
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize, Serializer};
+
+use crate::tail::SharedTails;
 
 /// Lines that wait for the writer: a second of a busy balancer, some 10 MB. More are left out, and counted.
 const WAITING: usize = 50_000;
@@ -53,10 +55,11 @@ pub enum Format {
     Common,
 }
 
-/// Where lines go; clones share it. Nowhere, if no log is configured.
+/// Where lines go; clones share it. Nowhere, if no log is configured and nobody looks.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AccessLog {
     to: Option<Arc<To>>,
+    tails: SharedTails,
 }
 
 #[derive(Debug)]
@@ -96,7 +99,9 @@ struct Line {
 /// A request on its way; the line is written when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    to: Arc<To>,
+    to: Option<Arc<To>>,
+    /// Those that look, if there were any when it came.
+    tails: Option<SharedTails>,
     line: Option<Line>,
     begun: Instant,
 }
@@ -104,15 +109,20 @@ pub(crate) struct Pending {
 /// What of a request is in its line.
 pub(crate) struct About<'a> {
     pub(crate) client: IpAddr,
-    pub(crate) method: &'a Method,
-    pub(crate) uri: &'a Uri,
+    pub(crate) method: &'a str,
+    /// With the query.
+    pub(crate) path: &'a str,
     pub(crate) protocol: &'static str,
 }
 
 impl AccessLog {
     /// Opens the log and starts its writer, which ends with the last handle, all lines written.
-    pub(crate) fn open(config: Option<&AccessLogConfig>) -> io::Result<(Self, Option<JoinHandle<()>>)> {
-        let Some(config) = config else { return Ok((Self::default(), None)) };
+    /// `tails`: who looks at requests, log or not.
+    pub(crate) fn open(
+        config: Option<&AccessLogConfig>,
+        tails: SharedTails,
+    ) -> io::Result<(Self, Option<JoinHandle<()>>)> {
+        let Some(config) = config else { return Ok((Self { to: None, tails }, None)) };
         let out = Out::open(&config.path)?;
         let (lines, came) = sync_channel(WAITING);
         let to = Arc::new(To { lines, left_out: AtomicU64::new(0), sample: config.sample });
@@ -120,18 +130,21 @@ impl AccessLog {
         let left_out = move || counts.upgrade().map_or(0, |to| to.left_out.swap(0, Ordering::Relaxed));
         let writer = thread::Builder::new().name("access-log".into());
         let writer = writer.spawn(move || write(&came, out, format, left_out))?;
-        Ok((Self { to: Some(to) }, Some(writer)))
+        Ok((Self { to: Some(to), tails }, Some(writer)))
     }
 
-    /// A request came in; none if nothing is logged.
+    /// A request came in; none if nothing is logged and nobody looks.
     pub(crate) fn begin(&self, about: &About<'_>) -> Option<Pending> {
-        let to = self.to.clone()?;
+        let (to, tails) = (self.to.clone(), self.tails.any().then(|| self.tails.clone()));
+        if to.is_none() && tails.is_none() {
+            return None;
+        }
         let line = Line {
             time: Timestamp::now(),
             client: about.client,
-            method: about.method.to_string(),
+            method: about.method.to_owned(),
             host: String::new(),
-            path: about.uri.path_and_query().map_or_else(String::new, |path| cut(path.as_str())),
+            path: cut(about.path),
             protocol: about.protocol,
             status: 0,
             bytes: 0,
@@ -141,17 +154,12 @@ impl AccessLog {
             servo: None,
             request_id: None,
         };
-        Some(Pending { to, line: Some(line), begun: Instant::now() })
+        Some(Pending { to, tails, line: Some(line), begun: Instant::now() })
     }
 
     /// A connection to a port that is not HTTP's came in; its line comes with its end.
     pub(crate) fn begin_connection(&self, client: IpAddr, port: u16) -> Option<Pending> {
-        let about = About { client, method: &Method::CONNECT, uri: &Uri::default(), protocol: "tcp" };
-        let mut pending = self.begin(&about)?;
-        if let Some(line) = &mut pending.line {
-            line.path = format!(":{port}");
-        }
-        Some(pending)
+        self.begin(&About { client, method: "CONNECT", path: &format!(":{port}"), protocol: "tcp" })
     }
 }
 
@@ -171,11 +179,16 @@ impl Pending {
         }
     }
 
-    pub(crate) fn answered(&mut self, status: u16, servo: Option<ServoId>, request_id: Option<&[u8]>) {
+    pub(crate) fn named(&mut self, request_id: &[u8]) {
+        if let Some(line) = &mut self.line {
+            line.request_id = Some(cut(&String::from_utf8_lossy(request_id)));
+        }
+    }
+
+    pub(crate) fn answered(&mut self, status: u16, servo: Option<ServoId>) {
         if let Some(line) = &mut self.line {
             line.status = status;
             line.servo = servo;
-            line.request_id = request_id.map(|id| cut(&String::from_utf8_lossy(id)));
         }
     }
 
@@ -189,13 +202,32 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         let Some(mut line) = self.line.take() else { return };
-        let wanted = line.status >= 500 || self.to.sample >= 1.0 || rand::rng().random_bool(self.to.sample);
-        if !wanted {
-            return;
-        }
         line.seconds = self.begun.elapsed().as_secs_f64();
-        if self.to.lines.try_send(line).is_err() {
-            self.to.left_out.fetch_add(1, Ordering::Relaxed);
+        if let (Some(tails), Some(app)) = (&self.tails, &line.app) {
+            tails.offer(app, line.status, || line.for_who_looks());
+        }
+        let Some(to) = &self.to else { return };
+        let wanted = line.status >= 500 || to.sample >= 1.0 || rand::rng().random_bool(to.sample);
+        if wanted && to.lines.try_send(line).is_err() {
+            to.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Line {
+    fn for_who_looks(&self) -> RequestLine {
+        RequestLine {
+            at: pontoon_model::Timestamp(u64::try_from(self.time.as_millisecond()).unwrap_or_default()),
+            client: self.client.to_string(),
+            method: self.method.clone(),
+            host: self.host.clone(),
+            path: self.path.clone(),
+            protocol: self.protocol.to_owned(),
+            status: self.status,
+            bytes: self.bytes,
+            micros: (self.seconds * 1e6) as u64,
+            servo: self.servo,
+            request_id: self.request_id.clone(),
         }
     }
 }

@@ -20,6 +20,8 @@ use pontoon_model::AppName;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use crate::handover::{Progress, Purpose};
+use crate::proxy::listen::{self, Inherited};
 use crate::proxy::ports::Board;
 use crate::status::Link;
 use crate::table::{LATENCY_BOUNDS, Table};
@@ -63,6 +65,7 @@ pub(crate) struct Admin {
     pub(crate) table: Arc<Table>,
     pub(crate) link: Arc<Link>,
     pub(crate) ports: Board,
+    pub(crate) progress: Arc<Progress>,
 }
 
 impl Admin {
@@ -117,7 +120,7 @@ impl Admin {
     }
 
     fn health(&self) -> Health {
-        let progress = self.table.progress();
+        let progress = self.progress.now();
         let controller = self.link.controller();
         Health {
             version: progress.applied.0,
@@ -212,8 +215,9 @@ impl Admin {
 }
 
 /// Listens for [`Admin::run`].
-pub(crate) async fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address).await?;
-    let bound = listener.local_addr()?;
-    Ok((listener, bound))
+pub(crate) fn listen(address: SocketAddr, inherited: &mut Inherited) -> io::Result<std::net::TcpListener> {
+    match inherited.take(Purpose::Admin, address).pop() {
+        Some(listener) => Ok(listener),
+        None => listen::bind(address, false),
+    }
 }

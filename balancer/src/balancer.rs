@@ -4,34 +4,34 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
 use pontoon_enrol::{ASK_EVERY, Remembered, Renewal, hear_of_revoked};
-use pontoon_kit::{CancellationToken, Credentials, FolderLock, Identity};
+use pontoon_kit::{CancellationToken, Credentials, FolderLock, Identity, LockError};
+use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::active::{Active, Ends};
 use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::error::BalancerError;
+use crate::handover::{Door, HandoverError, Offer, Predecessor, Progress, Purpose, Respawn, Taking};
 use crate::health::Watcher;
 use crate::proxy::Proxy;
+use crate::proxy::listen::Inherited;
 use crate::proxy::ports::{self, Board, Ports};
 use crate::session::{Controllers, Session};
 use crate::status::Link;
 use crate::store::Store;
 use crate::table::Table;
+use crate::tail::SharedTails;
 
 /// A running balancer.
 pub struct Balancer {
     table: Arc<Table>,
     parts: Mutex<Parts>,
-    /// Held for as long as the table is written.
-    _lock: FolderLock,
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
     admin_address: Option<SocketAddr>,
-    /// Ends the workers.
-    serving: CancellationToken,
-    /// Ends the rest, which outlives the workers: drains are acknowledged to the end.
-    running: CancellationToken,
+    ends: Ends,
 }
 
 /// What runs, and must not end by itself.
@@ -43,37 +43,59 @@ struct Parts {
 }
 
 impl Balancer {
-    /// Loads the last table, listens, and begins to serve and to look for a controller.
+    /// As [`Self::start_as`], as a part of a program that other processes of this balancer are not started by.
     pub async fn start(config: Config) -> Result<Self, BalancerError> {
+        Self::start_as(config, None).await
+    }
+
+    /// Loads the last table, listens, and begins to serve and to look for a controller. Where a process of this balancer runs,
+    /// it takes over from that. `respawn`: how another process is started.
+    pub async fn start_as(config: Config, respawn: Option<Respawn>) -> Result<Self, BalancerError> {
         let credentials =
             Identity::load(&config.tls_dir).and_then(Credentials::new).map_err(BalancerError::Identity)?;
         let data_dir = |source| BalancerError::DataDir { path: config.data_dir.clone(), source };
         let store = Store::open(&config.data_dir).map_err(data_dir)?;
-        let lock = FolderLock::take(&config.data_dir).await?;
+        let (mut lock, mut taking, mut inherited) = Self::begin(&config, respawn.is_some()).await?;
         let table = Arc::new(Table::new(config.site.clone()));
-        if let Some(last) = store.load().map_err(data_dir)? {
-            // An empty table takes any version.
-            table.apply_table(&last).map_err(|error| data_dir(std::io::Error::other(error)))?;
-            tracing::info!(version = %last.version, routes = last.routes.len(), "serving by the last table");
-        }
-        if let Some(last) = store.load_edge().map_err(data_dir)? {
-            table.apply_edge(&last).map_err(|error| data_dir(std::io::Error::other(error)))?;
-        }
-        let (link, board) = (Arc::new(Link::default()), Board::default());
-        let (serving, running) = (CancellationToken::new(), CancellationToken::new());
-        let mut tasks = JoinSet::new();
-        let mut admin_address = None;
-        if let Some(address) = config.admin_listen {
-            let wrap = |source| BalancerError::Listen { address, source };
-            let (listener, bound) = admin::listen(address).await.map_err(wrap)?;
-            admin_address = Some(bound);
-            let admin = Admin { table: table.clone(), link: link.clone(), ports: board.clone() };
-            tasks.spawn(admin.run(listener, running.clone()));
-        }
-        let (watcher, watching) = Watcher::new(running.clone());
-        tasks.spawn(watching);
-        let proxy = Proxy::start(&config, &table, &watcher, &serving)?;
+        load(&table, &store).map_err(data_dir)?;
+        let (ends, mut tasks) = (Ends::default(), JoinSet::new());
+        let admin_socket = match config.admin_listen {
+            Some(address) => Some(
+                admin::listen(address, &mut inherited).map_err(|source| BalancerError::Listen { address, source })?,
+            ),
+            None => None,
+        };
+        let (watcher, watching) = Watcher::new(ends.running.clone());
+        let tails = SharedTails::default();
+        let prepared = Proxy::prepare(&config, &table, &watcher, &mut inherited, &ends.leaving, &tails)?;
+        let mut sockets = prepared.sockets().map_err(data_dir)?;
+        sockets.extend(
+            admin_socket
+                .as_ref()
+                .map(|socket| Ok((Purpose::Admin, socket.try_clone()?)))
+                .transpose()
+                .map_err(data_dir)?,
+        );
+        // Those that are not needed any more: what waits in them is the former process's.
+        drop(inherited);
+        let before = match &mut taking {
+            Some(taking) => {
+                let ack = taking.prepared().await?;
+                load(&table, &store).map_err(data_dir)?;
+                let have = table.version();
+                if have < ack.applied {
+                    return Err(HandoverError::Behind { have, wanted: ack.applied }.into());
+                }
+                Some(ack)
+            }
+            None => None,
+        };
+        let progress = Arc::new(Progress::new(table.clone(), before));
+        // Whatever fails from here on ends the workers.
+        let serving = ends.serving.clone().drop_guard();
+        let proxy = prepared.serve(&ends.serving)?;
         let (address, tls_address) = (proxy.address, proxy.tls_address);
+        let (link, board) = (Arc::new(Link::default()), Board::default());
         let parts = ports::Parts {
             table: table.clone(),
             watcher: watcher.clone(),
@@ -81,10 +103,24 @@ impl Balancer {
             announced: config.proxy_protocol,
         };
         let ports = Ports::new(parts, config.listen.ip(), config.worker_count(), board.clone());
-        let ports = tokio::spawn(ports.run(serving.clone()));
+        let ports = tokio::spawn(ports.run(ends.serving.clone()));
+        let mut admin_address = None;
+        if let Some(socket) = admin_socket {
+            admin_address = Some(socket.local_addr().map_err(data_dir)?);
+            let admin =
+                Admin { table: table.clone(), link: link.clone(), progress: progress.clone(), ports: board.clone() };
+            let listener = TcpListener::from_std(socket).map_err(data_dir)?;
+            tasks.spawn(outlived(admin.run(listener, ends.alone.clone()), ends.running.clone()));
+        }
+        tasks.spawn(watching);
+        if let Some(taking) = taking {
+            let predecessor = Predecessor::relieve(taking).await?;
+            tasks.spawn(predecessor.follow(progress.clone(), store.watch_written(), ends.running.clone()));
+            lock.name_holder().map_err(data_dir)?;
+        }
         tracing::info!(name = %config.name, site = %config.site, %address, "balancer listens");
-        tasks.spawn(store.clone().keep_edge(table.clone(), running.clone()));
-        tasks.spawn(store.keep(table.clone(), running.clone()));
+        let offer = Offer { name: config.name.clone(), lock: lock.file().try_clone().map_err(data_dir)?, sockets };
+        let door = Door::open(&config.data_dir, offer, respawn);
         let (renewal, asked) = watch::channel(0);
         let renewing = Renewal { credentials: credentials.clone(), folder: config.tls_dir, asked };
         let remembered = Remembered::in_folder(&config.data_dir);
@@ -92,8 +128,9 @@ impl Balancer {
         let controllers = Arc::new(std::sync::Mutex::new(Controllers { configured: config.controllers, known, at: 0 }));
         let all = controllers.clone();
         let known = move || all.lock().unwrap_or_else(PoisonError::into_inner).known.clone();
-        tasks.spawn(hear_of_revoked(credentials.clone(), known.clone(), ASK_EVERY, running.clone()));
-        tasks.spawn(renewing.keep(known, running.clone()));
+        let hearing = hear_of_revoked(credentials.clone(), known.clone(), ASK_EVERY, ends.alone.clone());
+        tasks.spawn(outlived(hearing, ends.running.clone()));
+        tasks.spawn(outlived(renewing.keep(known, ends.alone.clone()), ends.running.clone()));
         let session = Session {
             name: config.name,
             site: config.site,
@@ -103,12 +140,36 @@ impl Balancer {
             renewal,
             remembered,
             table: table.clone(),
+            progress: progress.clone(),
+            reporter: std::sync::Mutex::default(),
+            tails,
             link,
             ports: board,
         };
-        tasks.spawn(session.run(running.clone()));
+        let active = Active { session: Arc::new(session), store, table: table.clone(), progress, lock };
+        let running = active.begin();
+        tasks.spawn(active.run(running, door, ends.clone()));
         let parts = Mutex::new(Parts { proxy, ports, tasks });
-        Ok(Self { table, parts, _lock: lock, address, tls_address, admin_address, serving, running })
+        serving.disarm();
+        Ok(Self { table, parts, address, tls_address, admin_address, ends })
+    }
+
+    /// Makes the data folder this process's, by itself or with the help of the process that has it.
+    async fn begin(config: &Config, alone: bool) -> Result<(FolderLock, Option<Taking>, Inherited), BalancerError> {
+        match FolderLock::try_take(&config.data_dir) {
+            Err(LockError::Held { .. }) => {
+                if let Some((taking, given)) = Taking::begin(&config.data_dir, &config.name).await? {
+                    return Ok((given.lock, Some(taking), Inherited::given(given.sockets)));
+                }
+            }
+            Ok(lock) => {
+                let inherited = if alone { Inherited::from_service_manager() } else { Ok(Inherited::default()) };
+                return Ok((lock, None, inherited.map_err(BalancerError::Inherited)?));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        // Perhaps it is ending.
+        Ok((FolderLock::take(&config.data_dir).await?, None, Inherited::default()))
     }
 
     /// Where it listens for HTTP, with the port it got.
@@ -136,7 +197,7 @@ impl Balancer {
         let mut parts = self.parts.lock().await;
         let Parts { proxy, ports, tasks } = &mut *parts;
         tokio::select! {
-            ended = proxy.ended(&self.serving) => ended.err().unwrap_or(BalancerError::Ended { part: "the proxy" }),
+            ended = proxy.ended(&self.ends.serving) => ended.err().unwrap_or(BalancerError::Ended { part: "the proxy" }),
             ended = ports => {
                 if let Err(error) = ended {
                     tracing::error!(%error, "a task ended");
@@ -152,23 +213,45 @@ impl Balancer {
         }
     }
 
+    /// Returns when another process has taken over; then [`Self::stop`] ends what is in flight here.
+    pub async fn handed_over(&self) {
+        self.ends.handed_over.cancelled().await;
+    }
+
     /// Stops accepting, lets requests in flight end, then ends the session and writes the table.
     pub async fn stop(mut self) -> Result<(), BalancerError> {
-        self.serving.cancel();
+        self.ends.serving.cancel();
         let Parts { proxy, ports, tasks } = self.parts.get_mut();
         // First, since it holds the access log. One that panicked has said so in the log.
         let _ = ports.await;
-        let ended = proxy.ended(&self.serving).await;
-        self.running.cancel();
+        let ended = proxy.ended(&self.ends.serving).await;
+        self.ends.all();
         while tasks.join_next().await.is_some() {}
         ended
     }
 }
 
+/// Takes in what is on disk. An empty table takes any version.
+fn load(table: &Table, store: &Store) -> std::io::Result<()> {
+    if let Some(last) = store.load()? {
+        table.apply_table(&last).map_err(std::io::Error::other)?;
+        tracing::info!(version = %last.version, routes = last.routes.len(), "serving by the last table");
+    }
+    if let Some(last) = store.load_edge()? {
+        table.apply_edge(&last).map_err(std::io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// `work`, which may end before the balancer does.
+async fn outlived(work: impl Future<Output = ()>, running: CancellationToken) {
+    work.await;
+    running.cancelled().await;
+}
+
 impl Drop for Balancer {
     /// A balancer that is dropped without [`Balancer::stop`] ends by itself.
     fn drop(&mut self) {
-        self.serving.cancel();
-        self.running.cancel();
+        self.ends.all();
     }
 }

@@ -40,6 +40,9 @@ pub struct Config {
     /// front sends it. One that does not is ended: whoever may leave it out may also write one of their own.
     #[serde(default)]
     pub proxy_protocol: bool,
+    /// How HTTP/1.1 is carried.
+    #[serde(default)]
+    pub http1: Http1,
     /// Threads that carry requests; as many as there are cores if not given.
     #[serde(default)]
     pub workers: Option<usize>,
@@ -49,6 +52,17 @@ pub struct Config {
     /// Where it answers `/healthz` and `/metrics`; nowhere if not given.
     #[serde(default)]
     pub admin_listen: Option<SocketAddr>,
+}
+
+/// How HTTP/1.1 is carried. Both follow the same rules, and what is not plain goes hyper's way in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Http1 {
+    /// Plain requests from socket to socket.
+    #[default]
+    Fast,
+    /// All by the library hyper.
+    Hyper,
 }
 
 /// Why a configuration file cannot be used.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use pontoon_kit::{LockError, PkiError};
 
+use crate::handover::HandoverError;
+
 /// Why a balancer cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum BalancerError {
@@ -17,6 +19,9 @@ pub enum BalancerError {
         /// Why.
         source: io::Error,
     },
+    /// What systemd passed on cannot be used.
+    #[error("the sockets that systemd passed on (LISTEN_FDS) cannot be used")]
+    Inherited(#[source] io::Error),
     /// The folder for the route table cannot be used.
     #[error("cannot use the data folder {}", path.display())]
     DataDir {
@@ -31,6 +36,12 @@ pub enum BalancerError {
          an address of its own"
     )]
     Lock(#[from] LockError),
+    /// The process that runs did not give way.
+    #[error(
+        "this process could not take over from the one that runs on its data folder, which goes on; if it shall not run beside \
+         it, stop that one first"
+    )]
+    Handover(#[from] HandoverError),
     /// The key or certificate cannot be used.
     #[error(
         "this balancer's key and certificate (its `tls_dir`) cannot be used; where one of the files is lost or damaged, \

@@ -10,7 +10,8 @@ use pontoon_model::epoch::{epoch_of, is_former};
 use pontoon_model::{BalancerName, SiteName};
 use pontoon_proto::services::balancers_client::BalancersClient;
 use pontoon_proto::{
-    BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, KnownControllers, MAX_MESSAGE_BYTES, known,
+    BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, KnownControllers, MAX_MESSAGE_BYTES, REPORT_EVERY,
+    known,
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{self, Instant, MissedTickBehavior};
@@ -18,9 +19,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Streaming};
 
+use crate::handover::Progress;
+use crate::report::{Next, Reporter};
 use crate::proxy::ports::Board;
 use crate::status::Link;
 use crate::table::{ApplyError, Table};
+use crate::tail::SharedTails;
 
 /// A sign of life is sent this often (the controllers' clocks for silent balancers count in seconds).
 const ACK_INTERVAL: Duration = Duration::from_secs(1);
@@ -32,8 +36,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(4);
 /// A session that lived this long was a good one: the next try begins with the short wait.
 const GOOD_SESSION: Duration = Duration::from_secs(5);
-/// Acknowledgements on their way: more than one only if the controller reads slowly, and then later ones replace them.
-const OUTGOING: usize = 4;
+/// Messages on their way: more than a few only if the controller reads slowly, and then later ones replace them.
+const OUTGOING: usize = 16;
+/// How often requests are shown to those who look at them.
+const TAIL_EVERY: Duration = Duration::from_millis(250);
 
 /// What a session needs.
 pub(crate) struct Session {
@@ -47,6 +53,12 @@ pub(crate) struct Session {
     pub(crate) controllers: Arc<Mutex<Controllers>>,
     pub(crate) remembered: Remembered,
     pub(crate) table: Arc<Table>,
+    /// How far this balancer is, the process before this one included.
+    pub(crate) progress: Arc<Progress>,
+    /// What the controllers have heard of requests.
+    pub(crate) reporter: Mutex<Reporter>,
+    /// Who looks at requests.
+    pub(crate) tails: SharedTails,
     pub(crate) link: Arc<Link>,
     pub(crate) ports: Board,
 }
@@ -71,6 +83,14 @@ impl Controllers {
         self.at = known.iter().position(|address| *address == current).unwrap_or(known.len() - 1);
         self.known = known;
     }
+}
+
+/// A session that was opened.
+struct Opened {
+    outgoing: mpsc::Sender<BalancerMessage>,
+    incoming: Streaming<BalancerDirective>,
+    /// Whether the controller reads what is said of requests.
+    reads_requests: bool,
 }
 
 /// Why a session ended.
@@ -103,14 +123,17 @@ enum Ended {
 
 impl Session {
     /// Keeps a session with one of the controllers until `shutdown`. The table stays as it is between sessions.
-    pub(crate) async fn run(self, shutdown: CancellationToken) {
+    pub(crate) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
             let controller = self.controllers().current();
             let begun = Instant::now();
             let ended = tokio::select! {
                 ended = self.with(controller) => ended,
-                () = shutdown.cancelled() => return self.link.set(None),
+                () = shutdown.cancelled() => {
+                    self.tails.end_all();
+                    return self.link.set(None);
+                }
             };
             let was_linked = self.link.controller().is_some();
             self.link.set(None);
@@ -152,22 +175,21 @@ impl Session {
 
     async fn with(&self, controller: SocketAddr) -> Ended {
         match self.open(controller).await {
-            Ok((outgoing, incoming)) => {
+            Ok(Opened { outgoing, incoming, reads_requests }) => {
                 self.link.set(Some(controller));
                 tracing::info!(%controller, version = %self.table.version(), "session opened");
-                match self.talk(outgoing, incoming).await {
+                let ended = match self.talk(outgoing, incoming, reads_requests).await {
                     Ok(never) => match never {},
                     Err(ended) => ended,
-                }
+                };
+                self.tails.end_all();
+                ended
             }
             Err(ended) => ended,
         }
     }
 
-    async fn open(
-        &self,
-        controller: SocketAddr,
-    ) -> Result<(mpsc::Sender<BalancerMessage>, Streaming<BalancerDirective>), Ended> {
+    async fn open(&self, controller: SocketAddr) -> Result<Opened, Ended> {
         let channel = rpc::channel(controller, Role::Controller, &self.credentials)?;
         let mut client = BalancersClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -185,15 +207,22 @@ impl Session {
         let version = MetadataValue::from_static(pontoon_model::VERSION);
         request.metadata_mut().insert(known::VERSION, version);
         let opened = time::timeout(OPEN_TIMEOUT, client.session(request)).await;
-        let incoming = opened.map_err(|_| Ended::Slow)??.into_inner();
-        Ok((outgoing, incoming))
+        let opened = opened.map_err(|_| Ended::Slow)??;
+        let reads = opened.metadata().get(known::READS).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let reads_requests = reads.split(',').any(|one| one.trim() == known::REQUESTS);
+        Ok(Opened { outgoing, incoming: opened.into_inner(), reads_requests })
     }
 
     async fn talk(
         &self,
         outgoing: mpsc::Sender<BalancerMessage>,
         mut incoming: Streaming<BalancerDirective>,
+        reads_requests: bool,
     ) -> Result<std::convert::Infallible, Ended> {
+        let mut reports = time::interval(REPORT_EVERY);
+        reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = time::interval(TAIL_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = time::interval(ACK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = BalancerAck::default();
@@ -205,12 +234,14 @@ impl Session {
                     BalancerDirective::Controllers { known } => self.learn(KnownControllers { known }).await,
                     directive => self.obey(directive)?,
                 },
-                () = self.table.drained() => {}
+                () = self.progress.changed() => {}
                 // The board lives as long as this.
                 _ = ports.changed() => {}
                 _ = ticks.tick() => due = true,
+                _ = reports.tick(), if reads_requests => self.report(&outgoing),
+                _ = looks.tick(), if self.tails.any() => self.show(&outgoing),
             }
-            let now = self.table.progress();
+            let now = self.progress.now();
             if due || now != told {
                 match outgoing.try_send(BalancerMessage::Ack(now)) {
                     Ok(()) => told = now,
@@ -223,6 +254,29 @@ impl Session {
             let now = self.ports.reports();
             if now != told_ports && outgoing.try_send(BalancerMessage::Ports(now.clone())).is_ok() {
                 told_ports = now;
+            }
+        }
+    }
+
+    /// Tells how many requests came, if there is room for it; otherwise the next report tells it.
+    fn report(&self, outgoing: &mpsc::Sender<BalancerMessage>) {
+        let mut reporter = self.reporter.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((report, totals)) = reporter.next(&self.table).map(Next::split)
+            && outgoing.try_send(BalancerMessage::Requests(report)).is_ok()
+        {
+            reporter.told(totals);
+        }
+    }
+
+    /// Shows requests to those who look, where acknowledgements leave room.
+    fn show(&self, outgoing: &mpsc::Sender<BalancerMessage>) {
+        for chunk in self.tails.chunks() {
+            if outgoing.capacity() <= OUTGOING / 2 {
+                self.tails.lost(&chunk);
+            } else if let Err(error) = outgoing.try_send(BalancerMessage::Tail(chunk))
+                && let BalancerMessage::Tail(chunk) = error.into_inner()
+            {
+                self.tails.lost(&chunk);
             }
         }
     }
@@ -254,6 +308,8 @@ impl Session {
             },
             BalancerDirective::EdgeDelta(delta) => self.table.apply_edge_delta(&delta)?,
             BalancerDirective::Controllers { .. } => {}
+            BalancerDirective::TailWanted { stream, request } => self.tails.begin(stream, request),
+            BalancerDirective::TailUnwanted { stream } => self.tails.end(stream),
         }
         Ok(())
     }

@@ -60,13 +60,40 @@ pontoon_model::wire! {
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     folder: PathBuf,
+    /// Counts what was written.
+    written: Arc<watch::Sender<u64>>,
 }
 
 impl Store {
     /// In `folder`, which is made if it is not there.
     pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self { folder: folder.to_owned(), written: Arc::default() })
+    }
+
+    /// Changes when a table was written.
+    pub(crate) fn watch_written(&self) -> watch::Receiver<u64> {
+        self.written.subscribe()
+    }
+
+    /// A table was written, here or by another process.
+    pub(crate) fn tell_written(&self) {
+        self.written.send_modify(|written| *written += 1);
+    }
+
+    /// What another process has written; unlike [`Self::load`] it leaves alone what it cannot read.
+    pub(crate) fn peek(&self) -> io::Result<Option<RouteTable>> {
+        self.look(FILE, decode)
+    }
+
+    /// The same for what counts besides the routes.
+    pub(crate) fn peek_edge(&self) -> io::Result<Option<EdgeTable>> {
+        self.look(EDGE_FILE, decode_edge)
+    }
+
+    fn look<T>(&self, file: &str, decode: impl FnOnce(&[u8]) -> Result<T, WireError>) -> io::Result<Option<T>> {
+        let bytes = file::read_if_there(&self.folder.join(file))?;
+        bytes.map(|bytes| decode(&bytes)).transpose().map_err(io::Error::other)
     }
 
     /// The last table. A damaged file is set aside: the controllers send the table again.
@@ -143,7 +170,10 @@ impl Store {
                 let _ = tokio::time::timeout(GATHER, shutdown.cancelled()).await;
                 versions.mark_unchanged();
                 match self.write(&table, save.clone()).await {
-                    Ok(version) => written = version,
+                    Ok(version) => {
+                        written = version;
+                        self.tell_written();
+                    }
                     Err(error) => {
                         tracing::error!(%error, folder = %self.folder.display(), "cannot write the route table; trying again in {RETRY:?}");
                         versions.mark_changed();

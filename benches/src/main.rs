@@ -20,6 +20,7 @@ mod planner;
 mod ports;
 mod scale;
 mod settled;
+mod soak;
 mod store;
 mod timeline;
 mod traffic;
@@ -32,7 +33,7 @@ use anyhow::{Result, bail};
 type Bench = (&'static str, fn() -> Result<()>);
 
 /// Name and body of each bench.
-const BENCHES: [Bench; 15] = [
+const BENCHES: [Bench; 18] = [
     ("scale", scale::run),
     ("deploy", deploy::run),
     ("idle", idle::run),
@@ -45,6 +46,9 @@ const BENCHES: [Bench; 15] = [
     ("handshake", handshake::run),
     ("catchup", catchup::run),
     ("traffic", traffic::run),
+    ("traffic-clients", traffic::clients::run),
+    ("traffic-table", traffic::table::run),
+    ("traffic-killed", traffic::killed::run),
     ("planner", planner::run),
     ("million", million::run),
     ("million-join", million::join),
@@ -54,6 +58,10 @@ fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     if let Some(("--balancer", args)) = wanted.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return traffic::serve_balancer(args);
+    }
+    // An hour long: never one of all.
+    if wanted == ["soak"] {
+        return soak::run();
     }
     if let Some(unknown) = wanted.iter().find(|name| BENCHES.iter().all(|(known, _)| known != name)) {
         bail!("no bench is called {unknown}; there are {}", BENCHES.map(|(name, _)| name).join(", "));

@@ -128,8 +128,12 @@ pub enum Command {
     /// Show or change the cluster's certificate authority
     #[command(subcommand)]
     Ca(verb::ca::Verb),
-    /// List the host names and the servos behind them
+    /// List the host names and the servos behind them, and how busy they are
     Routes,
+    /// Show how many requests an app has, and how they are answered
+    Requests(verb::requests::RequestsArgs),
+    /// Print an app's requests as they are answered, until Ctrl-C
+    TailRequests(verb::requests::TailArgs),
     /// Show the cluster at a glance
     Status,
     /// Say what is in the way of another version of Pontoon
@@ -251,6 +255,9 @@ mod tests {
             "cert list -o json",
             "cert remove 0a1b2c",
             "balancer join 10.0.0.5:7710 --token T --listen-tls 0.0.0.0:443",
+            "balancer reload --config /etc/pontoon/balancer.toml",
+            "tail-requests guestbook --status 5xx",
+            "requests guestbook -o json",
             "label guestbook",
             "label guestbook team=blue note= old-",
             "run -- python manage.py migrate --no-input",

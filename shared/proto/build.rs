@@ -107,6 +107,8 @@ fn main() {
                 ("put_blob", "PutBlob", ClientStream, "BlobPart", "BlobStored"),
                 ("open_log", "OpenLog", ServerStream, "LogRequest", "LogChunk"),
                 ("audit", "Audit", Unary, "AuditRequest", "AuditReply"),
+                ("requests", "Requests", Unary, "RequestsQuestion", "RequestsAnswer"),
+                ("open_tail", "OpenTail", ServerStream, "TailRequest", "TailChunk"),
             ],
         ),
         service(

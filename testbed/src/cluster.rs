@@ -196,6 +196,11 @@ impl Cluster {
         self.files.agents.iter().map(|file| file.data_dir.clone()).collect()
     }
 
+    /// A balancer's configuration file.
+    pub fn balancer_config(&self, balancer: usize) -> &Path {
+        &self.files.balancers[balancer].config
+    }
+
     /// The index of the controller that leads.
     pub fn leader(&self) -> Result<usize> {
         let leader = self.json(&["status"])?["leader"].as_str().context("no leader")?.to_owned();

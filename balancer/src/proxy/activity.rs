@@ -72,6 +72,18 @@ impl Activity {
         self.enter(if http2 { QUIET } else { IDLE });
     }
 
+    /// Bytes came: unless a request is being served, they are of the next one's head.
+    pub(super) fn head_begins(&self) {
+        if self.phase.load(Ordering::Relaxed) == IDLE && self.serving.load(Ordering::Relaxed) == 0 {
+            self.enter(HEAD);
+        }
+    }
+
+    /// Whether HTTP/2 is spoken on it.
+    pub(super) fn is_http2(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == QUIET
+    }
+
     /// A request is served until the returned value is dropped.
     pub(super) fn serve(self: &Arc<Self>) -> Serving {
         self.serving.fetch_add(1, Ordering::Relaxed);
@@ -95,6 +107,11 @@ impl Activity {
     pub(super) fn end(&self, verdict: Verdict) {
         self.verdict.store(1 + u32::from(verdict == Verdict::Abort), Ordering::Relaxed);
         self.wake.notify_one();
+    }
+
+    /// Whether it was told to end.
+    pub(super) fn is_ending(&self) -> bool {
+        self.verdict.load(Ordering::Relaxed) != 0
     }
 
     /// Waits to be told to end.
@@ -133,11 +150,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_read(cx, buffer);
-        let activity = &this.activity;
-        let is_idle =
-            || activity.phase.load(Ordering::Relaxed) == IDLE && activity.serving.load(Ordering::Relaxed) == 0;
-        if polled.is_ready() && is_idle() {
-            activity.enter(HEAD);
+        if polled.is_ready() {
+            this.activity.head_begins();
         }
         polled
     }

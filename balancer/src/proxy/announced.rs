@@ -44,7 +44,8 @@ async fn read(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
     }
 }
 
-fn parts(header: &HeaderResult<'_>) -> Option<(usize, Option<IpAddr>)> {
+/// How long a header is, and whose the connection is.
+pub(super) fn parts(header: &HeaderResult<'_>) -> Option<(usize, Option<IpAddr>)> {
     match header {
         HeaderResult::V1(Ok(header)) => {
             let source = match header.addresses {

@@ -45,7 +45,8 @@ pub(super) fn host_of(request: &Parts) -> Result<String, BadTarget> {
     normalize(authority).ok_or(BadTarget::Malformed)
 }
 
-fn normalize(authority: &str) -> Option<String> {
+/// The host name in a `Host` header or an authority: lower case, without port and final dot.
+pub(super) fn normalize(authority: &str) -> Option<String> {
     let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, port)) => {
             address.parse::<std::net::Ipv6Addr>().ok()?;

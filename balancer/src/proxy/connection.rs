@@ -6,27 +6,28 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::{Request, Response};
+use bytes::BytesMut;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
-use tokio::time;
 
 use super::activity::{Activity, Verdict, Watched};
 use super::announced;
 use super::client::Client;
+use super::fast::{self, HandOver};
 use super::forward;
 use super::response_body::ResponseBody;
+use super::rewound::Rewound;
 use super::worker::Worker;
+use crate::config::Http1;
 
 /// How every connection of HTTP/2 without TLS begins (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// A preface that came in part is looked at again after this; it is sent in one piece.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a connection is, before its first request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,42 +38,68 @@ pub(super) enum Kind {
 
 /// Serves a connection until it ends, or its worker says so.
 pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, kind: Kind) {
-    // Without it, small answers wait for the client's acknowledgement of the one before.
-    if let Err(error) = stream.set_nodelay(true) {
-        return tracing::debug!(%peer, %error, "client went away at once");
-    }
     let activity = Activity::new();
     worker.watch_over(&activity);
     let served = async {
         let mut from = peer.ip();
         if worker.announced {
-            match unless_ended(&activity, announced::client(&mut stream, peer)).await.transpose()? {
+            let announced = Box::pin(announced::client(&mut stream, peer));
+            match unless_ended(&activity, announced).await.transpose()? {
                 Some(client) => from = client,
                 None => return Ok(()),
             }
         }
         match kind {
-            Kind::Plain => {
-                let Some(http2) = unless_ended(&activity, speaks_http2(&stream)).await.transpose()? else {
-                    return Ok(());
-                };
-                activity.begin(http2);
-                talk(&worker, stream, from, &activity, http2, false).await;
-            }
-            Kind::Tls => {
-                let Some(stream) = unless_ended(&activity, worker.tls.accept(stream)).await.transpose()? else {
-                    return Ok(());
-                };
-                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                activity.begin(http2);
-                talk(&worker, stream, from, &activity, http2, true).await;
-            }
+            Kind::Plain => begin(&worker, stream, Rc::new(Client::new(from, false)), &activity).await,
+            // What TLS needs is not to make every connection large.
+            Kind::Tls => Box::pin(serve_tls(&worker, stream, from, &activity)).await,
         }
-        io::Result::Ok(())
     };
     if let Err(error) = served.await {
         tracing::debug!(%peer, %error, "client connection ended before a request");
     }
+}
+
+async fn serve_tls(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    from: IpAddr,
+    activity: &Arc<Activity>,
+) -> io::Result<()> {
+    let accepted = Box::pin(worker.tls.accept(stream));
+    let Some(stream) = unless_ended(activity, accepted).await.transpose()? else { return Ok(()) };
+    let stream = Box::new(stream);
+    let client = Rc::new(Client::new(from, true));
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        talk(worker, stream, client, activity, true).await;
+        return Ok(());
+    }
+    begin(worker, stream, client, activity).await
+}
+
+/// A connection that may begin with HTTP/1.1, and over TLS with nothing else.
+async fn begin<S: fast::Stream>(
+    worker: &Rc<Worker>,
+    mut stream: S,
+    client: Rc<Client>,
+    activity: &Arc<Activity>,
+) -> io::Result<()> {
+    let handed_over = match worker.carrier {
+        Http1::Fast => fast::serve(worker, stream, &client, activity).await,
+        Http1::Hyper => {
+            let mut begun = BytesMut::new();
+            let speaks = speaks_http2(&mut stream, &mut begun);
+            let Some(http2) = unless_ended(activity, Box::pin(speaks)).await.transpose()? else { return Ok(()) };
+            Some(HandOver { stream, begun, http2 })
+        }
+    };
+    if let Some(HandOver { stream, begun, http2 }) = handed_over {
+        let http2 = http2 && !client.secure;
+        let stream = Rewound { begun, stream };
+        // Much larger than what a connection needs that is not handed over.
+        Box::pin(talk(worker, stream, client, activity, http2)).await;
+    }
+    Ok(())
 }
 
 /// What `begin` comes to, unless the worker ends the connection before: a handshake is watched like a request's head.
@@ -83,32 +110,35 @@ async fn unless_ended<T>(activity: &Activity, begin: impl Future<Output = T>) ->
     }
 }
 
-/// Whether the client begins as HTTP/2 does; reads nothing.
-async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut begin = [0; PREFACE.len()];
-    loop {
-        let len = stream.peek(&mut begin).await?;
-        if len == 0 || begin[..len] != PREFACE[..len] {
+/// Whether the client begins as HTTP/2 does. What it begins with is in `begun`.
+async fn speaks_http2(stream: &mut (impl AsyncRead + Unpin), begun: &mut BytesMut) -> io::Result<bool> {
+    while begun.len() < PREFACE.len() && PREFACE.starts_with(begun) {
+        if stream.read_buf(begun).await? == 0 {
             return Ok(false);
         }
-        if len == PREFACE.len() {
-            return Ok(true);
-        }
-        time::sleep(LOOK_AGAIN).await;
     }
+    Ok(begun.starts_with(PREFACE))
 }
 
-async fn talk<S>(worker: &Rc<Worker>, stream: S, from: IpAddr, activity: &Arc<Activity>, http2: bool, secure: bool)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let client = Rc::new(Client::new(from, secure));
+async fn talk<S: fast::Stream>(
+    worker: &Rc<Worker>,
+    stream: S,
+    client: Rc<Client>,
+    activity: &Arc<Activity>,
+    http2: bool,
+) {
+    activity.begin(http2);
+    let from = client.address;
     let service = service_fn({
         let (worker, activity) = (worker.clone(), activity.clone());
         move |request: Request<Incoming>| {
             let (worker, client, serving) = (worker.clone(), client.clone(), activity.serve());
             async move {
-                let answer: Response<ResponseBody> = forward::answer(&worker, &client, request, serving).await;
+                let mut answer: Response<ResponseBody> = forward::answer(&worker, &client, request, serving).await;
+                // The next request is another process's.
+                if worker.is_leaving() && !http2 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, Infallible>(answer)
             }
         }

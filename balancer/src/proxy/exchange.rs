@@ -10,25 +10,17 @@ use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TE, TRANSFER_EN
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
-use pontoon_kit::Backoff;
-use pontoon_model::{AppName, Route as RouteModel, ServoId};
-use tokio::time::{self, Instant};
+use pontoon_model::{AppName, ServoId};
+use tokio::time;
 
+use super::attempts::Attempts;
 use super::forward::Sides;
 use super::headers;
 use super::pages::Page;
 use super::request_body::{MOST_KEPT, RequestBody, Source};
 use super::tunnel::Wish as Tunnel;
 use super::upstream::{Protocol, Sender};
-use crate::table::{Failure as Fault, InFlight, Picked, Route, Servo, Wish};
-
-/// A request that ended the processes (or the patience) of as many servos is sent to no further one: it is what is wrong.
-const MOST_KILLED: usize = 3;
-
-/// While all servos of an app refuse connections they are tried again after this, twice as long each time: a restarted
-/// process of a servo needs a moment to listen.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(800);
+use crate::table::{Failure as Fault, InFlight, Route, Servo};
 
 /// A servo's answer and the connection it comes on.
 pub(super) struct Answer {
@@ -67,20 +59,7 @@ pub(super) struct Exchange {
     /// Whether it may be sent twice.
     repeat: bool,
     app: AppName,
-    /// Where the client's session is.
-    session: Option<ServoId>,
-    tried: Vec<Arc<Servo>>,
-    /// Tries after which the servo's connection broke, or no answer came.
-    killed: usize,
-    /// The last of them was one without an answer in time.
-    timed_out: bool,
-    hold: Hold,
-}
-
-/// How long a request has waited for a servo.
-struct Hold {
-    until: Option<Instant>,
-    pauses: Backoff,
+    attempts: Attempts,
 }
 
 impl Exchange {
@@ -132,11 +111,7 @@ impl Exchange {
             protocol,
             repeat,
             app: app.clone(),
-            session,
-            tried: Vec::new(),
-            killed: 0,
-            timed_out: false,
-            hold: Hold { until: None, pauses: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) },
+            attempts: Attempts::new(session),
         }
     }
 
@@ -152,7 +127,7 @@ impl Exchange {
 
     /// The cookie that says where the client's session is from now on, if it does not know.
     pub(super) fn cookie(&self, sides: &Sides<'_>, servo: ServoId) -> Option<HeaderValue> {
-        if !sides.settings.traffic.affinity || self.session == Some(servo) {
+        if !sides.settings.traffic.affinity || self.attempts.session == Some(servo) {
             return None;
         }
         sides.worker.cookies().write(servo, &self.app, sides.client.secure)
@@ -163,7 +138,11 @@ impl Exchange {
         // An answer whose status says that another servo shall be tried, while there is none better.
         let mut poor: Option<Answer> = None;
         loop {
-            let in_flight = match self.pick(sides, route, poor.is_some()).await {
+            let picked = match self.attempts.pick_now(sides, route) {
+                Err(found) => self.attempts.wait(sides, route, found, poor.is_some()).await,
+                Ok(in_flight) => Ok(in_flight),
+            };
+            let in_flight = match picked {
                 Ok(in_flight) => in_flight,
                 Err(page) => return poor.ok_or(page),
             };
@@ -175,7 +154,7 @@ impl Exchange {
                     if !self.wants_another(sides, &answer) {
                         return Ok(answer);
                     }
-                    self.tried.push(servo);
+                    self.attempts.pass_over(servo);
                     poor = Some(answer);
                     continue;
                 }
@@ -187,93 +166,16 @@ impl Exchange {
                 Err(Failure::Broken) => Fault::Broken,
                 Err(Failure::TimedOut) => Fault::TimedOut,
             };
-            if servo.failed(fault) {
-                sides.worker.watcher.watch(&servo, fault, sides.host);
+            let repeatable = self.is_repeatable();
+            if let Err(page) = self.attempts.failed(sides, servo, fault, repeatable) {
+                return poor.ok_or(page);
             }
-            if fault != Fault::Unreached {
-                self.killed += 1;
-                self.timed_out = fault == Fault::TimedOut;
-                if !self.is_repeatable() || self.killed >= MOST_KILLED {
-                    return poor.ok_or_else(|| self.lost(sides));
-                }
-            }
-            self.tried.push(servo);
         }
     }
 
     fn wants_another(&self, sides: &Sides<'_>, answer: &Answer) -> bool {
         let statuses = &sides.settings.traffic.retry_statuses;
         !statuses.is_empty() && statuses.contains(&answer.response.status().as_u16()) && self.is_repeatable()
-    }
-
-    /// The request was sent, and what became of it is not known.
-    fn lost(&self, sides: &Sides<'_>) -> Page {
-        let host = sides.host.to_owned();
-        if self.timed_out {
-            return Page::TimedOut { host, seconds: sides.settings.traffic.first_byte_ms.div_ceil(1_000).into() };
-        }
-        Page::Broken { host, servos: self.killed }
-    }
-
-    /// The next servo to try, or what to say when there is none. Waits for one, as long as the app allows, unless the
-    /// client has an answer already (`poor`).
-    async fn pick(&mut self, sides: &Sides<'_>, route: &mut Arc<Route>, poor: bool) -> Result<InFlight, Page> {
-        let traffic = &sides.settings.traffic;
-        let look = |tried: &[Arc<Servo>], session, route: &mut Arc<Route>| {
-            sides.worker.table.pick(route, &Wish::of(traffic, tried, session))
-        };
-        let first = match look(&self.tried, self.session, route) {
-            Picked::Servo(in_flight) => return Ok(in_flight),
-            other => other,
-        };
-        if poor || traffic.hold_ms == 0 || !may_pass(&first) {
-            return Err(self.page(sides, first));
-        }
-        let waited = route.clone();
-        let Some(waiting) = waited.wait() else { return Err(Page::Crowded { host: sides.host.to_owned() }) };
-        loop {
-            // Made before looking, so that no change is missed.
-            let mut again = std::pin::pin!(waiting.again());
-            again.as_mut().enable();
-            let picked = match look(&self.tried, self.session, route) {
-                Picked::Servo(in_flight) => return Ok(in_flight),
-                picked => picked,
-            };
-            let until = *self.hold.until.get_or_insert_with(|| Instant::now() + hold_of(traffic.hold_ms));
-            if !may_pass(&picked) || Instant::now() >= until {
-                return Err(self.page(sides, picked));
-            }
-            let exhausted = matches!(picked, Picked::Exhausted);
-            let wake = if exhausted { (Instant::now() + self.hold.pauses.wait()).min(until) } else { until };
-            tokio::select! {
-                () = again => {}
-                () = time::sleep_until(wake) => {}
-            }
-            if exhausted {
-                // They have had time to come back.
-                self.tried.clear();
-            }
-            // A route that left the table rings a last time; the one in its place is another.
-            match sides.worker.table.route(&route.host) {
-                Some(newer) if !Arc::ptr_eq(&newer, route) => {
-                    *route = newer;
-                    return Box::pin(self.pick(sides, route, poor)).await;
-                }
-                Some(_) => {}
-                None => return Err(Page::UnknownHost(sides.host.to_owned())),
-            }
-        }
-    }
-
-    fn page(&self, sides: &Sides<'_>, picked: Picked) -> Page {
-        let host = sides.host.to_owned();
-        match picked {
-            Picked::Servo(_) | Picked::Gone => Page::UnknownHost(host),
-            Picked::Empty(reason) => Page::NoServo { host, reason },
-            Picked::Full => Page::Crowded { host },
-            Picked::Exhausted if self.killed > 0 => self.lost(sides),
-            Picked::Exhausted => Page::Unreachable { host, tried: self.tried.len() },
-        }
     }
 
     /// Tries one servo: over a kept connection if there is one, then over a new one.
@@ -351,19 +253,6 @@ impl Exchange {
     /// Whether the request may be sent although it may have been sent before.
     fn is_repeatable(&self) -> bool {
         self.repeat && self.source.is_replayable()
-    }
-}
-
-fn hold_of(ms: u32) -> Duration {
-    Duration::from_millis(ms.into())
-}
-
-/// Whether there may be a servo soon.
-fn may_pass(picked: &Picked) -> bool {
-    match picked {
-        Picked::Full | Picked::Exhausted => true,
-        Picked::Empty(reason) => reason == RouteModel::NOT_READY,
-        Picked::Servo(_) | Picked::Gone => false,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use http::header::{HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
-use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -11,7 +11,7 @@ use super::activity::Serving;
 use super::authority;
 use super::client::Client;
 use super::exchange::{Answer, Exchange};
-use super::gate;
+use super::gate::{self, Asked};
 use super::headers;
 use super::pages::Page;
 use super::response_body::{Ends, Lease, ResponseBody};
@@ -29,8 +29,9 @@ pub(super) async fn answer(
 ) -> Response<ResponseBody> {
     let begun = Instant::now();
     let (parts, body) = request.into_parts();
-    let protocol = protocol_of(&parts, client);
-    let about = About { client: client.address, method: &parts.method, uri: &parts.uri, protocol };
+    let protocol = protocol(parts.version, client);
+    let path = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    let about = About { client: client.address, method: parts.method.as_str(), path, protocol };
     let mut log = worker.log.begin(&about);
     let host = match authority::host_of(&parts) {
         Ok(host) => host,
@@ -48,7 +49,7 @@ pub(super) async fn answer(
     let counted = Statistics::begin(&route);
     let settings = route.app.settings().clone();
     let mut sides = Sides { worker, client, settings: &settings, host: &host };
-    let answered = match gate::check(&parts, &body, &settings, client, &host) {
+    let answered = match gate::check(&Asked::of(&parts, &body), &settings, client, &host) {
         Ok(()) => {
             let mut exchange = Exchange::new(Request::from_parts(parts, body), &sides, &route.app.name);
             exchange.try_servos(&mut sides, &mut route).await.map(|answer| (exchange, answer))
@@ -61,13 +62,14 @@ pub(super) async fn answer(
         Ok((exchange, answer)) => {
             worker.table.answered(&route, answer.in_flight.servo(), status.as_u16());
             if let Some(log) = &mut log {
-                log.answered(status.as_u16(), Some(answer.in_flight.servo().id), exchange.id());
+                log.answered(status.as_u16(), Some(answer.in_flight.servo().id));
+                exchange.id().into_iter().for_each(|id| log.named(id));
             }
             pass_on(&sides, exchange, answer, Ends { counted: Some(counted), serving, log })
         }
         Err(page) => {
             if let Some(log) = &mut log {
-                log.answered(status.as_u16(), None, None);
+                log.answered(status.as_u16(), None);
             }
             let ends = Ends { counted: Some(counted), serving, log };
             page.into_response(Some(&settings.traffic)).map(|text| ResponseBody::page(text, ends))
@@ -92,14 +94,14 @@ pub(super) struct Sides<'a> {
 
 fn page(page: Page, serving: Serving, mut log: Option<Pending>) -> Response<ResponseBody> {
     if let Some(log) = &mut log {
-        log.answered(page.status().as_u16(), None, None);
+        log.answered(page.status().as_u16(), None);
     }
     page.into_response(None).map(|text| ResponseBody::page(text, Ends { counted: None, serving, log }))
 }
 
 /// As the access log has it.
-fn protocol_of(parts: &Parts, client: &Client) -> &'static str {
-    match (parts.version, client.secure) {
+pub(super) fn protocol(version: Version, client: &Client) -> &'static str {
+    match (version, client.secure) {
         (Version::HTTP_2, true) => "https/2",
         (Version::HTTP_2, false) => "http/2",
         (Version::HTTP_10, true) => "https/1.0",
@@ -125,7 +127,8 @@ fn pass_on(sides: &Sides<'_>, exchange: Exchange, answer: Answer, ends: Ends) ->
         };
         headers::put_upgrade(response.headers_mut(), protocol);
         let Ends { counted, serving, log } = ends;
-        tunnel::open(wish.client, hyper::upgrade::on(&mut response), in_flight, counted);
+        let servo = hyper::upgrade::on(&mut response);
+        tunnel::open(&sides.worker.tunnels, wish.client, servo, in_flight, counted);
         return response.map(|_| ResponseBody::page(bytes::Bytes::new(), Ends { counted: None, serving, log }));
     }
     let address = in_flight.servo().address;

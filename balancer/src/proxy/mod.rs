@@ -1,23 +1,30 @@
 //! From a client's connection to a servo and back.
 //!
 //! [`worker`] accepts, [`connection`] finds out what it accepted, [`forward`] holds what happens to one request and
-//! [`exchange`] its way from servo to servo; the other files are their parts. [`ports`] carries what is not HTTP.
+//! [`exchange`] its way from servo to servo, [`attempts`] which is next; [`fast`] carries plain HTTP/1.1 without hyper. [`ports`] carries
+//! what is not HTTP. The other files are their parts.
 
 mod activity;
 mod announced;
+mod attempts;
 mod authority;
 mod client;
 mod connection;
+mod date;
 mod exchange;
+mod fast;
 mod forward;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod gate;
 mod headers;
-mod listen;
+pub(crate) mod listen;
 mod local;
 mod pages;
 pub(crate) mod ports;
 mod request_body;
 mod response_body;
+mod rewound;
 mod tunnel;
 mod upstream;
 mod worker;
@@ -25,6 +32,7 @@ mod worker;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use pontoon_kit::CancellationToken;
@@ -35,9 +43,23 @@ use tokio_rustls::TlsAcceptor;
 use crate::access_log::AccessLog;
 use crate::config::Config;
 use crate::error::BalancerError;
+use crate::handover::Purpose;
 use crate::health::Watcher;
 use crate::table::Table;
-use worker::{Listeners, Shared};
+use crate::tail::SharedTails;
+use connection::Kind;
+use listen::Inherited;
+use worker::{Listener, Shared};
+
+/// Everything that may fail is done, and nothing is accepted yet.
+pub(crate) struct Prepared {
+    address: SocketAddr,
+    tls_address: Option<SocketAddr>,
+    /// By worker.
+    listeners: Vec<Vec<Listener>>,
+    shared: Shared,
+    log_writer: Option<thread::JoinHandle<()>>,
+}
 
 /// The running workers.
 pub(crate) struct Proxy {
@@ -52,20 +74,22 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Listens and starts workers; they run until `shutdown`.
-    pub(crate) fn start(
+    /// Listens, on sockets that are `inherited` where there are some.
+    pub(crate) fn prepare(
         config: &Config,
         table: &Arc<Table>,
         watcher: &Watcher,
-        shutdown: &CancellationToken,
-    ) -> Result<Self, BalancerError> {
+        inherited: &mut Inherited,
+        leaving: &Arc<AtomicBool>,
+        tails: &SharedTails,
+    ) -> Result<Prepared, BalancerError> {
         let count = config.worker_count();
-        let (address, plain) = listen_on(config.listen, count)?;
-        let tls = config.listen_tls.map(|address| listen_on(address, count)).transpose()?;
-        let (tls_address, tls) = tls.map_or((None, Vec::new()), |(address, all)| (Some(address), all));
+        let (address, plain) = listen_on(config.listen, count, inherited.take(Purpose::Plain, config.listen))?;
+        let tls = config.listen_tls.map(|address| listen_on(address, count, inherited.take(Purpose::Tls, address)));
+        let (tls_address, tls) = tls.transpose()?.map_or((None, Vec::new()), |(address, all)| (Some(address), all));
         let acceptor = TlsAcceptor::from(table.secrets().server_config().map_err(BalancerError::Tls)?);
         let (log, log_writer) =
-            AccessLog::open(config.access_log.as_ref()).map_err(|source| BalancerError::AccessLog {
+            AccessLog::open(config.access_log.as_ref(), tails.clone()).map_err(|source| BalancerError::AccessLog {
                 path: config.access_log.as_ref().map(|log| log.path.clone()).unwrap_or_default(),
                 source,
             })?;
@@ -75,11 +99,33 @@ impl Proxy {
             tls: acceptor,
             log: log.clone(),
             announced: config.proxy_protocol,
+            carrier: config.http1,
+            leaving: leaving.clone(),
         };
-        let tls = tls.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-        let listeners = plain.into_iter().zip(tls).map(|(plain, tls)| Listeners { plain, tls });
-        let mut workers = Vec::with_capacity(count);
-        for (worker, listeners) in listeners.enumerate() {
+        let mut listeners: Vec<Vec<Listener>> = std::iter::repeat_with(Vec::new).take(count).collect();
+        for (kind, sockets) in [(Kind::Plain, plain), (Kind::Tls, tls)] {
+            for (at, socket) in sockets.into_iter().enumerate() {
+                listeners[at % count].push(Listener { socket, kind });
+            }
+        }
+        Ok(Prepared { address, tls_address, listeners, shared, log_writer })
+    }
+}
+
+impl Prepared {
+    /// Copies of the sockets, for another process.
+    pub(crate) fn sockets(&self) -> io::Result<Vec<(Purpose, TcpListener)>> {
+        let purpose = |kind| if kind == Kind::Tls { Purpose::Tls } else { Purpose::Plain };
+        let all = self.listeners.iter().flatten();
+        all.map(|listener| Ok((purpose(listener.kind), listener.socket.try_clone()?))).collect()
+    }
+
+    /// Starts workers; they run until `shutdown`.
+    pub(crate) fn serve(self, shutdown: &CancellationToken) -> Result<Proxy, BalancerError> {
+        let Self { address, tls_address, listeners, shared, log_writer } = self;
+        let log = shared.log.clone();
+        let mut workers = Vec::with_capacity(listeners.len());
+        for (worker, listeners) in listeners.into_iter().enumerate() {
             let (shared, shutdown) = (shared.clone(), shutdown.clone());
             let (done, ended) = oneshot::channel();
             thread::Builder::new()
@@ -89,9 +135,11 @@ impl Proxy {
                 .map_err(|source| BalancerError::Start { worker, source })?;
             workers.push(ended);
         }
-        Ok(Self { address, tls_address, log, workers, log_writer })
+        Ok(Proxy { address, tls_address, log, workers, log_writer })
     }
+}
 
+impl Proxy {
     /// Returns once every worker has ended after a shutdown, or one ended without.
     pub(crate) async fn ended(&mut self, shutdown: &CancellationToken) -> Result<(), BalancerError> {
         while !self.workers.is_empty() {
@@ -115,9 +163,13 @@ impl Proxy {
     }
 }
 
-fn listen_on(address: SocketAddr, count: usize) -> Result<(SocketAddr, Vec<TcpListener>), BalancerError> {
+fn listen_on(
+    address: SocketAddr,
+    count: usize,
+    inherited: Vec<TcpListener>,
+) -> Result<(SocketAddr, Vec<TcpListener>), BalancerError> {
     let wrap = |source| BalancerError::Listen { address, source };
-    let listeners = listen::listen(address, count).map_err(wrap)?;
+    let listeners = listen::listen(address, count, inherited).map_err(wrap)?;
     let bound = listeners[0].local_addr().map_err(wrap)?;
     Ok((bound, listeners))
 }

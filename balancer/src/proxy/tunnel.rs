@@ -4,6 +4,7 @@ use http::HeaderValue;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
+use tokio_util::task::TaskTracker;
 
 use crate::table::{Counted, InFlight};
 
@@ -14,8 +15,14 @@ pub(super) struct Wish {
 }
 
 /// Carries bytes once both sides have changed. `in_flight` keeps the servo undrained as long as it is open.
-pub(super) fn open(client: OnUpgrade, servo: OnUpgrade, in_flight: InFlight, counted: Option<Counted>) {
-    tokio::task::spawn_local(async move {
+pub(super) fn open(
+    tunnels: &TaskTracker,
+    client: OnUpgrade,
+    servo: OnUpgrade,
+    in_flight: InFlight,
+    counted: Option<Counted>,
+) {
+    tunnels.spawn_local(async move {
         let _held = counted;
         let address = in_flight.servo().address;
         let (client, servo) = match tokio::try_join!(client, servo) {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -23,8 +24,12 @@ const LONGEST_IDLE: Duration = Duration::from_secs(15);
 /// A request that must not be sent twice takes a kept connection only if it was idle for less than this. Servers
 /// close idle connections after 1 s and more; one closed while such a request is on its way would be a 502.
 const LONGEST_IDLE_FOR_ONCE: Duration = Duration::from_millis(500);
+/// There are servers that end a connection after their answer without having said so. A request that must not be sent twice is
+/// given a connection that has carried more than one, or that was left open for so long.
+const PROVEN: u32 = 2;
+const RESTED: Duration = Duration::from_millis(5);
 /// Most idle connections kept per servo and worker: bursts above it pay for a new connection.
-const MOST_IDLE: usize = 64;
+const MOST_IDLE: usize = 512;
 /// Largest read buffer per connection: large answers move in pieces of up to this size.
 const BUFFER_BYTES: usize = 256 * 1024;
 /// Window of an HTTP/2 answer: at 1 ms of round trip inside a site it carries 250 MB/s.
@@ -63,16 +68,64 @@ impl Sender {
     }
 }
 
-struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+/// Connections without a request, by address, the newest last.
+struct Kept<T>(RefCell<HashMap<SocketAddr, Vec<Idle<T>>>>);
+
+struct Idle<T> {
+    connection: T,
     since: Instant,
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<T> Kept<T> {
+    /// The one that was used last. `once`: for a request that must not be sent twice.
+    fn take(&self, address: SocketAddr, once: bool, is_ready: impl Fn(&T) -> bool) -> Option<T> {
+        let mut all = self.0.borrow_mut();
+        let connections = all.get_mut(&address)?;
+        let longest = if once { LONGEST_IDLE_FOR_ONCE } else { LONGEST_IDLE };
+        while let Some(newest) = connections.last() {
+            if newest.since.elapsed() > longest {
+                return None;
+            }
+            let connection = connections.pop().map(|idle| idle.connection);
+            if let Some(connection) = connection.filter(&is_ready) {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn put(&self, address: SocketAddr, connection: T) {
+        let mut all = self.0.borrow_mut();
+        let connections = all.entry(address).or_default();
+        if connections.len() < MOST_IDLE {
+            connections.push(Idle { connection, since: Instant::now() });
+        }
+    }
+
+    fn forget(&self, address: SocketAddr) {
+        self.0.borrow_mut().remove(&address);
+    }
+
+    fn sweep(&self, is_open: impl Fn(&T) -> bool) {
+        self.0.borrow_mut().retain(|_, connections| {
+            connections.retain(|idle| idle.since.elapsed() <= LONGEST_IDLE && is_open(&idle.connection));
+            !connections.is_empty()
+        });
+    }
 }
 
 /// Connections by address.
 #[derive(Default)]
 pub(super) struct Pool {
-    /// Those without a request, the newest last.
-    idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
+    idle: Kept<http1::SendRequest<RequestBody>>,
+    /// Those on which requests are carried without hyper ([`super::fast`]).
+    raw: Kept<Raw>,
     /// Of HTTP/2: used by many requests at the same time.
     shared: RefCell<HashMap<SocketAddr, Shared>>,
 }
@@ -93,51 +146,51 @@ impl Pool {
             shared.used_at = Instant::now();
             return Some(Sender::Http2(shared.sender.clone()));
         }
-        let mut idle = self.idle.borrow_mut();
-        let connections = idle.get_mut(&address)?;
-        let longest = if once { LONGEST_IDLE_FOR_ONCE } else { LONGEST_IDLE };
-        while let Some(newest) = connections.last() {
-            if newest.since.elapsed() > longest {
-                return None;
-            }
-            let sender = connections.pop().map(|idle| idle.sender);
-            if let Some(sender) = sender.filter(http1::SendRequest::is_ready) {
-                return Some(Sender::Http1(sender));
-            }
+        self.idle.take(address, once, http1::SendRequest::is_ready).map(Sender::Http1)
+    }
+
+    /// The same of those without hyper.
+    pub(super) fn take_raw(&self, address: SocketAddr, once: bool) -> Option<Raw> {
+        if !once {
+            return self.raw.take(address, once, |raw| is_open(&raw.stream));
         }
+        // An end that has come and that nobody has noticed yet would lose what must not be sent twice.
+        let raw = self.raw.take(address, once, |raw| is_open_now(&raw.stream))?;
+        if raw.answers >= PROVEN || raw.answered_at.elapsed() >= RESTED {
+            return Some(raw);
+        }
+        // For one that may be sent twice it is good.
+        self.raw.put(address, raw);
         None
+    }
+
+    /// Keeps one whose answer was read to its end.
+    pub(super) fn put_raw(&self, address: SocketAddr, mut raw: Raw) {
+        if is_open(&raw.stream) {
+            raw.answers += 1;
+            raw.answered_at = Instant::now();
+            self.raw.put(address, raw);
+        }
     }
 
     /// Forgets every kept connection to `address`: one was dead, so the others are too.
     pub(super) fn forget(&self, address: SocketAddr) {
-        self.idle.borrow_mut().remove(&address);
+        self.idle.forget(address);
+        self.raw.forget(address);
         self.shared.borrow_mut().remove(&address);
     }
 
     /// Closes what was idle for too long. A connection of HTTP/2 that is dropped here ends with its last request.
     pub(super) fn sweep(&self) {
-        self.idle.borrow_mut().retain(|_, connections| {
-            connections.retain(|idle| idle.since.elapsed() <= LONGEST_IDLE && !idle.sender.is_closed());
-            !connections.is_empty()
-        });
+        self.idle.sweep(|sender| !sender.is_closed());
+        self.raw.sweep(|raw| is_open(&raw.stream));
         let used = |shared: &Shared| shared.used_at.elapsed() <= LONGEST_IDLE && !shared.sender.is_closed();
         self.shared.borrow_mut().retain(|_, shared| used(shared));
     }
 
-    fn put(&self, address: SocketAddr, sender: http1::SendRequest<RequestBody>) {
-        let mut idle = self.idle.borrow_mut();
-        let connections = idle.entry(address).or_default();
-        if connections.len() < MOST_IDLE {
-            connections.push(Idle { sender, since: Instant::now() });
-        }
-    }
-
     /// Opens a connection.
     pub(super) async fn connect(&self, address: SocketAddr, protocol: Protocol) -> Result<Sender, ConnectError> {
-        let stream =
-            time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.map_err(|_| ConnectError::Slow)??;
-        stream.set_nodelay(true)?;
-        let stream = TokioIo::new(stream);
+        let stream = TokioIo::new(dial(address).await?);
         let ended = move |result: Result<(), hyper::Error>| {
             if let Err(error) = result {
                 // Whoever waits for an answer is told by the sender; here it is only for the curious.
@@ -164,18 +217,52 @@ impl Pool {
     }
 }
 
+/// A connection on which requests are carried without hyper.
+pub(super) struct Raw {
+    pub(super) stream: TcpStream,
+    answers: u32,
+    /// When the last one ended.
+    answered_at: Instant,
+}
+
+impl Raw {
+    pub(super) async fn connect(address: SocketAddr) -> Result<Self, ConnectError> {
+        Ok(Self { stream: dial(address).await?, answers: 0, answered_at: Instant::now() })
+    }
+}
+
+/// Opens a connection without a word on it.
+async fn dial(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    let stream =
+        time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.map_err(|_| ConnectError::Slow)??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Whether the servo has said nothing on an idle connection, its end included. Asks the kernel only if something came.
+fn is_open(stream: &TcpStream) -> bool {
+    let nothing = stream.try_read(&mut [0]);
+    nothing.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// The same, by asking the kernel.
+fn is_open_now(stream: &TcpStream) -> bool {
+    let nothing = socket2::SockRef::from(stream).recv(&mut [MaybeUninit::uninit()]);
+    nothing.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
 /// Gives a connection back whose answer was read to its end.
 pub(super) fn give_back(pool: &Rc<Pool>, address: SocketAddr, sender: Sender) {
     // One of HTTP/2 stays in the pool while it is used.
     let Sender::Http1(mut sender) = sender else { return };
     if sender.is_ready() {
-        pool.put(address, sender);
+        pool.idle.put(address, sender);
     } else if !sender.is_closed() {
         // The connection's own task has not yet seen the end.
         let pool = pool.clone();
         tokio::task::spawn_local(async move {
             if let Ok(Ok(())) = time::timeout(READY_TIMEOUT, sender.ready()).await {
-                pool.put(address, sender);
+                pool.idle.put(address, sender);
             }
         });
     }

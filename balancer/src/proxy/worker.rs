@@ -4,31 +4,39 @@ use std::cell::RefCell;
 use std::io;
 use std::ops::Deref;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 use pontoon_kit::CancellationToken;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
-use tokio::time::{self, MissedTickBehavior};
+use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::activity::{self, Activity, Verdict};
 use super::connection::{self, Kind};
+use super::date::Date;
+use super::fast::Spare;
 use super::local::Local;
 use super::upstream::Pool;
 use crate::access_log::AccessLog;
+use crate::config::Http1;
 use crate::health::Watcher;
 use crate::secrets::CookieKeys;
 use crate::table::Table;
 
 /// Requests in flight may take this long to end after a stop: what controllers grant servos too.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
+/// How long a connection may wait for its last request after another process has taken over: those that are used are used
+/// more often.
+const LINGER: Duration = Duration::from_secs(10);
 /// Largest request head: a page of cookies fits, an attack does not.
-const MOST_HEAD_BYTES: usize = 32 * 1024;
+pub(super) const MOST_HEAD_BYTES: usize = 32 * 1024;
 /// Largest buffer per client connection.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// How often connections and pools are looked over; the limits checked are many seconds.
@@ -52,44 +60,50 @@ pub(super) struct Shared {
     pub(super) log: AccessLog,
     /// Whether connections begin with a header of the PROXY protocol.
     pub(super) announced: bool,
+    /// How HTTP/1.1 is carried.
+    pub(super) carrier: Http1,
+    /// Whether another process accepts connections, and this one's clients shall go there.
+    pub(super) leaving: Arc<AtomicBool>,
 }
 
 /// What the requests of one worker share.
 pub(super) struct Worker {
     shared: Shared,
     pub(super) pool: Rc<Pool>,
+    pub(super) spare: Spare,
+    pub(super) date: Date,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<Local>,
     activities: RefCell<Vec<Weak<Activity>>>,
     connections: TaskTracker,
+    /// Connections that changed their protocol.
+    pub(super) tunnels: TaskTracker,
 }
 
-/// A worker's own listeners.
-pub(super) struct Listeners {
-    pub(super) plain: std::net::TcpListener,
-    pub(super) tls: Option<std::net::TcpListener>,
+/// A listening socket and what comes on it.
+pub(super) struct Listener {
+    pub(super) socket: std::net::TcpListener,
+    pub(super) kind: Kind,
 }
 
 /// Serves connections of `listeners` until `shutdown`, then lets requests end. Blocks its thread.
-pub(super) fn run(listeners: Listeners, shared: Shared, shutdown: CancellationToken) -> io::Result<()> {
+pub(super) fn run(listeners: Vec<Listener>, shared: Shared, shutdown: CancellationToken) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = Rc::new(Worker::new(shared));
     LocalSet::new().block_on(&runtime, async move {
-        let plain = TcpListener::from_std(listeners.plain)?;
-        let tls = listeners.tls.map(TcpListener::from_std).transpose()?;
-        let accept_tls = async {
-            match tls {
-                Some(tls) => worker.accept(tls, Kind::Tls).await,
-                None => std::future::pending().await,
-            }
-        };
+        let listen = |one: Listener| Ok((TcpListener::from_std(one.socket)?, one.kind));
+        let listeners = listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?;
         tokio::select! {
-            () = worker.accept(plain, Kind::Plain) => {}
-            () = accept_tls => {}
+            _ = join_all(listeners.iter().map(|(listener, kind)| worker.accept(listener, *kind))) => {}
             () = worker.sweep() => {}
             () = shutdown.cancelled() => {}
         }
-        worker.finish().await;
+        if worker.is_leaving() {
+            worker.leave(listeners).await;
+        } else {
+            drop(listeners);
+            worker.finish().await;
+        }
         Ok(())
     })
 }
@@ -121,11 +135,19 @@ impl Worker {
         Self {
             shared,
             pool: Rc::default(),
+            spare: Spare::default(),
+            date: Date::default(),
             http1,
             http2,
             activities: RefCell::default(),
             connections: TaskTracker::new(),
+            tunnels: TaskTracker::new(),
         }
+    }
+
+    /// Whether another process accepts connections: answers end theirs then, so that clients go there.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Signs and checks cookies.
@@ -138,7 +160,7 @@ impl Worker {
         self.activities.borrow_mut().push(Arc::downgrade(activity));
     }
 
-    async fn accept(self: &Rc<Self>, listener: TcpListener, kind: Kind) {
+    async fn accept(self: &Rc<Self>, listener: &TcpListener, kind: Kind) {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
@@ -163,6 +185,35 @@ impl Worker {
             self.activities
                 .borrow_mut()
                 .retain(|activity| activity.upgrade().map(|activity| activity.check(now)).is_some());
+        }
+    }
+
+    /// Lets clients go to the process that accepts connections now. An idle connection of HTTP/1 that is closed here could
+    /// meet a request on its way, so each has some time for another, whose answer ends it.
+    async fn leave(self: &Rc<Self>, listeners: Vec<(TcpListener, Kind)>) {
+        for (listener, kind) in listeners {
+            // What waits in one that the other process did not take would be reset.
+            let waiting =
+                listener.into_std().into_iter().flat_map(|socket| std::iter::from_fn(move || socket.accept().ok()));
+            for (stream, peer) in waiting {
+                if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                    self.connections.spawn_local(connection::serve(self.clone(), stream, peer, kind));
+                }
+            }
+        }
+        // Of HTTP/2 both sides know which request was the last.
+        let activities = || self.activities.borrow().iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
+        activities().iter().filter(|activity| activity.is_http2()).for_each(|activity| activity.end(Verdict::Finish));
+        self.connections.close();
+        tokio::select! {
+            _ = time::timeout(LINGER, self.connections.wait()) => {}
+            () = self.sweep() => {}
+        }
+        let begun = Instant::now();
+        self.finish().await;
+        self.tunnels.close();
+        if time::timeout(GRACE.saturating_sub(begun.elapsed()), self.tunnels.wait()).await.is_err() {
+            tracing::warn!("{} connection(s) of other protocols cut after {GRACE:?}", self.tunnels.len());
         }
     }
 

@@ -24,7 +24,12 @@ impl CookieKeys {
 
     /// The servo that the cookie of a request names for this app, if we signed it.
     pub(crate) fn read(&self, headers: &HeaderMap, app: &AppName) -> Option<ServoId> {
-        let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+        self.read_lines(headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes), app)
+    }
+
+    /// The same, of the values of its `Cookie` headers.
+    pub(crate) fn read_lines<'a>(&self, lines: impl Iterator<Item = &'a [u8]>, app: &AppName) -> Option<ServoId> {
+        let lines = lines.filter_map(|line| std::str::from_utf8(line).ok());
         let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
         pairs.find_map(|(name, value)| (name == COOKIE).then(|| self.check(value, app)).flatten())
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use pontoon_model::{ReleaseNumber, RouteServo};
+use pontoon_proto::RequestCounts;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -175,11 +176,7 @@ pub struct Statistics {
     latency: OnceLock<Box<Latency>>,
 }
 
-/// Upper bounds of the times to an answer's first byte that are counted together, in microseconds; what took longer is
-/// counted besides. What Prometheus' clients have by default, and finer below, since servos are near.
-pub const LATENCY_BOUNDS: [u64; 13] = [
-    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
-];
+pub use pontoon_proto::LATENCY_BOUNDS;
 
 /// How long answers took to begin.
 #[derive(Debug, Default)]
@@ -224,6 +221,13 @@ impl Statistics {
         }
         let all = next(&latency.counts[LATENCY_BOUNDS.len()]);
         Some((counts, all, latency.sum.load(Ordering::Relaxed)))
+    }
+
+    /// All that was counted so far.
+    pub fn counts(&self) -> RequestCounts {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let latency = self.latency.get().map_or([0; LATENCY_BOUNDS.len() + 1], |all| all.counts.each_ref().map(load));
+        RequestCounts { requests: self.requests(), statuses: self.answers(), latency }
     }
 
     /// A request came in; it ends when the returned value is dropped.

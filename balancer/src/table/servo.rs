@@ -46,6 +46,8 @@ pub struct Servo {
     failed_at: AtomicU64,
     /// Whether somebody looks whether it is well again.
     watched: AtomicBool,
+    /// How many times routes name it: for whoever changes the table, one at a time.
+    uses: AtomicU32,
     /// Rung when its last request ends after it was removed.
     drained: Arc<Notify>,
 }
@@ -62,6 +64,7 @@ impl Servo {
             failures: AtomicU32::new(0),
             failed_at: AtomicU64::new(0),
             watched: AtomicBool::new(false),
+            uses: AtomicU32::new(0),
             drained,
         }
     }
@@ -79,6 +82,19 @@ impl Servo {
             return Err(Refused::Removed);
         }
         if most > 0 && before >= most { Err(Refused::Full) } else { Ok(in_flight) }
+    }
+
+    pub(super) fn uses(&self) -> u32 {
+        self.uses.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn use_once_more(&self) {
+        self.uses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether that was the last use.
+    pub(super) fn use_once_less(&self) -> bool {
+        self.uses.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
     /// Whether it has fewer than `most` requests; 0: any number.

@@ -1,9 +1,11 @@
 //! Changing the table, one change at a time.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use pontoon_model::{AppName, RouteServo, RouteVersion, ServoId, SiteName, Traffic};
 use tokio::sync::Notify;
 
@@ -20,7 +22,9 @@ pub(super) struct Updater {
     site: SiteName,
     /// Each site name once, shared by its servos.
     sites: HashSet<SiteName>,
-    servos: HashMap<Key, Held>,
+    /// By id and address, which are in them: a key of its own for each would take as much as the servo.
+    servos: HashTable<Arc<Servo>>,
+    hasher: RandomState,
     /// Those with routes or settings, shared by their routes.
     apps: HashMap<AppName, Arc<App>>,
     /// Servos that no route named at some moment of the change under way.
@@ -32,10 +36,8 @@ pub(super) struct Updater {
     drained: Arc<Notify>,
 }
 
-struct Held {
-    servo: Arc<Servo>,
-    /// How many times routes name it.
-    uses: u32,
+fn key_of(servo: &Arc<Servo>) -> Key {
+    (servo.id, servo.address)
 }
 
 impl Updater {
@@ -43,7 +45,8 @@ impl Updater {
         Self {
             site,
             sites: HashSet::new(),
-            servos: HashMap::new(),
+            servos: HashTable::new(),
+            hasher: RandomState::new(),
             apps: HashMap::new(),
             unused: Vec::new(),
             draining: Vec::new(),
@@ -100,12 +103,14 @@ impl Updater {
     /// Ends a change: marks as removed what no route names any more. All new targets are in place by now.
     pub(super) fn settle(&mut self, version: RouteVersion) {
         for key in self.unused.drain(..) {
-            if self.servos.get(&key).is_none_or(|held| held.uses > 0) {
+            let Ok(entry) = self.servos.find_entry(self.hasher.hash_one(key), |servo| key_of(servo) == key) else {
+                continue;
+            };
+            if entry.get().uses() > 0 {
                 continue;
             }
-            if let Some(Held { servo, .. }) = self.servos.remove(&key)
-                && servo.remove()
-            {
+            let (servo, _) = entry.remove();
+            if servo.remove() {
                 self.draining.push((version, servo));
             }
         }
@@ -132,22 +137,20 @@ impl Updater {
                 servo.site.clone()
             }
         };
-        let held = self.servos.entry((servo.id, servo.address)).or_insert_with(|| Held {
-            servo: Arc::new(Servo::new(servo.id, site, servo.address, self.drained.clone())),
-            uses: 0,
-        });
-        held.uses += 1;
-        held.servo.clone()
+        let key = (servo.id, servo.address);
+        let hash = self.hasher.hash_one(key);
+        let rehash = |servo: &Arc<Servo>| self.hasher.hash_one(key_of(servo));
+        let entry = self.servos.entry(hash, |held| key_of(held) == key, rehash);
+        let new = || Arc::new(Servo::new(servo.id, site, servo.address, self.drained.clone()));
+        let held = entry.or_insert_with(new).into_mut();
+        held.use_once_more();
+        held.clone()
     }
 
     fn release(&mut self, target: Arc<Target>) {
         for servo in &target.servos {
-            let key = (servo.id, servo.address);
-            if let Some(held) = self.servos.get_mut(&key) {
-                held.uses -= 1;
-                if held.uses == 0 {
-                    self.unused.push(key);
-                }
+            if servo.use_once_less() {
+                self.unused.push(key_of(servo));
             }
         }
         self.retired.push(target);

@@ -1,9 +1,18 @@
 //! The balancer as a whole, in this process: real sockets on loopback, servos that behave and servos that do not.
 
+use pontoon_balancer::Http1;
+
+/// The way requests are carried here. The other suite (`it_hyper.rs`) has the same tests on the other.
+const HTTP1: Http1 = Http1::Fast;
+
 mod affinity;
+mod browser;
+mod differential;
 mod domains;
 mod drain;
+mod fast;
 mod framing;
+mod handover;
 mod holding;
 mod http2;
 mod limits;

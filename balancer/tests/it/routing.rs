@@ -73,7 +73,7 @@ async fn connections_to_a_servo_are_used_again() {
     fixture.route(1, vec![route("a.example", &[servo.address])]);
     // One connection, thus one worker.
     let mut client = Client::connect(fixture.address()).await;
-    for method in ["GET", "POST", "DELETE", "GET"] {
+    for method in ["GET", "GET", "POST", "DELETE"] {
         assert_eq!(client.ask(&with_body(method, "a.example", "x")).await.text(), "hi");
     }
     assert_eq!(servo.seen.connections(), 1);

@@ -4,9 +4,11 @@ use pontoon_balancer::Balancer;
 use pontoon_kit::{Authority, Role};
 use pontoon_model::epoch::beginning_of;
 use pontoon_model::{RouteTable, RouteVersion, Timestamp};
-use pontoon_proto::{BalancerAck, BalancerDirective, RouteDelta};
+use pontoon_proto::{
+    BalancerAck, BalancerDirective, BalancerMessage, RequestCounts, RouteDelta, TailChunk, TailRequest,
+};
 
-use super::support::controller::Controller;
+use super::support::controller::{Controller, Session};
 use super::support::http::{Client, ask, get};
 use super::support::servo::Servo;
 use super::support::{Fixture, config, route, until, within};
@@ -190,4 +192,58 @@ async fn a_controller_of_another_cluster_is_not_believed() {
     let _session = ours.session().await;
     let visited = tokio::time::timeout(Duration::from_millis(1), stranger.session());
     assert!(visited.await.is_err());
+}
+
+#[tokio::test]
+async fn requests_are_counted_for_a_controller_that_reads_it_and_shown_to_who_looks() {
+    let authority = Authority::create().unwrap();
+    let mut controller = Controller::start_with(&authority, true).await;
+    let fixture = Fixture::with_controllers(authority, vec![controller.address]).await;
+    let servo = Servo::answering("hi").await;
+    let mut session = controller.session().await;
+    session.send(table(1, &servo)).await;
+    session.told(|message| matches!(message, BalancerMessage::Ack(ack) if ack.applied.0 == 1).then_some(())).await;
+    for _ in 0..3 {
+        assert_eq!(ask(fixture.address(), &get("a.example")).await.status(), 200);
+    }
+    let told = |message| match message {
+        BalancerMessage::Requests(report) => Some(report),
+        _ => None,
+    };
+    // The first report may come between two of them.
+    let mut sum = RequestCounts::default();
+    while sum.statuses != [0, 3, 0, 0, 0] {
+        let report = session.told(told).await;
+        assert_eq!(report.apps[0].app, super::support::app());
+        sum.add(&report.apps[0].counts);
+    }
+    assert_eq!((sum.requests, sum.latency.iter().sum::<u64>()), (3, 3), "each is told once");
+
+    let request = |status_from| TailRequest { app: super::support::app(), status_from, status_to: 599 };
+    session.send(BalancerDirective::TailWanted { stream: 7, request: request(200) }).await;
+    session.send(BalancerDirective::TailWanted { stream: 8, request: request(300) }).await;
+    let looked = until_shown(&mut session, &fixture).await;
+    assert_eq!((looked.stream, looked.left_out), (7, 0));
+    let line = &looked.lines[0];
+    assert_eq!((line.status, line.path.as_str(), line.bytes), (200, "/", 2));
+    assert_eq!((line.client.as_str(), line.servo.map(|id| id.0)), ("127.0.0.1", Some(servo.address.port().into())));
+    session.send(BalancerDirective::TailUnwanted { stream: 7 }).await;
+}
+
+/// Asks until a request is shown.
+async fn until_shown(session: &mut Session, fixture: &Fixture) -> TailChunk {
+    let asking = async {
+        loop {
+            ask(fixture.address(), &get("a.example")).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let shown = session.told(|message| match message {
+        BalancerMessage::Tail(chunk) => Some(chunk),
+        _ => None,
+    });
+    tokio::select! {
+        shown = shown => shown,
+        () = asking => unreachable!("it never ends"),
+    }
 }

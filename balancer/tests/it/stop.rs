@@ -4,7 +4,6 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use pontoon_balancer::{Balancer, BalancerError};
-use pontoon_kit::LockError;
 
 use super::support::http::{Client, get, ok, read_message};
 use super::support::servo::Servo;
@@ -66,17 +65,7 @@ async fn run_ends_well_when_told_to() {
     authority.issue(pontoon_kit::Role::Balancer, "b1").unwrap().save(&folder.path().join("tls")).unwrap();
     let shutdown = pontoon_kit::CancellationToken::new();
     let config = config(folder.path(), vec!["127.0.0.1:1".parse().unwrap()]);
-    let running = tokio::spawn(pontoon_balancer::run(config, shutdown.clone()));
+    let running = tokio::spawn(pontoon_balancer::run(config, None, shutdown.clone()));
     shutdown.cancel();
     within("the end", running).await.unwrap().unwrap();
-}
-
-#[tokio::test]
-async fn a_second_balancer_on_the_same_folder_is_refused() {
-    let fixture = Fixture::start().await;
-    let second = Balancer::start(config(fixture.folder.path(), Vec::new())).await;
-    let error = second.err().expect("the folder is taken");
-    assert!(matches!(error, BalancerError::Lock(LockError::Held { holder: Some(_), .. })), "{error}");
-    fixture.balancer.stop().await.unwrap();
-    Balancer::start(config(fixture.folder.path(), Vec::new())).await.unwrap().stop().await.unwrap();
 }

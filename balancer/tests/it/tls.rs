@@ -15,7 +15,7 @@ use super::support::http::{Message, get, read_message};
 use super::support::servo::Servo;
 use super::support::{Fixture, keys, route, within};
 
-fn certificate(names: &[&str], ends: u64) -> Certificate {
+pub fn certificate(names: &[&str], ends: u64) -> Certificate {
     let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     let made = rcgen::generate_simple_self_signed(names.clone()).unwrap();
     Certificate {

@@ -1,7 +1,10 @@
 //! Requests per second of processor time through the balancer, beside HAProxy and nginx: each alone on one core, the load and
 //! an nginx that answers on another, in turns within each round.
 
+pub(crate) mod clients;
+pub(crate) mod killed;
 mod proxies;
+pub(crate) mod table;
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -8,18 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use pontoon_balancer::{Balancer, Config};
+use pontoon_balancer::{Balancer, Config, Http1};
 use pontoon_kit::{Authority, Role};
 use pontoon_model::{
     Certificate, CertificateOrigin, Digest, EdgeEntry, EdgeTable, Route, RouteServo, RouteTable, RouteVersion, Secret,
     ServoId, Timestamp,
 };
 
-use super::scheduled;
+use super::{scheduled, table};
 use crate::ports;
 
 /// Body of the small answers.
-const SMALL: usize = 1_024;
+pub(super) const SMALL: usize = 1_024;
 const LARGE: u64 = 10 * 1024 * 1024;
 const START: Duration = Duration::from_secs(20);
 
@@ -34,11 +34,20 @@ pub(super) struct Proxy {
 impl Proxy {
     /// Processor time of it and what it started.
     pub(super) fn cpu(&self) -> Result<Duration> {
-        let pid = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        let children = children.split_whitespace().map(|pid| scheduled(pid.parse()?));
-        children.chain([scheduled(pid)]).sum()
+        self.processes()?.into_iter().map(scheduled).sum()
     }
+
+    pub(super) fn processes(&self) -> Result<Vec<u32>> {
+        processes(&self.child)
+    }
+}
+
+/// A process and what it started.
+fn processes(child: &Child) -> Result<Vec<u32>> {
+    let pid = child.id();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split_whitespace().map(|pid| Ok(pid.parse()?));
+    children.chain([Ok(pid)]).collect()
 }
 
 impl Drop for Proxy {
@@ -51,12 +60,26 @@ impl Drop for Proxy {
 pub(super) struct Proxies {
     /// Ours, HAProxy, nginx.
     pub(super) all: [Proxy; 3],
-    upstream: Child,
+    pub(super) upstreams: Vec<Upstream>,
 }
 
-impl Drop for Proxies {
+/// An nginx that answers.
+pub(super) struct Upstream(Child);
+
+impl Upstream {
+    /// Ends it without a word, and its worker with it.
+    pub(super) fn kill(&mut self) -> Result<()> {
+        for pid in processes(&self.0)? {
+            Command::new("kill").args(["-9", &pid.to_string()]).status()?;
+        }
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Upstream {
     fn drop(&mut self) {
-        stop(&mut self.upstream);
+        stop(&mut self.0);
     }
 }
 
@@ -69,8 +92,19 @@ fn stop(child: &mut Child) {
 
 impl Proxies {
     pub(super) fn start(folder: &Path, core: usize, other_core: usize) -> Result<Self> {
-        let at = ports::free(7)?;
-        let (upstream_at, at) = (at[0], &at[1..]);
+        Self::before(folder, core, other_core, 1, &[])
+    }
+
+    /// Before so many upstreams; our balancer is started with `env`.
+    pub(super) fn before(
+        folder: &Path,
+        core: usize,
+        other_core: usize,
+        upstreams: usize,
+        env: &[(&str, &str)],
+    ) -> Result<Self> {
+        let at = ports::free(6 + upstreams)?;
+        let (at, upstreams_at) = at.split_at(6);
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
         let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
         fs::write(folder.join("cert.pem"), &chain)?;
@@ -79,13 +113,18 @@ impl Proxies {
         fs::create_dir_all(folder.join("www"))?;
         fs::File::create(folder.join("www/large"))?.set_len(LARGE)?;
 
-        let upstream = nginx(folder, "upstream", other_core, &upstream_conf(upstream_at, folder))?;
-        let ours = balancer(folder, core, (at[0], at[1]), upstream_at)?;
-        let haproxy = haproxy(folder, core, (at[2], at[3]), upstream_at)?;
-        let nginx_child = nginx(folder, "proxy", core, &proxy_conf((at[4], at[5]), upstream_at, folder))?;
+        let upstream = |(number, at): (usize, &SocketAddr)| {
+            let name = format!("upstream-{number}");
+            nginx(folder, &name, other_core, &upstream_conf(&name, *at, folder)).map(Upstream)
+        };
+        let upstreams = upstreams_at.iter().enumerate().map(upstream).collect::<Result<Vec<_>>>()?;
+        let ours = balancer(folder, core, (at[0], at[1]), upstreams_at, env)?;
+        let haproxy = haproxy(folder, core, (at[2], at[3]), upstreams_at)?;
+        let nginx_child = nginx(folder, "proxy", core, &proxy_conf((at[4], at[5]), upstreams_at, folder))?;
         let nginx = Proxy { name: "nginx", plain: at[4], tls: at[5], child: nginx_child };
-        let all = Self { all: [ours, haproxy, nginx], upstream };
-        for address in [upstream_at].into_iter().chain(all.all.iter().flat_map(|proxy| [proxy.plain, proxy.tls])) {
+        let all = Self { all: [ours, haproxy, nginx], upstreams };
+        let proxies = all.all.iter().flat_map(|proxy| [proxy.plain, proxy.tls]);
+        for address in upstreams_at.iter().copied().chain(proxies) {
             until_listening(address)?;
         }
         Ok(all)
@@ -115,23 +154,24 @@ fn nginx(folder: &Path, name: &str, core: usize, conf: &str) -> Result<Child> {
     command.stderr(Stdio::null()).spawn().context("nginx does not start; install Debian's nginx-light")
 }
 
-fn upstream_conf(at: SocketAddr, folder: &Path) -> String {
+fn upstream_conf(name: &str, at: SocketAddr, folder: &Path) -> String {
     let (body, folder) = ("x".repeat(SMALL), folder.display());
     format!(
-        "user root; worker_processes 1; pid {folder}/upstream.pid; error_log {folder}/upstream.log;
-         events {{ worker_connections 8192; }}
+        "user root; worker_processes 1; pid {folder}/{name}.pid; error_log {folder}/{name}.log;
+         events {{ worker_connections 16384; }}
          http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 300s; sendfile on; tcp_nopush on;
            server {{ listen {at} reuseport backlog=4096; location /large {{ root {folder}/www; }} location / {{ return 200 '{body}'; }} }} }}\n"
     )
 }
 
-fn proxy_conf((plain, tls): (SocketAddr, SocketAddr), upstream: SocketAddr, folder: &Path) -> String {
+fn proxy_conf((plain, tls): (SocketAddr, SocketAddr), upstreams: &[SocketAddr], folder: &Path) -> String {
     let folder = folder.display();
+    let servers: String = upstreams.iter().map(|at| format!("server {at}; ")).collect();
     format!(
         "user root; worker_processes 1; pid {folder}/proxy.pid; error_log {folder}/proxy.log;
-         events {{ worker_connections 8192; }}
+         events {{ worker_connections 16384; }}
          http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 300s; tcp_nodelay on;
-           upstream servos {{ server {upstream}; keepalive 1024; keepalive_requests 100000000; }}
+           upstream servos {{ {servers}keepalive 1024; keepalive_requests 100000000; }}
            server {{ listen {plain}; listen {tls} ssl; ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;
              ssl_protocols TLSv1.3; proxy_max_temp_file_size 0;
              location / {{ proxy_pass http://servos; proxy_http_version 1.1; proxy_set_header Connection ''; proxy_set_header Host $http_host;
@@ -139,7 +179,14 @@ fn proxy_conf((plain, tls): (SocketAddr, SocketAddr), upstream: SocketAddr, fold
     )
 }
 
-fn haproxy(folder: &Path, core: usize, (plain, tls): (SocketAddr, SocketAddr), upstream: SocketAddr) -> Result<Proxy> {
+fn haproxy(
+    folder: &Path,
+    core: usize,
+    (plain, tls): (SocketAddr, SocketAddr),
+    upstreams: &[SocketAddr],
+) -> Result<Proxy> {
+    let servers: String =
+        upstreams.iter().enumerate().map(|(number, at)| format!("  server servo{number} {at}\n")).collect();
     let path = folder.join("haproxy.cfg");
     let conf = format!(
         "global\n  nbthread 1\n  maxconn 8000\n  ssl-default-bind-options ssl-min-ver TLSv1.3\n\
@@ -147,7 +194,7 @@ fn haproxy(folder: &Path, core: usize, (plain, tls): (SocketAddr, SocketAddr), u
          http-reuse always\n  option forwardfor\n  retries 3\n  option redispatch 1\n  \
          retry-on conn-failure empty-response response-timeout\n\
          frontend in\n  bind {plain} backlog 4096\n  bind {tls} ssl crt {}/both.pem\n  use_backend servos if {{ hdr(host) -m beg localhost }}\n\
-         backend servos\n  server one {upstream}\n",
+         backend servos\n{servers}",
         folder.display()
     );
     fs::write(&path, conf)?;
@@ -157,9 +204,16 @@ fn haproxy(folder: &Path, core: usize, (plain, tls): (SocketAddr, SocketAddr), u
     Ok(Proxy { name: "haproxy", plain, tls, child })
 }
 
-fn balancer(folder: &Path, core: usize, (plain, tls): (SocketAddr, SocketAddr), upstream: SocketAddr) -> Result<Proxy> {
+fn balancer(
+    folder: &Path,
+    core: usize,
+    (plain, tls): (SocketAddr, SocketAddr),
+    upstreams: &[SocketAddr],
+    env: &[(&str, &str)],
+) -> Result<Proxy> {
     let mut command = pinned(core, &std::env::current_exe()?);
-    command.arg("--balancer").arg(folder).args([plain, tls, upstream].map(|address| address.to_string()));
+    let addresses = [plain, tls].into_iter().chain(upstreams.iter().copied());
+    command.arg("--balancer").arg(folder).args(addresses.map(|address| address.to_string())).envs(env.iter().copied());
     let child = command.spawn().context("this program does not start again as a balancer")?;
     Ok(Proxy { name: "pontoon", plain, tls, child })
 }
@@ -167,7 +221,7 @@ fn balancer(folder: &Path, core: usize, (plain, tls): (SocketAddr, SocketAddr), 
 /// This program started again as a balancer with one route, by [`balancer`]'s arguments, until it is killed. All features are
 /// on that are by default.
 pub(crate) fn serve_balancer(args: &[String]) -> Result<()> {
-    let [folder, plain, tls, upstream] = args else { anyhow::bail!("not for people") };
+    let [folder, plain, tls, upstreams @ ..] = args else { anyhow::bail!("not for people") };
     let folder = Path::new(folder);
     let identity = Authority::create()?.issue(Role::Balancer, "b1")?;
     identity.save(&folder.join("balancer-tls"))?;
@@ -181,17 +235,20 @@ pub(crate) fn serve_balancer(args: &[String]) -> Result<()> {
         listen: plain.parse()?,
         listen_advertised: None,
         listen_tls: Some(tls.parse()?),
+        http1: Http1::default(),
         workers: Some(1),
         access_log: None,
         proxy_protocol: false,
         admin_listen: None,
     };
-    let servo = RouteServo { id: ServoId(1), site: "here".parse()?, address: upstream.parse()?, suspect: false };
+    let servo = |(id, upstream): (u64, &String)| -> Result<RouteServo> {
+        Ok(RouteServo { id: ServoId(id), site: "here".parse()?, address: upstream.parse()?, suspect: false })
+    };
     let route = Route {
         host: "localhost".to_owned(),
         app: "bench".parse()?,
         release: None,
-        servos: vec![servo],
+        servos: (0..).zip(upstreams).map(servo).collect::<Result<_>>()?,
         reason: String::new(),
     };
     let certificate = Certificate {
@@ -207,8 +264,14 @@ pub(crate) fn serve_balancer(args: &[String]) -> Result<()> {
     let edge = EdgeTable { version: RouteVersion(1), entries: edge.into_iter().map(Arc::new).collect() };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let balancer = Balancer::start(config).await?;
-        balancer.table().apply_table(&RouteTable { version: RouteVersion(1), routes: vec![Arc::new(route)] })?;
+        let route = Arc::new(route);
+        balancer.table().apply_table(&RouteTable { version: RouteVersion(1), routes: vec![route.clone()] })?;
         balancer.table().apply_edge(&edge)?;
+        if let Ok(how) = std::env::var(table::LARGE) {
+            let routes = balancer.table().clone();
+            // Where the balancer's own session would change it.
+            std::thread::spawn(move || table::fill(&routes, how == table::CHANGING, route));
+        }
         Err(balancer.failed().await.into())
     })
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use pontoon_api::requests::{AppRequests, TailLine};
 use pontoon_api::{
     App, Audit, Balancer, Build, ChangeEnv, ChangeLabels, Changed, Controller, CreateApp, CreateToken, CreatedToken,
     Deployment, Host, MembershipChanged, Release, Rollback, Route, RunOneOff, Servo, SetScale, Source, StartBuild,
@@ -12,7 +13,7 @@ use pontoon_model::labels::Labels;
 use pontoon_model::{AppName, BuildId, ControllerName, DeploymentId, ReleaseNumber, ServoId, TokenId};
 use reqwest::Method;
 
-use super::{Body, ByteStream, Call, Client, ClientError, EventStream, LogStream, Sent};
+use super::{Body, ByteStream, Call, Client, ClientError, EventStream, LineStream, LogStream, Sent};
 
 /// The rows of a list, or the one row that was asked for, or why not.
 type Answer<T> = Result<T, ClientError>;
@@ -241,9 +242,24 @@ impl Client {
         self.fetch(Call::get("balancers".into())).await
     }
 
-    /// All routes.
+    /// All routes, and how busy they are.
     pub async fn routes(&self) -> Answer<Vec<Route>> {
-        self.fetch(Call::get("routes".into())).await
+        self.fetch(Call::get("routes".into()).with("load", true)).await
+    }
+
+    /// How many requests an app has.
+    pub async fn requests(&self, app: &AppName) -> Answer<AppRequests> {
+        self.fetch(Call::get(format!("apps/{app}/requests"))).await
+    }
+
+    /// Requests of an app as they are answered; only those with a status, or of a class such as `5xx`.
+    pub async fn tail_requests(&self, app: &AppName, status: Option<&str>) -> Answer<LineStream<TailLine>> {
+        let call = Call::get(format!("apps/{app}/requests/tail"));
+        self.open(match status {
+            Some(status) => call.with("status", status),
+            None => call,
+        })
+        .await
     }
 
     pub(super) async fn change(&self, call: Call) -> Answer<Changed> {

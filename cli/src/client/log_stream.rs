@@ -1,11 +1,13 @@
-//! Lines of output as they come.
+//! Lines as they come: output, requests.
 
 use std::io;
+use std::marker::PhantomData;
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use pontoon_api::LogLine;
 use reqwest::Response;
+use serde::de::DeserializeOwned;
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::io::StreamReader;
 
@@ -16,25 +18,29 @@ use super::error::innermost;
 const MAX_LINE_BYTES: usize = 1024 * 1024;
 
 /// An answer of one [`LogLine`] per line.
-pub struct LogStream {
+pub type LogStream = LineStream<LogLine>;
+
+/// An answer of one `T` per line.
+pub struct LineStream<T> {
     lines: Pin<Box<dyn Stream<Item = Result<String, LinesCodecError>> + Send>>,
+    of: PhantomData<T>,
 }
 
-impl std::fmt::Debug for LogStream {
+impl<T> std::fmt::Debug for LineStream<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("LogStream")
+        f.write_str("LineStream")
     }
 }
 
-impl LogStream {
+impl<T: DeserializeOwned> LineStream<T> {
     pub(super) fn new(response: Response) -> Self {
         let parts = response.bytes_stream().map_err(|error| io::Error::other(innermost(&error)));
         let codec = LinesCodec::new_with_max_length(MAX_LINE_BYTES);
-        Self { lines: Box::pin(FramedRead::new(StreamReader::new(parts), codec)) }
+        Self { lines: Box::pin(FramedRead::new(StreamReader::new(parts), codec)), of: PhantomData }
     }
 
     /// The next line; none when the log has ended.
-    pub async fn next(&mut self) -> Option<Result<LogLine, ClientError>> {
+    pub async fn next(&mut self) -> Option<Result<T, ClientError>> {
         loop {
             let broken = |reason: String| Some(Err(ClientError::Broken { reason }));
             match self.lines.next().await? {

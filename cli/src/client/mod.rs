@@ -29,7 +29,7 @@ use crate::output;
 
 pub use error::ClientError;
 pub use event_stream::{Event, EventStream};
-pub use log_stream::LogStream;
+pub use log_stream::{LineStream, LogStream};
 use tls::Followed;
 
 /// A controller that does not accept within this time is treated as down: several round trips around the world.
@@ -179,8 +179,8 @@ impl Client {
     }
 
     /// Sends `call` and leaves the answer to be read as it comes.
-    async fn open(&self, call: Call) -> Result<LogStream, ClientError> {
-        self.until_answered(async |url| Ok(LogStream::new(self.send(url, &call, false).await?))).await
+    async fn open<T: DeserializeOwned>(&self, call: Call) -> Result<LineStream<T>, ClientError> {
+        self.until_answered(async |url| Ok(LineStream::new(self.send(url, &call, false).await?))).await
     }
 
     /// The bytes of an answer as they come; where it breaks off, the last is an error.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use anyhow::Context as _;
 use pontoon_kit::CancellationToken;
 
 use super::{one_worker, run_on, workers};
@@ -18,8 +19,23 @@ pub(crate) fn run_agent(config: &Path, stop: CancellationToken) -> anyhow::Resul
     run_on(one_worker(), pontoon_agent::run(config, stop))
 }
 
-/// Runs the balancer that `config` describes until `stop`; its workers are threads of its own.
+/// Runs the balancer that `config` describes until `stop`, as a part of this process; its workers are threads of its own.
 pub(crate) fn run_balancer(config: &Path, stop: CancellationToken) -> anyhow::Result<()> {
     let config = pontoon_balancer::Config::load(config)?;
-    run_on(one_worker(), pontoon_balancer::run(config, stop))
+    run_on(one_worker(), pontoon_balancer::run(config, None, stop))
+}
+
+/// The same as all that this process is for: another one can take over.
+pub(crate) fn run_balancer_alone(config: &Path, stop: CancellationToken) -> anyhow::Result<()> {
+    let respawn = pontoon_balancer::Respawn::of_this_process().context("cannot tell how this process was started")?;
+    let config = pontoon_balancer::Config::load(config)?;
+    run_on(one_worker(), pontoon_balancer::run(config, Some(respawn), stop))
+}
+
+/// Has the balancer that runs by `config` start another process of itself, which takes over; its id.
+pub(crate) fn reload_balancer(config: &Path) -> anyhow::Result<u32> {
+    // What the new process could not use is said before anything is touched.
+    let config = pontoon_balancer::Config::load(config)?;
+    let runtime = one_worker().context("cannot start the asynchronous runtime")?;
+    Ok(runtime.block_on(pontoon_balancer::reload(&config))?)
 }

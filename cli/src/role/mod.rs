@@ -19,7 +19,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::output;
 use crate::verb::join::{AgentJoin, BalancerJoin};
 
-pub(crate) use link::{run_agent, run_balancer, run_controller};
+pub(crate) use link::{reload_balancer, run_agent, run_balancer, run_balancer_alone, run_controller};
 
 /// What stays undone this long after a role has ended is left to the end of the process.
 const RUNTIME_STOP: Duration = Duration::from_secs(2);
@@ -66,6 +66,9 @@ pub struct BalancerArgs {
 pub enum BalancerVerb {
     /// Make this machine one that takes the cluster's requests
     Join(BalancerJoin),
+    /// Have the running balancer replaced by a new process, by the binary and the configuration as they are now, without
+    /// a refused connection
+    Reload(RoleArgs),
 }
 
 /// Runs a controller until SIGTERM, SIGINT or SIGHUP.
@@ -83,7 +86,7 @@ pub fn agent(config: &Path) -> anyhow::Result<()> {
 
 /// Runs a balancer until SIGTERM, SIGINT or SIGHUP.
 pub fn balancer(config: &Path) -> anyhow::Result<()> {
-    as_a_process(|stop| run_balancer(config, stop))
+    as_a_process(|stop| run_balancer_alone(config, stop))
 }
 
 fn as_a_process(role: impl FnOnce(CancellationToken) -> anyhow::Result<()>) -> anyhow::Result<()> {

@@ -133,8 +133,24 @@ fn parse(text: &str) -> anyhow::Result<(String, Value)> {
         let page = fs::read_to_string(path).with_context(|| format!("cannot read {path} for {name}"))?;
         return Ok(((*field).to_owned(), json!(page)));
     }
-    let value = kind.read(value).map_err(|why| usage(format!("{name}: {why}")))?;
-    Ok(((*field).to_owned(), value))
+    let read = kind.read(value).map_err(|why| usage(format!("{name}: {why}")))?;
+    in_range(name, field, *kind, &read).map_err(|why| usage(format!("{text}: {why}")))?;
+    Ok(((*field).to_owned(), read))
+}
+
+/// What the API would refuse is said in the words of who typed it.
+fn in_range(name: &str, field: &str, kind: Kind, value: &Value) -> Result<(), String> {
+    let mut settings = serde_json::to_value(pontoon_model::Traffic::default()).map_err(|error| error.to_string())?;
+    settings[field] = value.clone();
+    let settings: pontoon_model::Traffic =
+        serde_json::from_value(settings).map_err(|_| format!("{name} is out of range"))?;
+    let unit = match kind {
+        Kind::Millis => " milliseconds",
+        Kind::Seconds => " seconds",
+        Kind::Bytes => " bytes",
+        Kind::Switch | Kind::Number | Kind::Statuses | Kind::Page => "",
+    };
+    settings.check().map_err(|why| why.replacen(field, name, 1) + unit)
 }
 
 impl Kind {
@@ -206,6 +222,20 @@ fn show(traffic: &Traffic) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_out_of_range_is_said_in_the_words_of_who_typed_it() {
+        for (typed, says) in [
+            ("hold=61s", "hold=61s: hold is 61000; it may be from 0 to 60000 milliseconds"),
+            ("head=10", "head=10: head is 10; it may be from 1024 to 32768 bytes"),
+            ("retry_statuses=404", "retry_statuses is 404; it may be from 500 to 599"),
+            ("rate=5000000000", "rate is out of range"),
+        ] {
+            let error = parse(typed).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        parse("hold=60s").unwrap();
+    }
 
     #[test]
     fn every_setting_is_here_and_is_read_as_it_is_shown() {

@@ -29,6 +29,7 @@ pub mod port;
 pub mod ps;
 pub mod recover;
 pub mod releases;
+pub mod requests;
 pub mod restart;
 pub mod restore;
 pub mod rollback;
@@ -72,6 +73,14 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         },
         Command::Balancer(args) => match args.verb {
             Some(role::BalancerVerb::Join(join)) => join::balancer(&join).map(|()| 0),
+            Some(role::BalancerVerb::Reload(role)) => {
+                let process = role::reload_balancer(&role.config)?;
+                let done = serde_json::json!({ "process": process });
+                output::print(format, &done, |_| {
+                    format!("process {process} serves now; the one before ends what it has in flight")
+                })?;
+                Ok(0)
+            }
             None => role::balancer(&config_of(args.role)?).map(|()| 0),
         },
         Command::Restore(args) => restore::run(&args).map(|()| 0),
@@ -133,6 +142,8 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Controllers => controllers::run(session).await,
         Command::Balancers => balancers::run(session).await,
         Command::Routes => routes::run(session).await,
+        Command::Requests(args) => requests::show(session, &args).await,
+        Command::TailRequests(args) => requests::tail(session, &args).await,
         Command::Status => status::run(session).await,
         // These have exit codes of their own: the command's, and whether anything is in the way.
         Command::Run(args) => return run::run(session, args).await,

@@ -20,6 +20,7 @@ pub mod node;
 pub mod peers;
 pub mod raft;
 mod rejoin;
+mod requests;
 pub mod rest;
 pub mod sessions;
 pub mod source;

@@ -32,9 +32,10 @@ use crate::members::{self, Members};
 use crate::peers::PeersService;
 use crate::raft::{Consensus, ConsensusConfig, Member, Peers, RaftService};
 use crate::rejoin;
+use crate::requests::Requests;
 use crate::rest::{self, Api, ApiParts, Failures, Limits, Rest, Tls, TokenHash};
 use crate::sessions::{
-    self, AgentDirectory, AgentsService, BalancersService, Connected, Heard, KnownFeed, Logs, TableFeed,
+    self, AgentDirectory, AgentsService, BalancersService, Connected, Heard, KnownFeed, Logs, TableFeed, Tails,
 };
 use crate::tokens::{self, TokenUses};
 use crate::trust::{EnrolmentService, Founder, Keeper};
@@ -198,6 +199,8 @@ struct Parts {
     heard: Heard,
     directory: AgentDirectory,
     connected: Connected,
+    requests: Requests,
+    tails: Tails,
     logs: Logs,
     /// Ends everything but consensus and the gRPC server, which hands over leadership.
     stopping: CancellationToken,
@@ -212,6 +215,8 @@ impl Parts {
             fetcher: Fetcher::new(store.clone(), peers.clone()),
             replicator: Replicator::new(store.clone(), peers.clone()),
             logs: Logs::new(directory.clone(), peers.clone()),
+            tails: Tails::new(peers.clone()),
+            requests: Requests::default(),
             memory: LeaderMemory::default(),
             waiting: Waiting::default(),
             heard: Heard::default(),
@@ -357,6 +362,8 @@ impl Parts {
             leadership: leadership.clone(),
             connected: self.connected.clone(),
             heard: self.heard.clone(),
+            requests: self.requests.clone(),
+            tails: self.tails.clone(),
             shutdown: self.stopping.clone(),
         };
         let enrolment = EnrolmentService::new(feed.clone(), self.consensus.reads(), self.consensus.proposer());
@@ -373,6 +380,8 @@ impl Parts {
             logs: self.logs.clone(),
             audit: self.audit.clone(),
             connected: self.connected.clone(),
+            requests: self.requests.clone(),
+            tails: self.tails.clone(),
             shutdown: self.stopping.clone(),
         };
         pontoon_kit::rpc::server(pontoon_enrol::needs)
@@ -411,6 +420,8 @@ impl Parts {
             failures: Failures::default(),
             audit: self.audit.clone(),
             connected: self.connected.clone(),
+            requests: self.requests.clone(),
+            tails: self.tails.clone(),
             consensus: self.consensus.clone(),
             feed: self.consensus.feed(),
             proposer: self.consensus.proposer(),

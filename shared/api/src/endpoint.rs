@@ -88,6 +88,8 @@ endpoints! {
     EndOneOff: DELETE "/v1/apps/{app}/servos/{servo}", OwnApp;
     ServoLog: GET "/v1/apps/{app}/servos/{servo}/log", ReadApp;
     AppLogs: GET "/v1/apps/{app}/logs", ReadApp;
+    ShowRequests: GET "/v1/apps/{app}/requests", ReadApp;
+    TailRequests: GET "/v1/apps/{app}/requests/tail", ReadApp;
     FollowEvents: GET "/v1/events", Any;
     ListDomains: GET "/v1/domains", Any;
     AddDomain: POST "/v1/apps/{app}/domains", OwnApp;

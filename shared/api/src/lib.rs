@@ -27,6 +27,8 @@
 //! | `DELETE /v1/apps/{app}/servos/{servo}` | | [`Changed`]; a one-off only |
 //! | `GET /v1/apps/{app}/servos/{servo}/log?follow=&tail=` | | [`LogLine`] per line (NDJSON) |
 //! | `GET /v1/apps/{app}/logs?follow=&tail=` | | [`LogLine`] per line (NDJSON), all servos |
+//! | `GET /v1/apps/{app}/requests` | | [`AppRequests`](requests::AppRequests) |
+//! | `GET /v1/apps/{app}/requests/tail?status=` | | [`TailLine`](requests::TailLine) per line (NDJSON), as requests are answered; `status` is one, or a class such as `5xx` |
 //! | `GET /v1/domains?app=` | | [`[Domain]`](edge::Domain), of all apps or of one |
 //! | `POST /v1/apps/{app}/domains` | [`AddDomain`](edge::AddDomain) | [`Changed`] |
 //! | `DELETE /v1/apps/{app}/domains?domain=` | | [`Changed`] |
@@ -42,7 +44,7 @@
 //! | `GET /v1/certificates` | | [`[Certificate]`](edge::Certificate), never a key |
 //! | `POST /v1/certificates` | [`PutCertificate`](edge::PutCertificate) | [`Certificate`](edge::Certificate) |
 //! | `DELETE /v1/certificates/{fingerprint}` | | [`Changed`] |
-//! | `GET /v1/hosts`, `/v1/controllers`, `/v1/balancers`, `/v1/routes` | | `[Host]`, `[Controller]`, `[Balancer]`, `[Route]` |
+//! | `GET /v1/hosts`, `/v1/controllers`, `/v1/balancers`, `/v1/routes` | | `[Host]`, `[Controller]`, `[Balancer]`, `[Route]`; `/v1/routes?load=true` also says how busy they are |
 //! | `GET /v1/join-tokens` | | [`[JoinToken]`](trust::JoinToken) |
 //! | `POST /v1/join-tokens` | [`CreateJoinToken`](trust::CreateJoinToken) | [`JoinToken`](trust::JoinToken), with the token itself |
 //! | `DELETE /v1/join-tokens/{id}` | | [`Changed`] |
@@ -89,6 +91,7 @@ pub mod endpoint;
 pub mod error;
 pub mod ports;
 pub mod request;
+pub mod requests;
 pub mod response;
 pub mod trust;
 

@@ -374,7 +374,7 @@ pub struct Balancer {
 }
 
 /// A route.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Route {
     /// As in the `Host` header.
     pub host: String,
@@ -384,6 +384,12 @@ pub struct Route {
     pub release: Option<ReleaseNumber>,
     /// Where requests go.
     pub servos: Vec<RouteTarget>,
+    /// Requests a second of the app (of all its host names) in the last ten seconds, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
+    /// Requests of the app that are being answered, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u64>,
 }
 
 /// One servo of a route.
@@ -395,6 +401,15 @@ pub struct RouteTarget {
     pub site: SiteName,
     /// Where it listens.
     pub address: String,
+    /// Whether its host has been silent for some seconds: it is tried after the others.
+    #[serde(default)]
+    pub suspect: bool,
+    /// Requests in flight to it from all balancers, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u64>,
+    /// Balancers that try it after the others since it failed, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejected_by: Option<u32>,
 }
 
 /// A line of output.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +35,12 @@ pub enum LockError {
         /// Why.
         source: io::Error,
     },
+    /// What was passed on is not the lock of this folder.
+    #[error("the lock that another process passed on is not that of {}", folder.display())]
+    Another {
+        /// Of this one.
+        folder: PathBuf,
+    },
 }
 
 fn holder_in_words(holder: Option<u32>) -> String {
@@ -43,7 +50,7 @@ fn holder_in_words(holder: Option<u32>) -> String {
 /// A folder that no other process uses while this value lives; the system lets go of it even after `kill -9`.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
 }
 
 impl FolderLock {
@@ -52,7 +59,7 @@ impl FolderLock {
         let path = folder.join(FILE);
         let failed = |source| LockError::Lock { path: path.clone(), source };
         let opened = File::options().create(true).truncate(false).read(true).write(true).open(&path);
-        let mut file = opened.map_err(failed)?;
+        let file = opened.map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -61,14 +68,43 @@ impl FolderLock {
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
-        // For whoever is refused.
+        Self { file }.named(&path)
+    }
+
+    /// The lock as an open file. A process that is given a copy holds the lock as well: it is free only when all of its
+    /// holders have let go.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// What [`Self::file`] of another process is in this one.
+    pub fn passed_on(file: File, folder: &Path) -> Result<Self, LockError> {
+        let path = folder.join(FILE);
+        let failed = |source| LockError::Lock { path: path.clone(), source };
+        let (given, there) = (file.metadata().map_err(failed)?, fs::metadata(&path).map_err(failed)?);
+        if (given.dev(), given.ino()) != (there.dev(), there.ino()) {
+            return Err(LockError::Another { folder: folder.to_owned() });
+        }
+        Ok(Self { file })
+    }
+
+    /// Says that it is this process's.
+    pub fn name_holder(&mut self) -> io::Result<()> {
+        let file = &mut self.file;
         let written =
             file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
         match written {
-            Ok(()) => Ok(Self { _file: file }),
             // The name is a help and the lock is what counts: with a full disk one still has to start, to tell of it.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(Self { _file: file }),
-            Err(error) => Err(failed(error)),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+            written => written,
+        }
+    }
+
+    /// For whoever is refused.
+    fn named(mut self, path: &Path) -> Result<Self, LockError> {
+        match self.name_holder() {
+            Ok(()) => Ok(self),
+            Err(source) => Err(LockError::Lock { path: path.to_owned(), source }),
         }
     }
 
@@ -109,6 +145,21 @@ mod tests {
         sleep(ENDING / 2).await;
         drop(first);
         second.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_passed_on_is_held_until_both_have_let_go() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let first = FolderLock::try_take(folder.path()).unwrap();
+        let pass = || first.file().try_clone().unwrap();
+        let second = FolderLock::passed_on(pass(), folder.path()).unwrap();
+        FolderLock::try_take(other.path()).unwrap();
+        let wrong = FolderLock::passed_on(pass(), other.path()).unwrap_err();
+        assert!(matches!(wrong, LockError::Another { .. }), "{wrong}");
+        drop(first);
+        assert!(matches!(FolderLock::try_take(folder.path()), Err(LockError::Held { .. })));
+        drop(second);
+        FolderLock::try_take(folder.path()).unwrap();
     }
 
     #[test]

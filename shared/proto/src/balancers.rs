@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pontoon_model::{BalancerName, EdgeEntry, EdgeKey, EdgeTable, Route, RouteTable, RouteVersion, SiteName};
 use serde::{Deserialize, Serialize};
 
-use crate::{KnownController, TrustNow};
+use crate::{KnownController, RequestReport, TailChunk, TailRequest, TrustNow};
 
 /// From a balancer. The first message of a session is `Hello`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,10 @@ pub enum BalancerMessage {
     Hello(BalancerHello),
     /// Sent at once when either version grows, and every second as a sign of life.
     Ack(BalancerAck),
+    /// How many requests came; only to a controller that says that it reads this ([`crate::known::REQUESTS`]).
+    Requests(RequestReport),
+    /// Requests that somebody looks at; the same.
+    Tail(TailChunk),
     /// Which ports it listens on: all that the controllers named, at every change; not sent while there are none.
     Ports(Vec<PortReport>),
 }
@@ -71,6 +75,18 @@ pub enum BalancerDirective {
     Edge(EdgeTable),
     /// What of them changed; a balancer that does not hold `from` ends the session and opens another.
     EdgeDelta(EdgeDelta),
+    /// Tell of requests as they are answered, until `TailUnwanted`; only to who says that it reads this.
+    TailWanted {
+        /// What they are sent by.
+        stream: u64,
+        /// Which.
+        request: TailRequest,
+    },
+    /// No longer.
+    TailUnwanted {
+        /// Which.
+        stream: u64,
+    },
 }
 
 /// The difference of two route tables.

@@ -144,6 +144,42 @@ fn balancers(text: &mut String) {
     message(text, "BalancerMessage::Hello", &BalancerMessage::Hello(hello));
     let ack = BalancerAck { applied: RouteVersion(4), drained: RouteVersion(3) };
     message(text, "BalancerMessage::Ack", &BalancerMessage::Ack(ack));
+    let mut counts = RequestCounts { requests: 9, statuses: [0, 7, 0, 1, 1], ..RequestCounts::default() };
+    counts.latency[3] = 9;
+    let load = ServoLoad { servo: ServoId(3), in_flight: 2, ejected: true };
+    let app = AppReport { app: name("web"), counts, in_flight: 4, servos: vec![load] };
+    message(text, "BalancerMessage::Requests", &BalancerMessage::Requests(RequestReport { apps: vec![app] }));
+    let line = RequestLine {
+        at: Timestamp(9),
+        client: "10.0.0.1".into(),
+        method: "GET".into(),
+        host: "web.localhost".into(),
+        path: "/".into(),
+        protocol: "http/1.1".into(),
+        status: 200,
+        bytes: 5,
+        micros: 1_500,
+        servo: Some(ServoId(3)),
+        request_id: Some("r".into()),
+    };
+    let chunk = TailChunk { stream: 8, balancer: Some(name("lb")), lines: vec![line], left_out: 2 };
+    message(text, "BalancerMessage::Tail", &BalancerMessage::Tail(chunk.clone()));
+    message(text, "TailChunk", &chunk);
+    let request = TailRequest { app: name("web"), status_from: 500, status_to: 599 };
+    message(text, "TailRequest", &request);
+    message(text, "BalancerDirective::TailWanted", &BalancerDirective::TailWanted { stream: 8, request });
+    message(text, "BalancerDirective::TailUnwanted", &BalancerDirective::TailUnwanted { stream: 8 });
+    let question = RequestsQuestion { from: ControllerId(1), app: Some(name("web")) };
+    message(text, "RequestsQuestion", &question);
+    let row = RequestsRow {
+        app: name("web"),
+        balancer: name("lb"),
+        heard_ms_ago: 1,
+        windows: [counts; 3],
+        in_flight: 4,
+        servos: vec![load],
+    };
+    message(text, "RequestsAnswer", &RequestsAnswer { rows: vec![row] });
     let reports =
         vec![PortReport { port: 1883, problem: None }, PortReport { port: 5432, problem: Some("taken".into()) }];
     message(text, "BalancerMessage::Ports", &BalancerMessage::Ports(reports));

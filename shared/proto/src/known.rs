@@ -18,8 +18,12 @@ pub const TRUST: &str = "trust";
 /// In [`READS`]: the directives `Edge` and `EdgeDelta`.
 pub const EDGE: &str = "edge";
 
+/// In [`READS`]: `TailWanted` and `TailUnwanted` of a balancer's session; in the header of that name in a controller's answer
+/// to it: `Requests` and `Tail`.
+pub const REQUESTS: &str = "requests";
+
 /// [`READS`] of this version.
-pub const ALL: &str = "controllers,trust,edge";
+pub const ALL: &str = "controllers,trust,edge,requests";
 
 /// A header of the request that opens a session: the version of Pontoon that its sender runs, for people.
 pub const VERSION: &str = "pontoon-version";

@@ -15,6 +15,7 @@ pub mod members;
 pub mod methods;
 pub mod peers;
 pub mod raft;
+pub mod requests;
 
 #[cfg(test)]
 mod golden;
@@ -39,6 +40,10 @@ pub use peers::{
     ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
 };
 pub use raft::RaftMessage;
+pub use requests::{
+    AppReport, LATENCY_BOUNDS, REPORT_EVERY, RequestCounts, RequestLine, RequestReport, RequestsAnswer,
+    RequestsQuestion, RequestsRow, ServoLoad, TailChunk, TailRequest,
+};
 
 /// Generated clients and servers, one module each.
 pub mod services {
@@ -93,4 +98,8 @@ pontoon_model::wire! {
     385, 1 => RevokedReply;
     390, 1 => AuditRequest;
     391, 1 => AuditReply;
+    395, 1 => RequestsQuestion;
+    396, 1 => RequestsAnswer;
+    397, 1 => TailRequest;
+    398, 1 => TailChunk;
 }

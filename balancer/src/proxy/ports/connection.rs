@@ -56,7 +56,7 @@ async fn carry(shared: &Shared, mut client: TcpStream, peer: SocketAddr) {
     let route = shared.parts.table.route(&entry.route);
     if let Some(log) = &mut log {
         log.routed(&entry.route, Some(&entry.app));
-        log.answered(NO_SERVO, None, None);
+        log.answered(NO_SERVO, None);
     }
     let Some(mut route) = route else { return };
     let (_counted, begun) = (Statistics::begin(&route), Instant::now());
@@ -65,7 +65,7 @@ async fn carry(shared: &Shared, mut client: TcpStream, peer: SocketAddr) {
     let status = if reached.is_ok() { CARRIED } else { NO_SERVO };
     route.statistics.answered(status, begun.elapsed());
     if let Some(log) = &mut log {
-        log.answered(status, reached.as_ref().ok().map(|(_, in_flight)| in_flight.servo().id), None);
+        log.answered(status, reached.as_ref().ok().map(|(_, in_flight)| in_flight.servo().id));
     }
     let (upstream, in_flight) = match reached {
         Ok(reached) => reached,

@@ -177,7 +177,7 @@ impl Ports {
     }
 
     fn open(&mut self, port: u16, entry: &PortEntry) -> io::Result<Listener> {
-        let socket = listen::listen(SocketAddr::new(self.ip, port), 1)?.swap_remove(0);
+        let socket = listen::listen(SocketAddr::new(self.ip, port), 1, Vec::new())?.swap_remove(0);
         let engine = match &mut self.engine {
             Some(engine) => engine,
             None => {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use pontoon_kit::{Authority, Credentials, Role, rpc, tls};
 use pontoon_proto::services::balancers_server::{Balancers, BalancersServer};
-use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, PortReport};
+use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, PortReport, known};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,7 +28,10 @@ pub struct Session {
     outgoing: mpsc::Sender<Result<BalancerDirective, Status>>,
 }
 
-struct Service(mpsc::Sender<Session>);
+struct Service {
+    sessions: mpsc::Sender<Session>,
+    reads_requests: bool,
+}
 
 #[tonic::async_trait]
 impl Balancers for Service {
@@ -46,8 +49,12 @@ impl Balancers for Service {
         assert_eq!(peer.id, hello.name.as_str());
         let (outgoing, directives) = mpsc::channel(8);
         let session = Session { hello, incoming, outgoing };
-        self.0.send(session).await.map_err(|_| Status::unavailable("the test is over"))?;
-        Ok(Response::new(Box::pin(ReceiverStream::new(directives))))
+        self.sessions.send(session).await.map_err(|_| Status::unavailable("the test is over"))?;
+        let mut response: Response<Self::SessionStream> = Response::new(Box::pin(ReceiverStream::new(directives)));
+        if self.reads_requests {
+            response.metadata_mut().insert(known::READS, known::REQUESTS.parse().unwrap());
+        }
+        Ok(response)
     }
 }
 
@@ -58,12 +65,18 @@ impl Drop for Controller {
 }
 
 impl Controller {
+    /// One of before there was word of requests.
     pub async fn start(authority: &Authority) -> Self {
+        Self::start_with(authority, false).await
+    }
+
+    pub async fn start_with(authority: &Authority, reads_requests: bool) -> Self {
         let credentials = Credentials::new(authority.issue(Role::Controller, "c1").unwrap()).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, sessions) = mpsc::channel(8);
-        let server = rpc::server(pontoon_enrol::needs).add_service(BalancersServer::new(Service(sender)));
+        let server = rpc::server(pontoon_enrol::needs)
+            .add_service(BalancersServer::new(Service { sessions: sender, reads_requests }));
         let task = tokio::spawn(async move {
             server.serve_with_incoming(tls::incoming(listener, credentials)).await.unwrap();
         });
@@ -88,6 +101,7 @@ impl Session {
                 match self.incoming.next().await.expect("the session goes on").unwrap() {
                     BalancerMessage::Ack(ack) if wanted(ack) => return ack,
                     BalancerMessage::Ack(_) | BalancerMessage::Ports(_) => {}
+                    BalancerMessage::Requests(_) | BalancerMessage::Tail(_) => panic!("this controller reads neither"),
                     BalancerMessage::Hello(_) => panic!("Hello comes once"),
                 }
             }
@@ -97,10 +111,20 @@ impl Session {
 
     /// What the balancer says next of its ports.
     pub async fn ports(&mut self) -> Vec<PortReport> {
-        within("a word of ports", async {
+        self.told(|message| match message {
+            BalancerMessage::Ports(reports) => Some(reports),
+            _ => None,
+        })
+        .await
+    }
+
+    /// What the first message is for that `wanted` has something.
+    pub async fn told<T>(&mut self, wanted: impl Fn(BalancerMessage) -> Option<T>) -> T {
+        within("the message", async {
             loop {
-                if let BalancerMessage::Ports(reports) = self.incoming.next().await.expect("it goes on").unwrap() {
-                    return reports;
+                let message = self.incoming.next().await.expect("the session goes on").unwrap();
+                if let Some(told) = wanted(message) {
+                    return told;
                 }
             }
         })

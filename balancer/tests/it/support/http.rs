@@ -75,8 +75,12 @@ pub async fn read_message(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Option
             message.body.extend(chunk);
         }
     } else if let Some(len) = message.header("content-length") {
-        message.body = vec![0; len.parse().unwrap()];
-        reader.read_exact(&mut message.body).await.ok()?;
+        // Not more memory than what really comes.
+        let len: u64 = len.parse().ok()?;
+        reader.take(len).read_to_end(&mut message.body).await.ok()?;
+        if message.body.len() as u64 != len {
+            return None;
+        }
     }
     Some(message)
 }

@@ -80,6 +80,7 @@ pub fn config(folder: &Path, controllers: Vec<SocketAddr>) -> Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         listen_advertised: None,
         listen_tls: Some("127.0.0.1:0".parse().unwrap()),
+        http1: crate::HTTP1,
         workers: Some(2),
         access_log: None,
         proxy_protocol: false,

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use pontoon_kit::clock;
-use pontoon_model::ControllerId;
+use pontoon_model::{AppName, ControllerId};
 use pontoon_proto::{
     ConnectedReply, ConnectedRequest, DescribeRequest, InspectRequest, Inspected, MeasureRequest, MeasuredReply,
+    RequestsAnswer, RequestsQuestion,
 };
 use tokio::time::timeout;
 use tonic::{Code, Request};
@@ -71,6 +72,17 @@ pub(crate) async fn connected_all(from: ControllerId, others: &[Peer]) -> Vec<Co
     let asked = join_all(others.iter().map(|peer| async move {
         let mut client = peer.client();
         let said = timeout(ANSWER, client.connected(ConnectedRequest { from })).await.ok()?.ok()?;
+        Some(said.into_inner())
+    }));
+    asked.await.into_iter().flatten().collect()
+}
+
+/// What those of `others` that answer have heard of requests; one row each.
+pub(crate) async fn requests_all(from: ControllerId, others: &[Peer], app: Option<&AppName>) -> Vec<RequestsAnswer> {
+    let asked = join_all(others.iter().map(|peer| async move {
+        let mut client = peer.client();
+        let question = RequestsQuestion { from, app: app.cloned() };
+        let said = timeout(ANSWER, client.requests(question)).await.ok()?.ok()?;
         Some(said.into_inner())
     }));
     asked.await.into_iter().flatten().collect()

@@ -4,5 +4,5 @@ mod admission;
 mod inspect;
 mod service;
 
-pub(crate) use inspect::{Answer, connected_all, inspect, inspect_all, measure_all};
+pub(crate) use inspect::{Answer, connected_all, inspect, inspect_all, measure_all, requests_all};
 pub use service::PeersService;

@@ -12,7 +12,7 @@ use pontoon_proto::{
     AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
     DescribeRequest, Described, InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply,
     MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
-    RejoinRequest, RelayBatch, Relayed,
+    RejoinRequest, RelayBatch, Relayed, RequestsAnswer, RequestsQuestion, TailChunk, TailRequest,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
@@ -24,7 +24,8 @@ use crate::blobs::{BlobStore, parts, receive};
 use crate::leader::LeaderMemory;
 use crate::raft::{Consensus, Leadership, MembershipQueue, Proposer, Reads, StateFeed};
 use crate::rejoin;
-use crate::sessions::{Connected, Logs};
+use crate::requests::Requests;
+use crate::sessions::{Connected, Logs, Tails};
 
 /// What controllers offer each other.
 #[derive(Clone)]
@@ -51,6 +52,10 @@ pub struct PeersService {
     pub logs: Logs,
     /// Which agents and balancers are connected here.
     pub connected: Connected,
+    /// What those balancers tell of requests.
+    pub requests: Requests,
+    /// Requests as they are answered there.
+    pub tails: Tails,
     /// Records of what was asked of this controller.
     pub audit: AuditLog,
     /// Ends all streams.
@@ -64,6 +69,7 @@ type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl PeersRpc for PeersService {
     type GetBlobStream = BoxStream<BlobPart>;
     type OpenLogStream = BoxStream<LogChunk>;
+    type OpenTailStream = BoxStream<TailChunk>;
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Answer<ProposeReply> {
         rpc::caller(&request, Role::Controller)?;
@@ -150,6 +156,19 @@ impl PeersRpc for PeersService {
         let log = log.ok_or_else(|| Status::not_found("the agent is not connected to this controller"))?;
         let shutdown = self.shutdown.clone();
         Ok(Response::new(Box::pin(log.map(Ok).take_until(shutdown.cancelled_owned()))))
+    }
+
+    async fn requests(&self, request: Request<RequestsQuestion>) -> Answer<RequestsAnswer> {
+        rpc::caller(&request, Role::Controller)?;
+        Ok(Response::new(self.requests.answer(request.get_ref().app.as_ref())))
+    }
+
+    async fn open_tail(&self, request: Request<TailRequest>) -> Answer<Self::OpenTailStream> {
+        rpc::caller(&request, Role::Controller)?;
+        // One hop: who asks asks the others too.
+        let tail = self.tails.open_here(request.into_inner());
+        let shutdown = self.shutdown.clone();
+        Ok(Response::new(Box::pin(tail.map(Ok).take_until(shutdown.cancelled_owned()))))
     }
 
     async fn audit(&self, request: Request<AuditRequest>) -> Answer<AuditReply> {

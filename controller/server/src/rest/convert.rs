@@ -164,12 +164,17 @@ pub(super) fn route(route: &Route) -> api::Route {
         id: servo.id,
         site: servo.site.clone(),
         address: servo.address.to_string(),
+        suspect: servo.suspect,
+        in_flight: None,
+        ejected_by: None,
     };
     api::Route {
         host: route.host.clone(),
         app: route.app.clone(),
         release: route.release,
         servos: route.servos.iter().map(target).collect(),
+        rate: None,
+        in_flight: None,
     }
 }
 

@@ -1,15 +1,21 @@
 //! Hosts, balancers, and the routes between them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::State as Context;
 use pontoon_api::{Balancer, Host, Route};
 use pontoon_core::view;
+use pontoon_model::{AppName, ServoId};
+use pontoon_proto::RequestsRow;
+use serde::Deserialize;
 
 use super::Api;
 use super::caller::Caller;
 use super::convert;
-use super::extract::{Json, Snapshot};
+use super::extract::{Json, Query, Snapshot};
+use super::requests;
+use crate::requests::WINDOWS;
 
 pub(super) async fn hosts(Snapshot(state): Snapshot) -> Json<Vec<Host>> {
     // One that was revoked is of interest until its servos have gone.
@@ -21,8 +27,48 @@ pub(super) async fn balancers(Context(api): Context<Api>, Snapshot(state): Snaps
     Json(state.balancers().map(|balancer| convert::balancer(balancer, api.heard.last_ack(&balancer.name))).collect())
 }
 
-pub(super) async fn routes(caller: Caller, Snapshot(state): Snapshot) -> Json<Vec<Route>> {
+/// What follows `?` of the routes.
+#[derive(Debug, Deserialize)]
+pub(super) struct RoutesQuery {
+    #[serde(default)]
+    load: bool,
+}
+
+pub(super) async fn routes(
+    Context(api): Context<Api>,
+    caller: Caller,
+    Query(query): Query<RoutesQuery>,
+    Snapshot(state): Snapshot,
+) -> Json<Vec<Route>> {
     let table = view::route_table(&state);
     let seen = table.routes.iter().filter(|route| caller.sees(&route.app));
-    Json(seen.map(|route| convert::route(route)).collect())
+    let mut routes: Vec<Route> = seen.map(|route| convert::route(route)).collect();
+    if query.load {
+        add_load(&mut routes, &requests::heard(&api, None).await.0);
+    }
+    Json(routes)
+}
+
+/// Says how busy they are.
+fn add_load(routes: &mut [Route], rows: &[RequestsRow]) {
+    let mut apps: HashMap<&AppName, (f64, u64)> = HashMap::new();
+    let mut servos: HashMap<ServoId, (u64, u32)> = HashMap::new();
+    for row in rows {
+        let app = apps.entry(&row.app).or_default();
+        app.0 += requests::rate(WINDOWS[0], &row.windows[0]);
+        app.1 += row.in_flight;
+        for load in &row.servos {
+            let servo = servos.entry(load.servo).or_default();
+            servo.0 += u64::from(load.in_flight);
+            servo.1 += u32::from(load.ejected);
+        }
+    }
+    for route in routes {
+        let (rate, in_flight) = apps.get(&route.app).copied().unwrap_or_default();
+        (route.rate, route.in_flight) = (Some(rate), Some(in_flight));
+        for servo in &mut route.servos {
+            let (in_flight, ejected_by) = servos.get(&servo.id).copied().unwrap_or_default();
+            (servo.in_flight, servo.ejected_by) = (Some(in_flight), Some(ejected_by));
+        }
+    }
 }

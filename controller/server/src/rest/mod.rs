@@ -27,6 +27,7 @@ mod machines;
 mod next_level;
 mod ports;
 mod releases;
+mod requests;
 mod seen;
 mod serve;
 mod servos;
@@ -56,7 +57,8 @@ use crate::blobs::{BlobStore, Fetcher, Replicator};
 use crate::leader::Waiting;
 use crate::members::Members;
 use crate::raft::{Consensus, Leadership, Proposer, StateFeed};
-use crate::sessions::{Connected, Heard, Logs};
+use crate::requests::Requests;
+use crate::sessions::{Connected, Heard, Logs, Tails};
 use crate::tokens::TokenUses;
 
 pub use auth::{MIN_TOKEN, TokenHash};
@@ -135,6 +137,10 @@ pub struct ApiParts {
     pub logs: Logs,
     /// Which agents and balancers are connected here.
     pub connected: Connected,
+    /// What those balancers tell of requests.
+    pub requests: Requests,
+    /// Requests as they are answered.
+    pub tails: Tails,
     /// What balancers connected here acknowledged.
     pub heard: Heard,
     /// What apps wait for.
@@ -176,6 +182,8 @@ fn handler(endpoint: Endpoint) -> MethodRouter<Api> {
         Endpoint::EndOneOff => route(endpoint, servos::end),
         Endpoint::ServoLog => route(endpoint, logs::servo),
         Endpoint::AppLogs => route(endpoint, logs::app),
+        Endpoint::ShowRequests => route(endpoint, requests::show),
+        Endpoint::TailRequests => route(endpoint, requests::tail),
         Endpoint::FollowEvents => route(endpoint, events::follow),
         Endpoint::ListDomains => route(endpoint, edge::domains),
         Endpoint::AddDomain => route(endpoint, edge::add_domain),

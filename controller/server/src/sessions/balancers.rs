@@ -5,17 +5,21 @@ use std::sync::Arc;
 use pontoon_core::{command, view};
 use pontoon_kit::{CancellationToken, Peer, Role, rpc};
 use pontoon_model::{BalancerName, EdgeTable, MachineRole, RouteTable};
+use pontoon_proto::known::{READS, REQUESTS};
 use pontoon_proto::services::balancers_server::Balancers;
 use pontoon_proto::{BalancerDirective, BalancerHello, BalancerMessage, RouteDelta};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::connected::version_of;
 use super::known::{self, Reads};
+use super::tails::{Tails, Telling};
 use super::{Connected, HELLO, Heard, KnownFeed, LEAVE, OUTBOX, TableFeed, edge, key_of, leaderless, push_trust};
 use crate::raft::{Leadership, Proposer, StateFeed};
+use crate::requests::Requests;
 use crate::trust::Notices;
 
 type Outbox = mpsc::Sender<Result<BalancerDirective, Status>>;
@@ -39,6 +43,10 @@ pub struct BalancersService {
     pub connected: Connected,
     /// Where acknowledgements go.
     pub heard: Heard,
+    /// Where counts of requests go.
+    pub requests: Requests,
+    /// Who looks at requests.
+    pub tails: Tails,
     /// Ends all sessions.
     pub shutdown: CancellationToken,
 }
@@ -69,7 +77,9 @@ impl Balancers for BalancersService {
                 let _ = outbox.try_send(Err(status));
             }
         });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        let mut response = Response::new(ReceiverStream::new(receiver));
+        response.metadata_mut().insert(READS, MetadataValue::from_static(REQUESTS));
+        Ok(response)
     }
 }
 
@@ -84,8 +94,9 @@ impl BalancersService {
         let hello = hello(peer, &mut inbound).await?;
         let index = self.register(&hello).await?;
         tracing::info!(balancer = %hello.name, site = %hello.site, have = %hello.have, "a balancer is connected");
+        let telling = reads.requests.then(|| self.tails.connected(outbox));
         let ended = tokio::select! {
-            ended = self.listen(&hello.name, &mut inbound) => ended,
+            ended = self.listen(&hello.name, &mut inbound, telling.as_ref()) => ended,
             ended = self.push_routes(&hello, index, outbox) => ended,
             ended = self.push_edge(index, outbox), if reads.edge => ended,
             ended = push_trust(self.feed.trust(), notices, outbox, BalancerDirective::Trust), if reads.trust => ended,
@@ -111,10 +122,21 @@ impl BalancersService {
         }
     }
 
-    async fn listen(&self, name: &BalancerName, inbound: &mut Streaming<BalancerMessage>) -> Result<(), Status> {
+    async fn listen(
+        &self,
+        name: &BalancerName,
+        inbound: &mut Streaming<BalancerMessage>,
+        telling: Option<&Telling>,
+    ) -> Result<(), Status> {
         while let Some(message) = inbound.message().await? {
             match message {
                 BalancerMessage::Ack(ack) => self.heard.balancer(name, ack),
+                BalancerMessage::Requests(report) => self.requests.hear(name, report),
+                BalancerMessage::Tail(chunk) => {
+                    if let Some(telling) = telling {
+                        telling.take(name, chunk);
+                    }
+                }
                 BalancerMessage::Ports(reports) => self.heard.balancer_ports(name, reports),
                 BalancerMessage::Hello(_) => return Err(Status::invalid_argument("a second Hello in one session")),
             }

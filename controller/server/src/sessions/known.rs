@@ -52,13 +52,20 @@ pub(super) struct Reads {
     pub(super) trust: bool,
     /// Domains, settings of apps, certificates and keys.
     pub(super) edge: bool,
+    /// Who looks at requests.
+    pub(super) requests: bool,
 }
 
 impl Reads {
     pub(super) fn of<T>(request: &Request<T>) -> Self {
         let reads = request.metadata().get(known::READS).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let has = |what| reads.split(',').any(|one| one.trim() == what);
-        Self { controllers: has(known::CONTROLLERS), trust: has(known::TRUST), edge: has(known::EDGE) }
+        Self {
+            controllers: has(known::CONTROLLERS),
+            trust: has(known::TRUST),
+            edge: has(known::EDGE),
+            requests: has(known::REQUESTS),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod logs;
 mod relay;
 mod reports;
 mod tables;
+mod tails;
 
 pub use agents::AgentsService;
 pub use balancers::BalancersService;
@@ -21,6 +22,7 @@ pub use known::{KnownFeed, publish_controllers};
 pub use logs::{LogError, LogStream, Logs};
 pub use relay::{Heard, Relay};
 pub use tables::{TableFeed, publish_tables};
+pub use tails::Tails;
 
 use std::sync::Arc;
 use std::time::Duration;

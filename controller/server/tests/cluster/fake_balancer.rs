@@ -96,7 +96,9 @@ async fn session(
                     BalancerDirective::Controllers { .. }
                     | BalancerDirective::Trust(_)
                     | BalancerDirective::Edge(_)
-                    | BalancerDirective::EdgeDelta(_),
+                    | BalancerDirective::EdgeDelta(_)
+                    | BalancerDirective::TailWanted { .. }
+                    | BalancerDirective::TailUnwanted { .. },
                 ) => {
                     panic!("who does not say that it reads this must not get it")
                 }

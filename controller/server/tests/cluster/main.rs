@@ -6,6 +6,7 @@ mod fake_balancer;
 mod machine;
 mod members;
 mod nodes;
+mod requests;
 mod rpc_matrix;
 mod trust;
 

@@ -252,6 +252,13 @@ impl Cluster {
         self.send(self.http.get(self.url(node, path))).await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
+    /// An answer that is read line by line.
+    pub async fn open(&self, node: usize, path: &str) -> Lines {
+        let request = self.http.get(self.url(node, path)).bearer_auth(TOKEN);
+        let response = request.send().await.unwrap().error_for_status().unwrap();
+        Lines { response, read: Vec::new() }
+    }
+
     /// POST of JSON.
     pub async fn post(&self, node: usize, path: &str, body: Value) -> Value {
         let sent = self.send(self.http.post(self.url(node, path)).json(&body)).await;
@@ -286,5 +293,25 @@ impl Cluster {
         let path = format!("/v1/apps/{app}/source");
         let sent = self.send(self.http.post(self.url(node, &path)).body(bytes)).await;
         serde_json::from_str(&sent.unwrap_or_else(|error| panic!("POST {path}: {error}"))).unwrap()
+    }
+}
+
+/// See [`Cluster::open`].
+pub struct Lines {
+    response: reqwest::Response,
+    read: Vec<u8>,
+}
+
+impl Lines {
+    /// The next line.
+    pub async fn next_line(&mut self) -> String {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                return String::from_utf8(line).unwrap();
+            }
+            let part = tokio::time::timeout(Duration::from_secs(20), self.response.chunk()).await.expect("a line");
+            self.read.extend(part.unwrap().expect("the answer goes on"));
+        }
     }
 }

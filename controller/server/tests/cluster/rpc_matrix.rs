@@ -34,6 +34,8 @@ const MATRIX: &[(&str, &[&str], MayCall)] = &[
             "Audit",
             "Measure",
             "Connected",
+            "Requests",
+            "OpenTail",
         ],
         MayCall::Controller,
     ),

@@ -17,7 +17,7 @@ use pontoon_proto::{
     AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
     DescribeRequest, Described, InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply,
     MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
-    RejoinRequest, RelayBatch, Relayed,
+    RejoinRequest, RelayBatch, Relayed, RequestsAnswer, RequestsQuestion, TailChunk, TailRequest,
 };
 use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
@@ -256,6 +256,7 @@ fn not_here<T>() -> Result<Response<T>, Status> {
 impl peers_server::Peers for Forwarded {
     type GetBlobStream = Stub<BlobPart>;
     type OpenLogStream = Stub<LogChunk>;
+    type OpenTailStream = Stub<TailChunk>;
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
         transport::check_caller(&request)?;
@@ -299,6 +300,12 @@ impl peers_server::Peers for Forwarded {
         not_here()
     }
     async fn open_log(&self, _: Request<LogRequest>) -> Result<Response<Self::OpenLogStream>, Status> {
+        not_here()
+    }
+    async fn requests(&self, _: Request<RequestsQuestion>) -> Result<Response<RequestsAnswer>, Status> {
+        not_here()
+    }
+    async fn open_tail(&self, _: Request<TailRequest>) -> Result<Response<Self::OpenTailStream>, Status> {
         not_here()
     }
     async fn audit(&self, _: Request<AuditRequest>) -> Result<Response<AuditReply>, Status> {

@@ -128,6 +128,8 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("DELETE", "/v1/apps/{app}/servos/{servo}", "yes no yes no"),
     ("GET", "/v1/apps/{app}/servos/{servo}/log", "yes yes yes no"),
     ("GET", "/v1/apps/{app}/logs", "yes yes yes no"),
+    ("GET", "/v1/apps/{app}/requests", "yes yes yes no"),
+    ("GET", "/v1/apps/{app}/requests/tail", "yes yes yes no"),
     ("GET", "/v1/events", "yes yes yes yes"),
     ("GET", "/v1/domains", "yes yes yes yes"),
     ("POST", "/v1/apps/{app}/domains", "yes no yes no"),

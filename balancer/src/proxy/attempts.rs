@@ -1,0 +1,159 @@
+//! One request's way from servo to servo: which is next, when to wait for one, when to give up. The same whichever way the
+//! request is carried.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pontoon_kit::Backoff;
+use pontoon_model::{Route as RouteModel, ServoId};
+use tokio::time::{self, Instant};
+
+use super::forward::Sides;
+use super::pages::Page;
+use crate::table::{Failure, InFlight, Picked, Route, Servo, Wish};
+
+/// A request that ended the processes (or the patience) of as many servos is sent to no further one: it is what is wrong.
+const MOST_KILLED: usize = 3;
+
+/// While all servos of an app refuse connections they are tried again after this, twice as long each time: a restarted
+/// process of a servo needs a moment to listen.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(800);
+
+/// What was tried so far.
+pub(super) struct Attempts {
+    /// Where the client's session is.
+    pub(super) session: Option<ServoId>,
+    tried: Vec<Arc<Servo>>,
+    /// Tries after which the servo's connection broke, or no answer came.
+    killed: usize,
+    /// The last of them was one without an answer in time.
+    timed_out: bool,
+    /// Until when the request waits for a servo, once it does.
+    until: Option<Instant>,
+    pauses: Backoff,
+}
+
+impl Attempts {
+    pub(super) fn new(session: Option<ServoId>) -> Self {
+        let pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        Self { session, tried: Vec::new(), killed: 0, timed_out: false, until: None, pauses }
+    }
+
+    /// The next servo to try, if there is one now.
+    pub(super) fn pick_now(&self, sides: &Sides<'_>, route: &mut Arc<Route>) -> Result<InFlight, Picked> {
+        match sides.worker.table.pick(route, &Wish::of(&sides.settings.traffic, &self.tried, self.session)) {
+            Picked::Servo(in_flight) => Ok(in_flight),
+            other => Err(other),
+        }
+    }
+
+    /// The next servo after [`Attempts::pick_now`] found none: waits for one as long as the app allows, unless the client has
+    /// an answer already (`answered`). Or what to say when there is none.
+    pub(super) async fn wait(
+        &mut self,
+        sides: &Sides<'_>,
+        route: &mut Arc<Route>,
+        found: Picked,
+        answered: bool,
+    ) -> Result<InFlight, Page> {
+        let hold = Duration::from_millis(sides.settings.traffic.hold_ms.into());
+        if answered || hold.is_zero() || !may_pass(&found) {
+            return Err(self.page(sides, found));
+        }
+        'route: loop {
+            let waited = route.clone();
+            let Some(waiting) = waited.wait() else { return Err(Page::Crowded { host: sides.host.to_owned() }) };
+            loop {
+                // Made before looking, so that no change is missed.
+                let mut again = pin!(waiting.again());
+                again.as_mut().enable();
+                let found = match self.pick_now(sides, route) {
+                    Ok(in_flight) => return Ok(in_flight),
+                    Err(found) => found,
+                };
+                let until = *self.until.get_or_insert_with(|| Instant::now() + hold);
+                if !may_pass(&found) || Instant::now() >= until {
+                    return Err(self.page(sides, found));
+                }
+                let exhausted = matches!(found, Picked::Exhausted);
+                let wake = if exhausted { (Instant::now() + self.pauses.wait()).min(until) } else { until };
+                tokio::select! {
+                    () = again => {}
+                    () = time::sleep_until(wake) => {}
+                }
+                if exhausted {
+                    // They have had time to come back.
+                    self.tried.clear();
+                }
+                // A route that left the table rings a last time; the one in its place is another.
+                match sides.worker.table.route(&route.host) {
+                    Some(newer) if !Arc::ptr_eq(&newer, route) => {
+                        *route = newer;
+                        continue 'route;
+                    }
+                    Some(_) => {}
+                    None => return Err(Page::UnknownHost(sides.host.to_owned())),
+                }
+            }
+        }
+    }
+
+    /// A servo answered, and another shall be asked all the same.
+    pub(super) fn pass_over(&mut self, servo: Arc<Servo>) {
+        self.tried.push(servo);
+    }
+
+    /// A servo failed. `repeatable`: whether the request may be sent although it may have been sent before. What to say if
+    /// no other may be asked.
+    pub(super) fn failed(
+        &mut self,
+        sides: &Sides<'_>,
+        servo: Arc<Servo>,
+        failure: Failure,
+        repeatable: bool,
+    ) -> Result<(), Page> {
+        if servo.failed(failure) {
+            sides.worker.watcher.watch(&servo, failure, sides.host);
+        }
+        self.tried.push(servo);
+        if failure != Failure::Unreached {
+            self.killed += 1;
+            self.timed_out = failure == Failure::TimedOut;
+            if !repeatable || self.killed >= MOST_KILLED {
+                return Err(self.lost(sides));
+            }
+        }
+        Ok(())
+    }
+
+    /// The request was sent, and what became of it is not known.
+    fn lost(&self, sides: &Sides<'_>) -> Page {
+        let host = sides.host.to_owned();
+        if self.timed_out {
+            return Page::TimedOut { host, seconds: sides.settings.traffic.first_byte_ms.div_ceil(1_000).into() };
+        }
+        Page::Broken { host, servos: self.killed }
+    }
+
+    fn page(&self, sides: &Sides<'_>, found: Picked) -> Page {
+        let host = sides.host.to_owned();
+        match found {
+            Picked::Servo(_) | Picked::Gone => Page::UnknownHost(host),
+            Picked::Empty(reason) => Page::NoServo { host, reason },
+            Picked::Full => Page::Crowded { host },
+            Picked::Exhausted if self.killed > 0 => self.lost(sides),
+            Picked::Exhausted => Page::Unreachable { host, tried: self.tried.len() },
+        }
+    }
+}
+
+/// Whether there may be a servo soon.
+fn may_pass(found: &Picked) -> bool {
+    match found {
+        Picked::Full | Picked::Exhausted => true,
+        Picked::Empty(reason) => reason == RouteModel::NOT_READY,
+        Picked::Servo(_) | Picked::Gone => false,
+    }
+}
