@@ -24,6 +24,8 @@ mod retries;
 mod routing;
 #[path = "it/sessions.rs"]
 mod sessions;
+#[path = "it/split.rs"]
+mod split;
 #[path = "it/stop.rs"]
 mod stop;
 #[path = "it/streaming.rs"]

@@ -4,12 +4,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use pontoon_model::{EdgeEntry, EdgeKey, EdgeTable, PortSettings, ProxyHeader, Route, RouteVersion, Traffic};
-use pontoon_proto::{BalancerDirective, EdgeDelta};
+use pontoon_proto::{BalancerDirective, BalancerMessage, EdgeDelta, PortReport};
 use ppp::v2;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::support::controller::Controller;
+use super::support::controller::{Controller, Session};
 use super::support::http::{Client, ask};
 use super::support::servo::{Servo, Stream};
 use super::support::{Fixture, app, config, empty_route, route, until, within};
@@ -93,6 +93,15 @@ async fn mirrored(stream: &mut TcpStream, text: &str) {
     let mut back = vec![0; text.len()];
     within("the echo", stream.read_exact(&mut back)).await.unwrap();
     assert_eq!(back, text.as_bytes());
+}
+
+/// What the balancer says next of its ports.
+async fn ports(session: &mut Session) -> Vec<PortReport> {
+    let of_ports = |message| match message {
+        BalancerMessage::Ports(reports) => Some(reports),
+        _ => None,
+    };
+    session.told(of_ports).await
 }
 
 /// Waits for the connection's end.
@@ -188,17 +197,17 @@ async fn controllers_are_told_which_ports_are_listened_on() {
     let entries = [free, taken_address].map(|at| Arc::new(port(at, PortSettings::default())));
     let entries = entries.into();
     session.send(BalancerDirective::Edge(EdgeTable { version: RouteVersion(3), entries })).await;
-    let reports = session.ports().await;
+    let reports = ports(&mut session).await;
     assert_eq!(reports.len(), 2);
     for report in reports {
         assert_eq!(report.problem.is_some(), report.port == taken_address.port(), "{report:?}");
     }
     drop(taken);
-    assert!(session.ports().await.iter().all(|report| report.problem.is_none()));
+    assert!(ports(&mut session).await.iter().all(|report| report.problem.is_none()));
     let removed = [free, taken_address].iter().map(|at| EdgeKey::Port(at.port())).collect();
     let delta = EdgeDelta { from: RouteVersion(3), to: RouteVersion(4), changed: vec![], removed };
     session.send(BalancerDirective::EdgeDelta(delta)).await;
-    assert_eq!(session.ports().await, []);
+    assert_eq!(ports(&mut session).await, []);
 }
 
 #[tokio::test]

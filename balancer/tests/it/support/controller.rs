@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use pontoon_kit::{Authority, Credentials, Role, rpc, tls};
 use pontoon_proto::services::balancers_server::{Balancers, BalancersServer};
-use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, PortReport, known};
+use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, known};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -105,15 +105,6 @@ impl Session {
                     BalancerMessage::Hello(_) => panic!("Hello comes once"),
                 }
             }
-        })
-        .await
-    }
-
-    /// What the balancer says next of its ports.
-    pub async fn ports(&mut self) -> Vec<PortReport> {
-        self.told(|message| match message {
-            BalancerMessage::Ports(reports) => Some(reports),
-            _ => None,
         })
         .await
     }
