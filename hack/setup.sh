@@ -18,6 +18,7 @@ readonly -a packages=(
 readonly -a packages_of_tests=(
     "faketime faketime" # a controller whose clock is wrong
     "chromium chromium" # what a real browser makes of the balancer
+    "pebble pebble"     # an ACME authority, and a DNS for it
 )
 
 say() { printf 'setup: %s\n' "$*"; }

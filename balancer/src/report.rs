@@ -67,7 +67,8 @@ impl Reporter {
         }
         apps.sort_by_key(|(_, report)| std::cmp::Reverse((report.counts.requests, report.in_flight)));
         apps.truncate(RequestReport::MOST_APPS);
-        let (mut next, mut room) = (Next { report: RequestReport::default(), totals: Vec::new() }, RequestReport::MOST_SERVOS);
+        let (mut next, mut room) =
+            (Next { report: RequestReport::default(), totals: Vec::new() }, RequestReport::MOST_SERVOS);
         for (total, mut report) in apps {
             report.servos.truncate(room);
             room -= report.servos.len();
@@ -143,7 +144,10 @@ mod tests {
         assert!(reporter.next(&routes).is_some());
         let told = tell(&mut reporter, &routes);
         assert_eq!((told.len(), told[0].app.as_str()), (1, "a"));
-        assert_eq!((told[0].counts.requests, told[0].counts.statuses, told[0].counts.latency[2]), (3, [0, 3, 0, 0, 0], 3));
+        assert_eq!(
+            (told[0].counts.requests, told[0].counts.statuses, told[0].counts.latency[2]),
+            (3, [0, 3, 0, 0, 0], 3)
+        );
         assert!(tell(&mut reporter, &routes).is_empty());
         // One host name goes with its counts, and the next request is told of all the same once the sum is above again.
         routes.apply_table(&table(2, &[("a.x", "a"), ("c.x", "c")])).unwrap();

@@ -20,8 +20,8 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Streaming};
 
 use crate::handover::Progress;
-use crate::report::{Next, Reporter};
 use crate::proxy::ports::Board;
+use crate::report::{Next, Reporter};
 use crate::status::Link;
 use crate::table::{ApplyError, Table};
 use crate::tail::SharedTails;
@@ -226,13 +226,17 @@ impl Session {
         let mut ticks = time::interval(ACK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = BalancerAck::default();
+        let (mut hears_edge, mut told_edge) = (false, None);
         let (mut ports, mut told_ports) = (self.ports.follow(), Vec::new());
         loop {
             let mut due = false;
             tokio::select! {
                 directive = incoming.message() => match directive?.ok_or(Ended::Closed)? {
                     BalancerDirective::Controllers { known } => self.learn(KnownControllers { known }).await,
-                    directive => self.obey(directive)?,
+                    directive => {
+                        hears_edge |= matches!(directive, BalancerDirective::Edge(_));
+                        self.obey(directive)?;
+                    }
                 },
                 () = self.progress.changed() => {}
                 // The board lives as long as this.
@@ -249,6 +253,16 @@ impl Session {
                     Err(TrySendError::Full(_)) => {}
                     Err(TrySendError::Closed(_)) => return Err(Ended::Closed),
                 }
+            }
+            let edge = Some(self.table.edge_version());
+            // Only a controller that tells of these versions reads what is said of them. If it cannot be said now, it is with
+            // the next sign of life.
+            if hears_edge
+                && edge != told_edge
+                && let Some(version) = edge
+                && outgoing.try_send(BalancerMessage::EdgeApplied(version)).is_ok()
+            {
+                told_edge = edge;
             }
             // A controller that cannot read this has never named a port.
             let now = self.ports.reports();

@@ -78,7 +78,12 @@ impl Tails {
             let mut lines = std::mem::take(&mut tail.lines);
             lines.sort_by_key(|line| line.at);
             let left_out = std::mem::take(&mut tail.came) - lines.len() as u64;
-            (left_out > 0 || !lines.is_empty()).then_some(TailChunk { stream: *stream, balancer: None, lines, left_out })
+            (left_out > 0 || !lines.is_empty()).then_some(TailChunk {
+                stream: *stream,
+                balancer: None,
+                lines,
+                left_out,
+            })
         };
         all.iter_mut().filter_map(chunk).collect()
     }

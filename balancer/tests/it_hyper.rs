@@ -4,6 +4,8 @@ use pontoon_balancer::Http1;
 
 const HTTP1: Http1 = Http1::Hyper;
 
+#[path = "it/acme.rs"]
+mod acme;
 #[path = "it/affinity.rs"]
 mod affinity;
 #[path = "it/domains.rs"]

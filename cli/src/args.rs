@@ -93,6 +93,9 @@ pub enum Command {
     /// Give balancers certificates for HTTPS, list or remove them
     #[command(subcommand)]
     Cert(verb::cert::Verb),
+    /// Have certificates ordered and renewed by the cluster (ACME, e.g. Let's Encrypt)
+    #[command(subcommand)]
+    Acme(verb::acme::Verb),
     /// Run a command once, in a servo of the live release
     Run(verb::run::RunArgs),
     /// Replace an app's servos by new ones of the same release
@@ -254,6 +257,13 @@ mod tests {
             "cert add chain.pem key.pem",
             "cert list -o json",
             "cert remove 0a1b2c",
+            "acme set --email you@example.org --agree-tos",
+            "acme set --email you@example.org --staging --except a.example.org --except b.example.org --agree-tos",
+            "acme set --email a@b.c --directory https://a/dir --ca-file ca.pem --eab-kid k --eab-hmac @f --agree-tos",
+            "acme show -o json",
+            "acme retry",
+            "acme retry shop.example.org",
+            "acme off",
             "balancer join 10.0.0.5:7710 --token T --listen-tls 0.0.0.0:443",
             "balancer reload --config /etc/pontoon/balancer.toml",
             "tail-requests guestbook --status 5xx",
@@ -352,6 +362,10 @@ mod tests {
             "port remove",
             "cert add chain.pem",
             "cert remove",
+            "acme",
+            "acme set --agree-tos",
+            "acme set --email a@b.c --staging --directory https://a/dir --agree-tos",
+            "acme set --email a@b.c --eab-kid k --agree-tos",
             "label",
             "label guestbook team",
             "label guestbook =x",

@@ -102,6 +102,7 @@ fn main() {
                 ("inspect", "Inspect", Unary, "InspectRequest", "Inspected"),
                 ("measure", "Measure", Unary, "MeasureRequest", "MeasuredReply"),
                 ("connected", "Connected", Unary, "ConnectedRequest", "ConnectedReply"),
+                ("edge_progress", "EdgeProgress", Unary, "EdgeProgressRequest", "EdgeProgress"),
                 ("has_blob", "HasBlob", Unary, "BlobRequest", "BlobPresence"),
                 ("get_blob", "GetBlob", ServerStream, "BlobRequest", "BlobPart"),
                 ("put_blob", "PutBlob", ClientStream, "BlobPart", "BlobStored"),

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::disk::Disk;
 use crate::docker;
+use crate::pebble::Pebble;
 
 /// Set in CI: a test that needs Docker then fails instead of being skipped.
 pub const REQUIRE_DOCKER: &str = "PONTOON_REQUIRE_DOCKER";
@@ -15,6 +16,9 @@ pub const REQUIRE_DISKS: &str = "PONTOON_REQUIRE_DISKS";
 
 /// Set in CI: a test that needs a process with a wrong clock then fails instead of being skipped.
 pub const REQUIRE_CLOCK: &str = "PONTOON_REQUIRE_CLOCK";
+
+/// Set in CI: a test that needs an ACME authority then fails instead of being skipped.
+pub const REQUIRE_ACME: &str = "PONTOON_REQUIRE_ACME";
 
 /// What gives a process a clock that is wrong by `offset` (`+1h`), as variables of its environment; the monotonic clock goes
 /// right, as on a machine whose time was set wrong. None, and SKIPPED with the reason, where it cannot be done; panics where
@@ -40,6 +44,11 @@ fn faketime() -> Result<PathBuf> {
 /// Whether Docker tests can run here; prints SKIPPED and the reason if not, and panics where they must run.
 pub fn docker_or_skip(test: &str) -> bool {
     or_skip(test, docker::usable(), REQUIRE_DOCKER)
+}
+
+/// Whether tests with an ACME authority can run here; as [`docker_or_skip`].
+pub fn acme_or_skip(test: &str) -> bool {
+    or_skip(test, Pebble::usable(), REQUIRE_ACME)
 }
 
 /// Whether tests with disks of their own can run here; as [`docker_or_skip`].

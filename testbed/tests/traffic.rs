@@ -3,25 +3,10 @@
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
-use pontoon_testbed::{Cluster, Options, app, cluster::PATIENCE, http::TIMEOUT, until};
+use pontoon_testbed::{Cluster, Options, app, cluster::PATIENCE, http::TIMEOUT, http::get_tls, until};
 
 const APP: &str = "procfile-hello";
 const DOMAIN: &str = "hello.example.test";
-
-/// Asks over TLS, as a browser that trusts `root` and that the DNS sends to `address`.
-fn get_tls(address: SocketAddr, root: &str) -> Result<(u16, String)> {
-    let client = reqwest::Client::builder()
-        .timeout(TIMEOUT)
-        .no_proxy()
-        .add_root_certificate(reqwest::Certificate::from_pem(root.as_bytes())?)
-        .resolve(DOMAIN, address)
-        .build()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let answer = client.get(format!("https://{DOMAIN}:{}/", address.port())).send().await?;
-        Ok((answer.status().as_u16(), answer.text().await?))
-    })
-}
 
 /// Where a plain request is sent to.
 fn redirect(address: SocketAddr) -> Result<(u16, String)> {
@@ -73,7 +58,7 @@ fn an_app_has_a_domain_a_maintenance_and_a_certificate_at_every_balancer() -> Re
     let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
     std::fs::write(&chain, &root)?;
     std::fs::write(&key, made.signing_key.serialize_pem())?;
-    ensure!(get_tls(cluster.listen_tls[0], &root).is_err(), "there is no certificate yet");
+    ensure!(get_tls(cluster.listen_tls[0], DOMAIN, &root).is_err(), "there is no certificate yet");
     let (chain, key) = (chain.to_str().expect("UTF-8"), key.to_str().expect("UTF-8"));
     let swapped = cluster.run(&["cert", "add", key, chain])?.failed(1)?;
     ensure!(swapped.contains("no CERTIFICATE in it"), "{swapped}");
@@ -81,7 +66,7 @@ fn an_app_has_a_domain_a_maintenance_and_a_certificate_at_every_balancer() -> Re
     ensure!(taken.contains(DOMAIN), "{taken}");
     until("the app over TLS at each balancer", PATIENCE, || {
         for address in &cluster.listen_tls {
-            let (status, body) = get_tls(*address, &root)?;
+            let (status, body) = get_tls(*address, DOMAIN, &root)?;
             ensure!(status == 200, "{address}: {status} {body:.300}");
         }
         Ok(())

@@ -25,6 +25,7 @@ use super::response_body::ResponseBody;
 use super::rewound::Rewound;
 use super::worker::Worker;
 use crate::config::Http1;
+use crate::secrets::ACME_TLS;
 
 /// How every connection of HTTP/2 without TLS begins (RFC 9113, 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -69,8 +70,13 @@ async fn serve_tls(
     let accepted = Box::pin(worker.tls.accept(stream));
     let Some(stream) = unless_ended(activity, accepted).await.transpose()? else { return Ok(()) };
     let stream = Box::new(stream);
+    let protocol = stream.get_ref().1.alpn_protocol();
+    if protocol == Some(ACME_TLS) {
+        // The handshake was all that the authority wanted (RFC 8737, 3).
+        return Ok(());
+    }
     let client = Rc::new(Client::new(from, true));
-    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+    if protocol == Some(b"h2") {
         talk(worker, stream, client, activity, true).await;
         return Ok(());
     }

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 
 use super::activity::Serving;
 use super::authority;
+use super::challenge;
 use super::client::Client;
 use super::exchange::{Answer, Exchange};
 use super::gate::{self, Asked};
@@ -37,6 +38,13 @@ pub(super) async fn answer(
         Ok(host) => host,
         Err(error) => return page(Page::BadTarget(error), serving, log),
     };
+    if let Some(file) = challenge::file(worker, &parts, &host) {
+        if let Some(log) = &mut log {
+            log.routed(&host, None);
+            log.answered(StatusCode::OK.as_u16(), None);
+        }
+        return file.map(|text| ResponseBody::page(text, Ends { counted: None, serving, log }));
+    }
     let Some(mut route) = worker.table.find(&host, parts.uri.path()) else {
         if let Some(log) = &mut log {
             log.routed(&host, None);

@@ -8,6 +8,7 @@ mod activity;
 mod announced;
 mod attempts;
 mod authority;
+mod challenge;
 mod client;
 mod connection;
 mod date;

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pontoon_model::{Certificate, Digest, Timestamp};
 use rustls::crypto::ring::sign::any_supported_type;
-use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -76,7 +75,7 @@ impl Certificates {
     }
 
     /// The certificate for a host name: its own, or that of the wildcard it falls under.
-    fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+    pub(super) fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         let shown = self.shown.pin();
         let wild = || shown.get(format!("*{}", &name[name.find('.')?..]).as_str());
         shown.get(name).or_else(wild).cloned()
@@ -96,14 +95,6 @@ impl All {
             }
         }
         names
-    }
-}
-
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // Names come in lower case from rustls. Who names nobody, or a name without a certificate, is told so by an alert:
-        // another app's certificate would only make browsers warn of an attack.
-        self.find(hello.server_name()?)
     }
 }
 

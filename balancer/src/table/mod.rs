@@ -232,6 +232,7 @@ impl Table {
                 EdgeEntry::App { app, traffic } => updater.treat(app, Some(traffic.clone())),
                 EdgeEntry::Certificate(certificate) => self.secrets.put_certificate(certificate),
                 EdgeEntry::Keys(keys) => self.secrets.set_keys(keys),
+                EdgeEntry::Challenge(challenge) => self.secrets.put_challenge(challenge),
                 // Whoever listens follows the version and looks.
                 EdgeEntry::Port { .. } => {}
                 EdgeEntry::Split { app, route, beside, share } => self.splits.put(app, route, beside, *share),
@@ -241,6 +242,7 @@ impl Table {
                 EdgeKey::App(app) => updater.treat(app, None),
                 EdgeKey::Certificate(fingerprint) => self.secrets.take_certificate(fingerprint),
                 EdgeKey::Keys => self.secrets.set_keys(&[]),
+                EdgeKey::Challenge(host) => self.secrets.take_challenge(host),
                 EdgeKey::Port(_) => {}
                 EdgeKey::Split(app) => self.splits.take(app),
             },
@@ -250,6 +252,11 @@ impl Table {
     fn lock_edge(&self) -> MutexGuard<'_, Edge> {
         // Each entry is complete in itself, and the next whole table mends whatever a panic has left undone.
         self.edge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The version of what counts besides the routes.
+    pub fn edge_version(&self) -> RouteVersion {
+        *self.edge_changed.borrow()
     }
 
     /// Follows the version of what counts besides the routes.

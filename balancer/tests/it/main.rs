@@ -5,6 +5,7 @@ use pontoon_balancer::Http1;
 /// The way requests are carried here. The other suite (`it_hyper.rs`) has the same tests on the other.
 const HTTP1: Http1 = Http1::Fast;
 
+mod acme;
 mod affinity;
 mod browser;
 mod differential;

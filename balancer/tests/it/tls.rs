@@ -30,7 +30,7 @@ pub fn certificate(names: &[&str], ends: u64) -> Certificate {
 }
 
 /// A browser that trusts exactly these.
-fn browser(trusted: &[&Certificate], protocols: &[&[u8]]) -> Arc<ClientConfig> {
+pub fn browser(trusted: &[&Certificate], protocols: &[&[u8]]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in trusted {
         roots.add(CertificateDer::from_pem_slice(certificate.chain.as_bytes()).unwrap()).unwrap();
@@ -42,7 +42,11 @@ fn browser(trusted: &[&Certificate], protocols: &[&[u8]]) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-async fn connect(fixture: &Fixture, config: &Arc<ClientConfig>, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+pub async fn connect(
+    fixture: &Fixture,
+    config: &Arc<ClientConfig>,
+    name: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(fixture.balancer.tls_address().unwrap()).await?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
     within("a handshake", TlsConnector::from(config.clone()).connect(name, stream)).await

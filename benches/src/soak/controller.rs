@@ -186,7 +186,7 @@ impl Controller {
         let servos: Vec<_> = (0..1 + number % 3).map(|at| (1_000_000 + number % OTHERS * 4 + at, at)).collect();
         let address = |at: u64| SocketAddr::from(([127, 0, 0, 1], 1 + ((number + at) % 1_000) as u16));
         let servos: Vec<_> = servos.into_iter().map(|(id, at)| (id, address(at))).collect();
-        let gone = number > OTHERS && number % 7 == 0;
+        let gone = number > OTHERS && number.is_multiple_of(7);
         self.shared.change(&host, (!gone).then(|| route(&host, app, &servos)));
     }
 
@@ -194,8 +194,9 @@ impl Controller {
         RouteVersion(self.shared.lock().version)
     }
 
+    /// Since the table was made.
     pub(super) fn changes(&self) -> u64 {
-        self.shared.changes.load(Ordering::Relaxed)
+        self.shared.changes.load(Ordering::Relaxed) - OTHERS
     }
 
     /// Waits until the balancer has let go of what `version` took out.

@@ -110,14 +110,14 @@ fn report(memory: &[f64], tally: &Tally, controller: &Controller, fleet: &Fleet)
     let early = median(memory[quarter..2 * quarter].to_vec());
     let late = median(memory[memory.len() - quarter..].to_vec());
     for (name, count) in tally.by_kind() {
-        figure::print(&format!("soak_answers_{name}"), count as f64, "");
+        figure::print(&format!("soak_answers_{name}"), count as f64, "answers");
         ensure!(count > 0, "no {name} request was answered: the soak proves nothing");
     }
     let failed = tally.failed.load(Ordering::Relaxed);
-    figure::print("soak_failed", failed as f64, "");
-    figure::print("soak_route_changes", controller.changes() as f64, "");
-    figure::print("soak_servos_killed", fleet.killed as f64, "");
-    figure::print("soak_servos_drained", fleet.drained as f64, "");
+    figure::print("soak_failed", failed as f64, "requests");
+    figure::print("soak_route_changes", controller.changes() as f64, "changes");
+    figure::print("soak_servos_killed", fleet.killed as f64, "servos");
+    figure::print("soak_servos_drained", fleet.drained as f64, "servos");
     figure::print("soak_rss_early", early, "MB");
     figure::print("soak_rss_late", late, "MB");
     figure::print("soak_rss_max", memory.iter().copied().fold(0.0, f64::max), "MB");

@@ -1,6 +1,7 @@
 //! Calls about domains, the treatment of requests and certificates.
 
 use pontoon_api::Changed;
+use pontoon_api::acme::{Acme, RetryOrders, SetAcme};
 use pontoon_api::edge::{AddDomain, Certificate, ChangeTraffic, Domain, PutCertificate, Traffic};
 use pontoon_model::{AppName, Digest};
 use reqwest::Method;
@@ -49,6 +50,26 @@ impl Client {
     /// Gives them one.
     pub async fn put_certificate(&self, certificate: &PutCertificate) -> Answer<Certificate> {
         self.fetch(Call::change(Method::POST, "certificates".into()).json(certificate)).await
+    }
+
+    /// Where certificates are ordered, and what each host name has.
+    pub async fn acme(&self) -> Answer<Acme> {
+        self.fetch(Call::get("acme".into())).await
+    }
+
+    /// Certificates shall be ordered.
+    pub async fn set_acme(&self, settings: &SetAcme) -> Answer<Changed> {
+        self.change(Call::change(Method::PUT, "acme".into()).json(settings)).await
+    }
+
+    /// None any more.
+    pub async fn end_acme(&self) -> Answer<Changed> {
+        self.change(Call::change(Method::DELETE, "acme".into())).await
+    }
+
+    /// Failed orders are tried again now; that of one host name, or all.
+    pub async fn retry_orders(&self, host: Option<String>) -> Answer<Changed> {
+        self.change(Call::change(Method::POST, "acme/retry".into()).json(&RetryOrders { host })).await
     }
 
     /// They show it no longer.

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use pontoon_api::edge::{Certificate, PutCertificate};
+use pontoon_api::acme::HostName;
+use pontoon_api::edge::{Certificate, CertificateState, PutCertificate};
 use pontoon_kit::clock;
 use pontoon_model::CertificateOrigin;
 
-use crate::output::{self, short, table};
+use crate::args::Format;
+use crate::output::{self, or_none, short, table};
 use crate::session::Session;
 
 /// The verbs of `cert`.
@@ -48,7 +50,10 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
             };
             Ok(output::print(session.format, &taken, said)?)
         }
-        Verb::List => Ok(output::print(session.format, &session.client.certificates().await?, |all| list(all))?),
+        Verb::List => {
+            output::print(session.format, &session.client.certificates().await?, |all| list(all))?;
+            without(session).await
+        }
         Verb::Remove { fingerprint } => {
             let all = session.client.certificates().await?;
             let digits = fingerprint.to_ascii_lowercase();
@@ -84,9 +89,27 @@ fn list(certificates: &[Certificate]) -> String {
             CertificateOrigin::Uploaded => "uploaded",
             CertificateOrigin::Ordered => "ordered",
         };
-        [one.fingerprint.short(), one.names.join(" "), origin.to_owned(), ends(one)]
+        let next = one.next.map(super::acme::soon).unwrap_or_default();
+        [one.fingerprint.short(), one.names.join(" "), origin.to_owned(), ends(one), next, or_none(one.error.as_ref())]
     };
-    table(["FINGERPRINT", "NAMES", "ORIGIN", "END"], certificates.iter().map(row))
+    table(["FINGERPRINT", "NAMES", "ORIGIN", "END", "NEXT ORDER", "LAST ERROR"], certificates.iter().map(row))
+}
+
+/// The names that have none, if people look.
+async fn without(session: &Session) -> anyhow::Result<()> {
+    if session.format != Format::Table {
+        return Ok(());
+    }
+    // The list itself was answered; what is said beside it may need a newer controller.
+    let Ok(acme) = session.client.acme().await else { return Ok(()) };
+    let lacking =
+        |one: &&HostName| matches!(one.certificate.certificate, CertificateState::Waits | CertificateState::Wildcard);
+    for one in acme.names.iter().filter(lacking) {
+        let why = one.certificate.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        let next = one.certificate.next.map(|at| format!("; next try {}", super::acme::soon(at))).unwrap_or_default();
+        output::note(&format!("{}: {}{why}{next}", one.host, super::acme::state(&one.certificate)));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -105,12 +128,21 @@ mod tests {
             begins: now,
             ends: now + 90 * 86_400_000 + 5_000,
             origin: CertificateOrigin::Uploaded,
+            next: None,
+            error: None,
+        };
+        let ordered = Certificate {
+            origin: CertificateOrigin::Ordered,
+            next: Some(now + 60 * 86_400_000 + 5_000),
+            error: Some("why".into()),
+            ..one.clone()
         };
         let old = Certificate { fingerprint: Digest([0xCD; 32]), ends: now - 1, ..one.clone() };
         expect![[r#"
-            FINGERPRINT    NAMES                   ORIGIN     END
-            abababababab   *.a.example a.example   uploaded   ends in 90d
-            cdcdcdcdcdcd   *.a.example a.example   uploaded   has ended"#]]
-        .assert_eq(&list(&[one, old]));
+            FINGERPRINT    NAMES                   ORIGIN     END           NEXT ORDER   LAST ERROR
+            abababababab   *.a.example a.example   uploaded   ends in 90d   -            -
+            cdcdcdcdcdcd   *.a.example a.example   uploaded   has ended     -            -
+            abababababab   *.a.example a.example   ordered    ends in 90d   in 60d       why"#]]
+        .assert_eq(&list(&[one, old, ordered]));
     }
 }

@@ -86,8 +86,12 @@ fn records(host: &str, balancers: &[Balancer]) -> String {
 }
 
 fn list(domains: &[Domain]) -> String {
-    let row = |one: &Domain| [one.domain.clone(), one.app.to_string(), age(one.added_at)];
-    table(["DOMAIN", "APP", "AGE"], domains.iter().map(row))
+    let row = |one: &Domain| {
+        let failed = one.certificate.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
+        let certificate = format!("{}{failed}", super::acme::state(&one.certificate));
+        [one.domain.clone(), one.app.to_string(), age(one.added_at), certificate]
+    };
+    table(["DOMAIN", "APP", "AGE", "CERTIFICATE"], domains.iter().map(row))
 }
 
 #[cfg(test)]

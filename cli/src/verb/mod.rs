@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+pub mod acme;
 pub mod app;
 pub mod audit;
 pub mod backup;
@@ -130,6 +131,7 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Promote(args) => canary::promote(session, args).await,
         Command::Port(verb) => port::run(session, verb).await,
         Command::Cert(verb) => cert::run(session, verb).await,
+        Command::Acme(verb) => acme::run(session, verb).await,
         Command::Restart(args) => restart::run(session, args).await,
         Command::Machines => machines::list(session).await,
         Command::Revoke(args) => machines::revoke(session, &args).await,

@@ -159,7 +159,8 @@ mod tests {
             10s    all        0.7/s   7     0     0     1     1.2ms   -     -     2
             60s    all        0.1/s   9     0     0     1     1.2ms   -     -     2
             5m     all        0.0/s   0     0     0     1     -       -     -     2
-            10s    lb1        0.7/s   7     0     0     1     1.2ms   -     -     2"#]].assert_eq(&list(&requests));
+            10s    lb1        0.7/s   7     0     0     1     1.2ms   -     -     2"#]]
+        .assert_eq(&list(&requests));
     }
 
     #[test]
@@ -178,7 +179,8 @@ mod tests {
             servo: Some(ServoId(3)),
             request_id: None,
         };
-        expect!["16:00:00.123 200 1.3ms GET shop.example/x?y http/1.1 5B from 10.0.0.1 by s3 at lb1"].assert_eq(&text(&line));
+        expect!["16:00:00.123 200 1.3ms GET shop.example/x?y http/1.1 5B from 10.0.0.1 by s3 at lb1"]
+            .assert_eq(&text(&line));
         let json = serde_json::to_string(&line).unwrap();
         assert_eq!(serde_json::from_str::<TailLine>(&json).unwrap(), line);
         let left_out = TailLine::LeftOut { balancer: "lb1".into(), left_out: 7 };

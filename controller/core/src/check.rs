@@ -23,6 +23,7 @@ pub fn violations(state: &State) -> Vec<String> {
     found.extend(state.answers.violation(state.index()));
     found.extend(state.trust.violations());
     found.extend(state.edge.violations(state.index(), |app| state.app(app).is_some()));
+    found.extend(state.acme.violations(state.index(), |host| state.edge.domains_at(host).next().is_some()));
     domains(state, &mut found);
     apps(state, &mut found);
     servos(state, &mut found);

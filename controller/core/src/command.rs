@@ -8,10 +8,10 @@ use std::time::Duration;
 use pontoon_model::labels::Labels;
 use pontoon_model::wire::{self, Envelope, WireError};
 use pontoon_model::{
-    AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, Certificate, ControllerId, ControllerName,
-    CpuMillis, Digest, Domain, HealthCheck, HostName, Incarnation, Language, MachineRole, MemoryBytes, PortSettings,
-    Process, ProcessName, ReleaseNumber, RuntimeKind, Scope, Secret, ServoId, ServoReport, SiteName, Timestamp,
-    TokenId, Traffic,
+    AcmeAccount, AcmeSettings, AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, Certificate, Challenge,
+    ControllerId, ControllerName, CpuMillis, Digest, Domain, HealthCheck, HostName, Incarnation, Language, MachineRole,
+    MemoryBytes, OrderRow, PortSettings, Process, ProcessName, ReleaseNumber, RuntimeKind, Scope, Secret, ServoId,
+    ServoReport, SiteName, Timestamp, TokenId, Traffic, Trouble,
 };
 use serde::{Deserialize, Serialize};
 
@@ -401,6 +401,42 @@ pub struct RotateEdgeKeys {
     pub key: Secret,
 }
 
+/// Where certificates are ordered from now on, or that none are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAcme {
+    /// All of it; none ends the ordering.
+    pub settings: Option<AcmeSettings>,
+}
+
+/// What has become of the cluster's account with the authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteAcmeAccount {
+    /// Refused unless the settings have this version: it is of those.
+    pub of: u64,
+    /// None where there is none (any more).
+    pub account: Option<AcmeAccount>,
+    /// What went wrong, if anything.
+    pub trouble: Option<Trouble>,
+}
+
+/// Where the order of a certificate is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteOrder {
+    /// For which host name.
+    pub host: String,
+    /// None: begin it when it is due, whatever was before.
+    pub order: Option<OrderRow>,
+}
+
+/// What balancers show the authority for a host name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetChallenge {
+    /// Which host name.
+    pub host: String,
+    /// None: nothing any more.
+    pub challenge: Option<Challenge>,
+}
+
 /// An app's process is reached at a port of every balancer. One that has a port keeps it, and gets the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddPort {
@@ -581,6 +617,10 @@ commands! {
     173, 1 => PutCertificate,
     174, 1 => RemoveCertificate,
     175, 1 => RotateEdgeKeys,
+    176, 1 => SetAcme,
+    177, 1 => NoteAcmeAccount,
+    178, 1 => NoteOrder,
+    179, 1 => SetChallenge,
     180, 1 => AddPort,
     181, 1 => RemovePort,
     182, 1 => SetBeside,

@@ -50,6 +50,14 @@ const NEEDS: &[(u16, u16, u32)] = &[
     (52, 1, 3),
     (53, 1, 3),
     (54, 1, 3),
+    // Certificates that are ordered: commands, settings, challenges, orders.
+    (176, 1, 3),
+    (177, 1, 3),
+    (178, 1, 3),
+    (179, 1, 3),
+    (55, 1, 3),
+    (56, 1, 3),
+    (57, 1, 3),
     // Ports of balancers for processes that do not speak HTTP.
     (180, 1, 3),
     (181, 1, 3),
@@ -80,7 +88,8 @@ pub fn version_at(kind: u16, newest: u16, level: u32) -> u16 {
 mod tests {
     use pontoon_model::wire::Wire;
     use pontoon_model::{
-        ApiToken, App, BesideRow, Certificate, ChosenTiming, DomainRow, EdgeKeys, EdgeStamp, PortRow, TrafficRow,
+        AcmeRow, ApiToken, App, BesideRow, Certificate, Challenge, ChosenTiming, DomainRow, EdgeKeys, EdgeStamp,
+        OrderRow, PortRow, TrafficRow,
     };
 
     use super::*;
@@ -102,6 +111,9 @@ mod tests {
                 (Certificate::KIND, Certificate::VERSION),
                 (EdgeKeys::KIND, EdgeKeys::VERSION),
                 (EdgeStamp::KIND, EdgeStamp::VERSION),
+                (AcmeRow::KIND, AcmeRow::VERSION),
+                (Challenge::KIND, Challenge::VERSION),
+                (OrderRow::KIND, OrderRow::VERSION),
                 (PortRow::KIND, PortRow::VERSION),
                 (BesideRow::KIND, BesideRow::VERSION),
             ];

@@ -11,6 +11,7 @@
 //! tokio and its `clippy.toml` bans the rest. Read [`command`], then [`mod@plan`], then a scenario in `tests/scenarios`.
 
 pub mod apply;
+pub mod certificates;
 pub mod check;
 pub mod command;
 pub mod entry;
@@ -26,4 +27,4 @@ pub use command::Command;
 pub use entry::{Entry, Outcome, Rejected, RejectedKind, Reply, Stamped, decode_outcome, encode_outcome};
 pub use observed::{BalancerSign, HostSign, Observed};
 pub use plan::{Op, Plan, PlanInput, plan};
-pub use state::{Change, Edge, Row, RowKey, Settings, State, Trust};
+pub use state::{Acme, Change, Edge, Row, RowKey, Settings, State, Trust};

@@ -238,6 +238,10 @@ pub fn edge_table_after(table: &EdgeTable, old: &State, new: &State) -> EdgeTabl
         let is_same = before.keys.as_ref().is_some_and(|old| Arc::ptr_eq(old, row));
         put(EdgeKey::Keys, is_same, &|| EdgeEntry::Keys(row.keys.clone()));
     }
+    for (host, row) in &now.challenges {
+        let is_same = before.challenges.get(host).is_some_and(|old| Arc::ptr_eq(old, row));
+        put(EdgeKey::Challenge(host.clone()), is_same, &|| EdgeEntry::Challenge(row.as_ref().clone()));
+    }
     let mut ports: Vec<_> = now.ports.iter().collect();
     ports.sort_by_key(|(_, row)| row.port);
     for (process, row) in ports {

@@ -8,17 +8,6 @@ use pontoon_core::command::*;
 use pontoon_core::{RejectedKind, Reply, view};
 use pontoon_model::*;
 
-fn world() -> World {
-    let mut world = World::new();
-    for to in 2..=3 {
-        world.apply(RaiseFeatureLevel { to }).unwrap();
-    }
-    for app in ["shop", "blog"] {
-        world.apply(CreateApp { name: app.parse().unwrap() }).unwrap();
-    }
-    world
-}
-
 fn add(app: &str, domain: &str) -> AddDomain {
     AddDomain { app: app.parse().unwrap(), domain: domain.parse().unwrap() }
 }
@@ -38,7 +27,7 @@ fn certificate(n: u8) -> PutCertificate {
 
 #[test]
 fn a_domain_belongs_to_one_app_and_is_never_where_another_is_reached() {
-    let mut world = world();
+    let mut world = World::with_apps();
     world.apply(add("shop", "a.example")).unwrap();
     let version = world.state.edge().version();
     world.apply(add("shop", "a.example")).unwrap();
@@ -62,7 +51,7 @@ fn a_domain_belongs_to_one_app_and_is_never_where_another_is_reached() {
 
 #[test]
 fn there_is_an_end_to_domains_and_certificates() {
-    let mut world = world();
+    let mut world = World::with_apps();
     for n in 0..MAX_DOMAINS_OF_APP {
         // Past the checks of the world, which take long.
         let domain: Domain = format!("d{n}.example").parse().unwrap();
@@ -82,7 +71,7 @@ fn there_is_an_end_to_domains_and_certificates() {
 
 #[test]
 fn settings_are_checked_and_not_written_over_what_was_not_seen() {
-    let mut world = world();
+    let mut world = World::with_apps();
     let app: AppName = "shop".parse().unwrap();
     let set = |hold_ms, after| SetTraffic {
         app: "shop".parse().unwrap(),
@@ -103,7 +92,7 @@ fn settings_are_checked_and_not_written_over_what_was_not_seen() {
 
 #[test]
 fn what_is_an_apps_goes_with_it_and_the_table_holds_the_rest() {
-    let mut world = world();
+    let mut world = World::with_apps();
     world.apply(add("shop", "b.example")).unwrap();
     world.apply(add("blog", "a.example")).unwrap();
     let rate =
@@ -136,7 +125,7 @@ fn what_is_an_apps_goes_with_it_and_the_table_holds_the_rest() {
 
 #[test]
 fn keys_follow_one_another_and_the_newest_eight_are_kept() {
-    let mut world = world();
+    let mut world = World::with_apps();
     let mut follows = None;
     for n in 0..MOST_KEYS + 2 {
         let key = format!("key {n}");
@@ -153,7 +142,7 @@ fn keys_follow_one_another_and_the_newest_eight_are_kept() {
 
 #[test]
 fn a_cluster_that_begins_anew_tells_balancers_what_they_take() {
-    let mut world = world();
+    let mut world = World::with_apps();
     world.apply(add("shop", "a.example")).unwrap();
     let anew = world.state.clone().begun_anew(None, world.now);
     assert_eq!(anew.edge().version(), anew.route_version());

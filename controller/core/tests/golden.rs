@@ -67,6 +67,37 @@ fn certificate() -> Certificate {
     }
 }
 
+fn acme_settings() -> AcmeSettings {
+    AcmeSettings {
+        directory: "https://acme.example.org/dir".into(),
+        email: "you@example.org".into(),
+        authority: Some("root".into()),
+        external: Some(ExternalAccount { kid: "kid".into(), hmac: Secret("hmac".into()) }),
+        except: ["b.example.org".to_owned()].into(),
+    }
+}
+
+fn acme_account() -> AcmeAccount {
+    AcmeAccount { url: "https://acme.example.org/account/1".into(), credentials: Secret("key".into()) }
+}
+
+fn trouble() -> Trouble {
+    Trouble { failures: 2, error: "why".into(), at: Timestamp(8) }
+}
+
+fn order() -> OrderRow {
+    OrderRow { host: "a.example.org".into(), trouble: Some(trouble()), begun_at: Timestamp(7), next_try: Timestamp(9) }
+}
+
+fn challenge() -> Challenge {
+    Challenge {
+        host: "a.example.org".into(),
+        kind: ChallengeKind::TlsAlpn01,
+        token: "token".into(),
+        key_authorization: "token.print".into(),
+    }
+}
+
 fn port_settings() -> PortSettings {
     PortSettings { proxy_protocol: ProxyHeader::V2, idle_ms: 1_000, connections: 7 }
 }
@@ -200,6 +231,10 @@ fn commands() -> Vec<Command> {
         PutCertificate { certificate: certificate() }.into(),
         RemoveCertificate { fingerprint: Digest([5; 32]) }.into(),
         RotateEdgeKeys { follows: Some(Digest([6; 32])), key: Secret("key".into()) }.into(),
+        SetAcme { settings: Some(acme_settings()) }.into(),
+        NoteAcmeAccount { of: 7, account: Some(acme_account()), trouble: Some(trouble()) }.into(),
+        NoteOrder { host: "a.example.org".into(), order: Some(order()) }.into(),
+        SetChallenge { host: "a.example.org".into(), challenge: Some(challenge()) }.into(),
         AddPort {
             app: app.clone(),
             process: name("tcp-mqtt"),
@@ -436,6 +471,10 @@ fn golden_bytes_of_every_row() {
     row(&mut text, "Certificate", &certificate());
     row(&mut text, "EdgeKeys", &EdgeKeys { keys: vec![Secret("b".into()), Secret("a".into())], made_at: at });
     row(&mut text, "EdgeStamp", &EdgeStamp { version: RouteVersion(7) });
+    let (settings, account) = (acme_settings(), Some(acme_account()));
+    row(&mut text, "AcmeRow", &AcmeRow { settings, account, trouble: Some(trouble()), version: 7 });
+    row(&mut text, "Challenge", &challenge());
+    row(&mut text, "OrderRow", &order());
     let port =
         PortRow { port: 1883, app: app.clone(), process: name("tcp-mqtt"), settings: port_settings(), added_at: at };
     row(&mut text, "PortRow", &port);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::World;
@@ -63,7 +63,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (app.clone(), 0..2u8, 0..3u32).prop_map(|(a, s, n)| Step::ScaleSite(a, s, n)),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Env(a, v)),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Label(a, v)),
-        3 => (app.clone(), 0..7u8, 0..5u8).prop_map(|(a, what, n)| Step::Edge(a, what, n)),
+        3 => (app.clone(), 0..12u8, 0..5u8).prop_map(|(a, what, n)| Step::Edge(a, what, n)),
         4 => (0..8u8, 0..4u8).prop_map(|(what, n)| Step::Trust(what, n)),
         2 => (app.clone(), 0..6u8).prop_map(|(a, n)| Step::Port(a, n)),
         1 => (app.clone(), 0..3u32).prop_map(|(a, n)| Step::ScaleTcp(a, n)),
@@ -178,10 +178,59 @@ fn edge(world: &mut World, app: AppName, what: u8, n: u8) {
             },
         }
         .into(),
+        7..12 => return acme(world, what - 7, n),
         5 => RotateEdgeKeys { follows: newest.filter(|_| n > 0), key: Secret(format!("{n}")) }.into(),
         _ => ChangeSettings { base_domain: ["localhost", "b.example"][n as usize % 2].into() }.into(),
     };
     let _ = world.apply(command);
+}
+
+/// Certificates that are ordered.
+fn acme(world: &mut World, what: u8, n: u8) {
+    let host = ["a.example", "blue.localhost", "red.b.example", "b.example", "*.a.example"][n as usize].to_owned();
+    let trouble = (n > 1).then(|| Trouble { failures: n.into(), error: "why".into(), at: world.now });
+    let command: Command = match what {
+        0 => {
+            let settings = AcmeSettings {
+                directory: format!("https://a.example/{}", n % 2),
+                email: "you@a.example".into(),
+                authority: None,
+                external: None,
+                except: BTreeSet::new(),
+            };
+            SetAcme { settings: (n > 0).then_some(settings) }.into()
+        }
+        1 => {
+            let of = world.state.acme().row().map_or(0, |row| row.version);
+            let account = (n > 0).then(|| AcmeAccount { url: "a".into(), credentials: Secret(String::new()) });
+            NoteAcmeAccount { of, account, trouble }.into()
+        }
+        2 => {
+            let next_try = world.now.plus(Duration::from_secs(n.into()));
+            let order = OrderRow { host: host.clone(), trouble, begun_at: world.now, next_try };
+            NoteOrder { host, order: (n != 3).then_some(order) }.into()
+        }
+        3 => {
+            let (token, key_authorization) = (n.to_string(), "answer".into());
+            let challenge = Challenge { host: host.clone(), kind: ChallengeKind::Http01, token, key_authorization };
+            SetChallenge { host, challenge: (n != 3).then_some(challenge) }.into()
+        }
+        _ => PutCertificate {
+            certificate: Certificate {
+                fingerprint: Digest([10 + n; 32]),
+                names: vec![host],
+                chain: String::new(),
+                key: Secret(String::new()),
+                begins: world.now,
+                ends: world.now.plus(Duration::from_secs(60)),
+                origin: CertificateOrigin::Ordered,
+            },
+        }
+        .into(),
+    };
+    let _ = world.apply(command);
+    let due = pontoon_core::certificates::due(&world.state, world.now);
+    assert!(due.next.is_none_or(|next| next > world.now), "what is due is not to come");
 }
 
 /// Takes one step; refusals are fine, panics and violations are not.

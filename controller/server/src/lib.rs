@@ -4,9 +4,10 @@
 //! Read [`node`] first: it wires the parts. [`raft`] agrees, [`leader`] plans while leading, [`sessions`] talks to
 //! agents and balancers, [`peers`] to the other controllers, `members` lets others in and out,
 //! `rejoin` brings back one whose store is lost, [`trust`] says who belongs, [`blobs`] keeps sources and bundles,
-//! [`source`] looks at what users upload, [`rest`] talks to people, [`tokens`] keeps the first API token, [`audit`] what
-//! was asked, [`mod@backup`] takes the whole away and brings it back.
+//! [`source`] looks at what users upload, [`rest`] talks to people, [`tokens`] keeps the first API token, [`acme`] orders
+//! certificates, [`audit`] keeps what was asked, [`mod@backup`] takes the whole away and brings it back.
 
+pub mod acme;
 mod announce;
 pub mod audit;
 pub mod backup;

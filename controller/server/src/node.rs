@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::transport::server::Router;
 
+use crate::acme::AcmeKeeper;
 use crate::announce;
 use crate::audit::AuditLog;
 use crate::blobs::{self, BlobStore, Fetcher, Replicator};
@@ -271,6 +272,15 @@ impl Parts {
         let edge_keys =
             EdgeKeysKeeper { feed: feed.clone(), proposer: self.consensus.proposer(), leadership: leadership.clone() };
         tasks.spawn("the keys of balancers", until(stopping(), edge_keys.run()));
+        let acme = AcmeKeeper {
+            own: self.consensus.id(),
+            feed: feed.clone(),
+            proposer: self.consensus.proposer(),
+            leadership: leadership.clone(),
+            heard: self.heard.clone(),
+            peers: self.peers.clone(),
+        };
+        tasks.spawn("the ordering of certificates", until(stopping(), acme.run()));
         // Who was off while the authority changed is refused by the others, and asks them as any machine does.
         let renewing = Renewal {
             credentials: self.credentials.clone(),
@@ -378,6 +388,7 @@ impl Parts {
             memory: self.memory.clone(),
             store: self.store.clone(),
             logs: self.logs.clone(),
+            heard: self.heard.clone(),
             audit: self.audit.clone(),
             connected: self.connected.clone(),
             requests: self.requests.clone(),

@@ -1,4 +1,4 @@
-//! Certificates that people give: whether balancers could show them.
+//! Certificates that people give, or that were ordered: whether balancers could show them.
 
 use pontoon_model::{Certificate, CertificateOrigin, Digest, Secret, Timestamp};
 use rustls::crypto::ring::sign::any_supported_type;
@@ -7,6 +7,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::time::ASN1Time;
 
 /// Longest chain: from a site's certificate to a root there are two or three.
 const MOST_CERTIFICATES: usize = 10;
@@ -52,6 +53,26 @@ pub enum UnusableCertificate {
 
 /// Reads a chain and its key, and checks them as far as one can without knowing what browsers trust.
 pub fn certificate(chain: &str, key: &str, now: Timestamp) -> Result<Certificate, UnusableCertificate> {
+    let certificate = read(chain, key)?;
+    let moment = |time: Timestamp| {
+        let seconds = i64::try_from(time.0 / 1000).unwrap_or(i64::MAX);
+        ASN1Time::from_timestamp(seconds).map_or(time.to_string(), |time| time.to_string())
+    };
+    if certificate.ends <= now {
+        return Err(UnusableCertificate::Ended(moment(certificate.ends)));
+    }
+    if certificate.begins > now {
+        return Err(UnusableCertificate::NotYet(moment(certificate.begins)));
+    }
+    Ok(certificate)
+}
+
+/// The same of one that was ordered just now; an authority's clock may go before ours.
+pub fn ordered(chain: &str, key: &str) -> Result<Certificate, UnusableCertificate> {
+    Ok(Certificate { origin: CertificateOrigin::Ordered, ..read(chain, key)? })
+}
+
+fn read(chain: &str, key: &str) -> Result<Certificate, UnusableCertificate> {
     let unreadable = |why: &dyn std::fmt::Display| UnusableCertificate::Chain(why.to_string());
     let all: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain.as_bytes())
         .collect::<Result<_, _>>()
@@ -79,12 +100,6 @@ pub fn certificate(chain: &str, key: &str, now: Timestamp) -> Result<Certificate
     let time = |seconds: i64| Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000));
     let validity = own.validity();
     let (begins, ends) = (time(validity.not_before.timestamp()), time(validity.not_after.timestamp()));
-    if ends <= now {
-        return Err(UnusableCertificate::Ended(validity.not_after.to_string()));
-    }
-    if begins > now {
-        return Err(UnusableCertificate::NotYet(validity.not_before.to_string()));
-    }
     Ok(Certificate {
         fingerprint: Digest::of(&all[0]),
         names,

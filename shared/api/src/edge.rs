@@ -22,6 +22,40 @@ pub struct Domain {
     pub app: AppName,
     /// Unix milliseconds.
     pub added_at: u64,
+    /// What its host name has for HTTPS.
+    #[serde(flatten)]
+    pub certificate: NamedCertificate,
+}
+
+/// What a host name has for HTTPS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedCertificate {
+    /// In a word.
+    pub certificate: CertificateState,
+    /// Of what is shown for it.
+    pub fingerprint: Option<Digest>,
+    /// Until when that is good, Unix milliseconds.
+    pub ends: Option<u64>,
+    /// When another is ordered, Unix milliseconds; as soon as possible if that has come; null: none is.
+    pub next: Option<u64>,
+    /// Why the last order failed, and what to do about it.
+    pub error: Option<String>,
+}
+
+/// Whether a host name has a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CertificateState {
+    /// Somebody gave it.
+    Uploaded,
+    /// The cluster ordered it.
+    Ordered,
+    /// One is being ordered, or tried again.
+    Waits,
+    /// None, and none is ordered for wildcards: one must be uploaded.
+    Wildcard,
+    /// None, and none is ordered.
+    None,
 }
 
 /// How an app's requests are treated.
@@ -67,4 +101,8 @@ pub struct Certificate {
     pub ends: u64,
     /// How it came here.
     pub origin: CertificateOrigin,
+    /// When another is ordered in its place, Unix milliseconds; null for what was uploaded.
+    pub next: Option<u64>,
+    /// Why the last try of that failed.
+    pub error: Option<String>,
 }

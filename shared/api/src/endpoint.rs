@@ -106,6 +106,10 @@ endpoints! {
     ListCertificates: GET "/v1/certificates", Read;
     PutCertificate: POST "/v1/certificates", Admin;
     RemoveCertificate: DELETE "/v1/certificates/{fingerprint}", Admin;
+    ShowAcme: GET "/v1/acme", Read;
+    SetAcme: PUT "/v1/acme", Admin;
+    EndAcme: DELETE "/v1/acme", Admin;
+    RetryOrders: POST "/v1/acme/retry", Admin;
     ListHosts: GET "/v1/hosts", Read;
     ListControllers: GET "/v1/controllers", Read;
     RemoveController: DELETE "/v1/controllers/{controller}", Admin;

@@ -44,6 +44,10 @@
 //! | `GET /v1/certificates` | | [`[Certificate]`](edge::Certificate), never a key |
 //! | `POST /v1/certificates` | [`PutCertificate`](edge::PutCertificate) | [`Certificate`](edge::Certificate) |
 //! | `DELETE /v1/certificates/{fingerprint}` | | [`Changed`] |
+//! | `GET /v1/acme` | | [`Acme`](acme::Acme): where certificates are ordered, and what each host name has |
+//! | `PUT /v1/acme` | [`SetAcme`](acme::SetAcme) | [`Changed`] |
+//! | `DELETE /v1/acme` | | [`Changed`]; what was ordered goes on until its end |
+//! | `POST /v1/acme/retry` | [`RetryOrders`](acme::RetryOrders) | [`Changed`] |
 //! | `GET /v1/hosts`, `/v1/controllers`, `/v1/balancers`, `/v1/routes` | | `[Host]`, `[Controller]`, `[Balancer]`, `[Route]`; `/v1/routes?load=true` also says how busy they are |
 //! | `GET /v1/join-tokens` | | [`[JoinToken]`](trust::JoinToken) |
 //! | `POST /v1/join-tokens` | [`CreateJoinToken`](trust::CreateJoinToken) | [`JoinToken`](trust::JoinToken), with the token itself |
@@ -75,7 +79,8 @@
 //! `GET /v1/events` follows the state: `event: change` for each applied entry that changed rows, with `id:` its index and
 //! `data: {"index":7,"time":1764000000000,"changes":[{"table":"apps","key":"guestbook","row":{…}}]}`; the row is null when
 //! it is gone, and has the fields of the REST answer that the row itself holds, never environment values. Tables: `apps`,
-//! `releases`, `builds`, `deployments`, `servos`, `hosts`, `balancers`, `controllers`, `cluster`. It begins after `from` (or
+//! `releases`, `builds`, `deployments`, `servos`, `hosts`, `balancers`, `controllers`, `certificates`, `orders` (of certificates,
+//! while they are under way or have failed), `cluster`. It begins after `from` (or
 //! the `Last-Event-ID` header, which wins), else at the present with `event: start`, `data: {"index":N}`. An index that is
 //! no longer held gives 410 `compacted`, or `event: compacted`, `data: {"oldest":N}` when that happens on the way: read
 //! the state anew and go on from its index.
@@ -85,6 +90,7 @@
 //! is that app's. A change may carry `Idempotency-Key: UUID or 32 hex digits`, so that
 //! a retry of it is applied once. Errors have a 4xx or 5xx status and an [`ErrorBody`].
 
+pub mod acme;
 pub mod beside;
 pub mod edge;
 pub mod endpoint;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, Certificate, Digest, Domain, PortSettings, RouteVersion, Secret, Timestamp, Traffic};
+use crate::{AppName, Certificate, Challenge, Digest, Domain, PortSettings, RouteVersion, Secret, Timestamp, Traffic};
 
 /// All of it at one version. Entries are ordered by [`EdgeEntry::key`], each key at most once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub enum EdgeEntry {
     Certificate(Certificate),
     /// What every balancer makes and checks cookies and session tickets with, newest first: the first makes, all check.
     Keys(Vec<Secret>),
+    /// To be shown to the authority that a certificate is ordered from.
+    Challenge(Challenge),
     /// Connections to this port of every balancer are an app's.
     Port {
         /// Which.
@@ -71,6 +73,8 @@ pub enum EdgeKey {
     Certificate(Digest),
     /// Of the keys.
     Keys,
+    /// Of the challenge for a host name.
+    Challenge(String),
     /// Of a port.
     Port(u16),
     /// Of an app's requests.
@@ -85,6 +89,7 @@ impl EdgeEntry {
             Self::App { app, .. } => EdgeKey::App(app.clone()),
             Self::Certificate(certificate) => EdgeKey::Certificate(certificate.fingerprint),
             Self::Keys(_) => EdgeKey::Keys,
+            Self::Challenge(challenge) => EdgeKey::Challenge(challenge.host.clone()),
             Self::Port { port, .. } => EdgeKey::Port(*port),
             Self::Split { app, .. } => EdgeKey::Split(app.clone()),
         }

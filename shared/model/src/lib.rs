@@ -3,6 +3,7 @@
 //! Nothing here does IO, reads a clock or draws a random number. One file per noun; start with
 //! [`app`], [`release`] and [`servo`].
 
+pub mod acme;
 pub mod app;
 pub mod app_versions;
 pub mod assignment;
@@ -32,6 +33,7 @@ pub mod trust;
 pub mod units;
 pub mod wire;
 
+pub use acme::{AcmeAccount, AcmeRow, AcmeSettings, Challenge, ChallengeKind, ExternalAccount, OrderRow, Trouble};
 pub use app::{App, Count, Live, Scale, Size};
 pub use assignment::{Assignment, BuildSpec, ServoSpec};
 pub use balancer::Balancer;

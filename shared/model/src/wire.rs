@@ -261,6 +261,9 @@ wire! {
     52, 1 => crate::Certificate;
     53, 1 => crate::EdgeKeys;
     54, 1 => crate::EdgeStamp;
+    55, 1 => crate::AcmeRow;
+    56, 1 => crate::Challenge;
+    57, 1 => crate::OrderRow;
     58, 1 => crate::PortRow;
     59, 1 => crate::BesideRow;
 }

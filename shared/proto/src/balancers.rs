@@ -19,6 +19,9 @@ pub enum BalancerMessage {
     Requests(RequestReport),
     /// Requests that somebody looks at; the same.
     Tail(TailChunk),
+    /// What it knows besides the routes is of this version or a newer one; sent at once when that grows, only to a controller
+    /// that has sent [`BalancerDirective::Edge`].
+    EdgeApplied(RouteVersion),
     /// Which ports it listens on: all that the controllers named, at every change; not sent while there are none.
     Ports(Vec<PortReport>),
 }

@@ -180,6 +180,7 @@ fn balancers(text: &mut String) {
         servos: vec![load],
     };
     message(text, "RequestsAnswer", &RequestsAnswer { rows: vec![row] });
+    message(text, "BalancerMessage::EdgeApplied", &BalancerMessage::EdgeApplied(RouteVersion(4)));
     let reports =
         vec![PortReport { port: 1883, problem: None }, PortReport { port: 5432, problem: Some("taken".into()) }];
     message(text, "BalancerMessage::Ports", &BalancerMessage::Ports(reports));
@@ -304,6 +305,8 @@ fn members(text: &mut String) {
     message(text, "ConnectedRequest", &ConnectedRequest { from: ControllerId(1) });
     let machine = ConnectedMachine { role: MachineRole::Balancer, name: "lb".into(), version: Some("0.1.0".into()) };
     message(text, "ConnectedReply", &ConnectedReply { machines: vec![machine] });
+    message(text, "EdgeProgressRequest", &EdgeProgressRequest { from: ControllerId(1) });
+    message(text, "EdgeProgress", &EdgeProgress { balancers: vec![(name("lb"), RouteVersion(4))] });
 }
 
 #[test]

@@ -31,8 +31,8 @@ pub use enrolment::{
 pub use known::{KnownController, KnownControllers};
 pub use logs::{LogChunk, LogLine, LogPushed, LogRequest, LogSource};
 pub use members::{
-    ConnectedMachine, ConnectedReply, ConnectedRequest, InspectRequest, Inspected, MeasureRequest, MeasuredReply,
-    MembershipReply, MembershipRequest,
+    ConnectedMachine, ConnectedReply, ConnectedRequest, EdgeProgress, EdgeProgressRequest, InspectRequest, Inspected,
+    MeasureRequest, MeasuredReply, MembershipReply, MembershipRequest,
 };
 pub use methods::{METHODS, MayCall, may_call};
 pub use peers::{
@@ -89,6 +89,8 @@ pontoon_model::wire! {
     365, 1 => MeasuredReply;
     366, 1 => ConnectedRequest;
     367, 1 => ConnectedReply;
+    368, 1 => EdgeProgressRequest;
+    369, 1 => EdgeProgress;
     370, 1 => KnownControllers;
     380, 1 => JoinRequest;
     381, 1 => JoinReply;

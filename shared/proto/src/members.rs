@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use pontoon_model::{ControllerId, ControllerName, MachineRole};
+use pontoon_model::{BalancerName, ControllerId, ControllerName, MachineRole, RouteVersion};
 use serde::{Deserialize, Serialize};
 
 /// A change of who the controllers are, asked of the leader again and again until it is done.
@@ -128,6 +128,20 @@ pub struct ConnectedMachine {
     pub name: String,
     /// Its version, if it says so.
     pub version: Option<String>,
+}
+
+/// How far are the balancers that are connected to you, of what they know besides the routes?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeProgressRequest {
+    /// Who asks.
+    pub from: ControllerId,
+}
+
+/// The balancers that are connected to a controller and follow what there is besides the routes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeProgress {
+    /// By name; version 0 before they have said anything.
+    pub balancers: Vec<(BalancerName, RouteVersion)>,
 }
 
 /// How a controller is.

@@ -201,7 +201,10 @@ mod tests {
     fn a_quantile_is_between_its_bounds() {
         assert_eq!(RequestCounts::default().quantile(0.5), None);
         let even = counts(&[(3, 100)]);
-        assert_eq!((even.quantile(0.0), even.quantile(0.5), even.quantile(1.0)), (Some(5_000), Some(7_500), Some(10_000)));
+        assert_eq!(
+            (even.quantile(0.0), even.quantile(0.5), even.quantile(1.0)),
+            (Some(5_000), Some(7_500), Some(10_000))
+        );
         let two = counts(&[(0, 90), (8, 10)]);
         assert_eq!((two.quantile(0.9), two.quantile(0.95)), (Some(1_000), Some(375_000)));
         assert_eq!(counts(&[(13, 1)]).quantile(0.5), Some(10_000_000), "at least that");

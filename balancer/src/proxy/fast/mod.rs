@@ -267,6 +267,10 @@ impl<S: Stream> Connection<'_, S> {
         let Some((target, host)) = text(&head.target).zip(text(&head.host).and_then(authority::normalize)) else {
             return Flow::Other;
         };
+        // What an authority may look for now is shown by hyper's way, before the app's rules count.
+        if worker.table.secrets().challenges().file(&host, &target[..head.path_len]).is_some() {
+            return Flow::Other;
+        }
         // Our own pages about the request itself are made by hyper's way.
         let Some(mut route) = worker.table.find(&host, &target[..head.path_len]) else { return Flow::Other };
         let settings = route.app.settings().clone();

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 
 use pontoon_kit::{Authority, Credentials, Role, rpc, tls};
+use pontoon_model::RouteVersion;
 use pontoon_proto::services::balancers_server::{Balancers, BalancersServer};
 use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, known};
 use tokio::sync::mpsc;
@@ -100,6 +101,21 @@ impl Session {
             loop {
                 match self.incoming.next().await.expect("the session goes on").unwrap() {
                     BalancerMessage::Ack(ack) if wanted(ack) => return ack,
+                    BalancerMessage::Ack(_) | BalancerMessage::Ports(_) | BalancerMessage::EdgeApplied(_) => {}
+                    BalancerMessage::Requests(_) | BalancerMessage::Tail(_) => panic!("this controller reads neither"),
+                    BalancerMessage::Hello(_) => panic!("Hello comes once"),
+                }
+            }
+        })
+        .await
+    }
+
+    /// The next version that it says it has, of what there is besides the routes.
+    pub async fn edge_applied(&mut self) -> RouteVersion {
+        within("the acknowledgement", async {
+            loop {
+                match self.incoming.next().await.expect("the session goes on").unwrap() {
+                    BalancerMessage::EdgeApplied(version) => return version,
                     BalancerMessage::Ack(_) | BalancerMessage::Ports(_) => {}
                     BalancerMessage::Requests(_) | BalancerMessage::Tail(_) => panic!("this controller reads neither"),
                     BalancerMessage::Hello(_) => panic!("Hello comes once"),
@@ -120,6 +136,17 @@ impl Session {
             }
         })
         .await
+    }
+
+    /// Whether `messages` signs of life come without a word of what there is besides the routes.
+    pub async fn says_only_acks(&mut self, messages: usize) -> bool {
+        for _ in 0..messages {
+            let next = within("a sign of life", self.incoming.next()).await.expect("the session goes on").unwrap();
+            if !matches!(next, BalancerMessage::Ack(_)) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Waits for the balancer to end it.

@@ -1,7 +1,9 @@
 //! What balancers know besides the routes: domains, how apps' requests are treated, certificates, keys.
 
 use pontoon_model::beside::of_label;
-use pontoon_model::{AppName, Digest, Domain, DomainRow, EdgeKeys, ProcessName, ReleaseNumber, Traffic, TrafficRow};
+use pontoon_model::{
+    AppName, CertificateOrigin, Digest, Domain, DomainRow, EdgeKeys, ProcessName, ReleaseNumber, Traffic, TrafficRow,
+};
 
 use crate::command::{AddDomain, PutCertificate, RemoveCertificate, RemoveDomain, RotateEdgeKeys, SetTraffic};
 use crate::{Outcome, Rejected, Reply, State, view};
@@ -65,6 +67,7 @@ impl State {
             )));
         }
         self.change_edge(|edge| edge.domains.remove(domain));
+        self.forget_unserved(&[domain.host().to_owned()]);
         Ok(Reply::Done)
     }
 
@@ -99,17 +102,24 @@ impl State {
                 certificate.names.len()
             )));
         }
+        let is_ordered = certificate.origin == CertificateOrigin::Ordered;
+        if is_ordered {
+            self.check_ordered_certificate(&certificate.names)?;
+        }
+        let before = if is_ordered { self.ordered_before(certificate) } else { Vec::new() };
         match self.edge.certificate(&certificate.fingerprint) {
             Some(known) if **known == *certificate => return Ok(Reply::Done),
-            None if self.edge.certificates.len() >= MAX_CERTIFICATES => {
+            None if self.edge.certificates.len() - before.len() >= MAX_CERTIFICATES => {
                 return Err(Rejected::conflict(format!(
                     "there are {MAX_CERTIFICATES} certificates already; remove some with `pontoon cert remove`"
                 )));
             }
             _ => {}
         }
-        let row = certificate.clone();
-        self.change_edge(|edge| edge.certificates.insert(row.fingerprint, row.into()));
+        self.put_certificate_row(certificate.clone());
+        if is_ordered {
+            self.end_order(&certificate.names, &before);
+        }
         Ok(Reply::Done)
     }
 
@@ -121,7 +131,7 @@ impl State {
                 fingerprint.short()
             )));
         }
-        self.change_edge(|edge| edge.certificates.remove(fingerprint));
+        self.remove_certificate_row(fingerprint);
         Ok(Reply::Done)
     }
 
@@ -155,6 +165,8 @@ impl State {
             }
             edge.traffic.remove(app);
         });
+        let hosts: Vec<String> = domains.iter().map(|domain| domain.host().to_owned()).collect();
+        self.forget_unserved(&hosts);
     }
 
     /// The app whose default host name this is.

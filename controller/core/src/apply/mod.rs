@@ -1,5 +1,6 @@
 //! What commands do to the state. Total and deterministic: a command is applied whole or rejected whole.
 
+mod acme;
 mod apps;
 mod beside;
 mod deploys;
@@ -90,6 +91,10 @@ impl State {
             Command::PutCertificate(command) => self.put_certificate(command),
             Command::RemoveCertificate(command) => self.remove_certificate(command),
             Command::RotateEdgeKeys(command) => self.rotate_edge_keys(command),
+            Command::SetAcme(command) => self.set_acme(command),
+            Command::NoteAcmeAccount(command) => self.note_acme_account(command),
+            Command::NoteOrder(command) => self.note_order(command),
+            Command::SetChallenge(command) => self.set_challenge(command),
             Command::AddPort(command) => self.add_port(command),
             Command::RemovePort(command) => self.remove_port(command),
             Command::SetBeside(command) => self.set_beside(command),
@@ -149,5 +154,8 @@ fn needs_memory(command: &Command) -> bool {
             | Command::NoteCertificate(_)
             | Command::RaiseFeatureLevel(_)
             | Command::NoteTokenUse(_)
+            | Command::NoteAcmeAccount(_)
+            | Command::NoteOrder(_)
+            | Command::SetChallenge(_)
     )
 }

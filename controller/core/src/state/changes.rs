@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use pontoon_model::{
-    App, AppName, Balancer, BalancerName, Build, BuildId, Controller, ControllerId, Deployment, DeploymentId, Host,
-    HostName, Release, ReleaseNumber, Servo, ServoId,
+    App, AppName, Balancer, BalancerName, Build, BuildId, Certificate, Controller, ControllerId, Deployment,
+    DeploymentId, Digest, Host, HostName, OrderRow, Release, ReleaseNumber, Servo, ServoId,
 };
 
 use super::{Settings, State};
@@ -21,6 +21,9 @@ pub enum RowKey {
     Host(HostName),
     Balancer(BalancerName),
     Controller(ControllerId),
+    Certificate(Digest),
+    /// Of the certificate for a host name.
+    Order(String),
     /// Settings and feature level of the cluster.
     Cluster,
 }
@@ -37,6 +40,8 @@ pub enum Row {
     Host(Arc<Host>),
     Balancer(Arc<Balancer>),
     Controller(Arc<Controller>),
+    Certificate(Arc<Certificate>),
+    Order(Arc<OrderRow>),
     /// Settings and feature level of the cluster.
     Cluster(Settings, u32),
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use pontoon_model::{
-    AppName, Beside, BesideRow, Certificate, Digest, Domain, DomainRow, EdgeKeys, PortRow, ProcessName, ReleaseNumber,
-    RouteVersion, Traffic, TrafficRow,
+    AppName, Beside, BesideRow, Certificate, CertificateOrigin, Challenge, Digest, Domain, DomainRow, EdgeKeys,
+    PortRow, ProcessName, ReleaseNumber, RouteVersion, Traffic, TrafficRow,
 };
 
-/// Domains, settings of apps, certificates, keys and ports.
+/// Domains, settings of apps, certificates, challenges, keys, ports and what runs beside live releases.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Edge {
     /// Raft index of the last change.
@@ -21,6 +21,8 @@ pub struct Edge {
     /// By fingerprint.
     pub(crate) certificates: OrdMap<Digest, Arc<Certificate>>,
     pub(crate) keys: Option<Arc<EdgeKeys>>,
+    /// By host name.
+    pub(crate) challenges: OrdMap<String, Arc<Challenge>>,
     /// By the process that they lead to.
     pub(crate) ports: OrdMap<(AppName, ProcessName), Arc<PortRow>>,
     /// Of apps where there is something.
@@ -51,6 +53,19 @@ impl Edge {
     /// How an app's requests are treated, and the version of that: 0 for the defaults.
     pub fn traffic_of(&self, app: &AppName) -> (Traffic, u64) {
         self.traffic.get(app).map_or_else(Default::default, |row| (row.traffic.clone(), row.version))
+    }
+
+    /// The domains with this host name, whatever their path.
+    pub fn domains_at<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Arc<DomainRow>> {
+        // `/` is the first path of a host; what is no host name has no domain.
+        let first: Option<Domain> = host.parse().ok();
+        let from = first.into_iter().flat_map(|first| self.domains.range(first..));
+        from.map(|(_, row)| row).take_while(move |row| row.domain.host() == host)
+    }
+
+    /// What balancers show the authority for a host name.
+    pub fn challenge(&self, host: &str) -> Option<&Arc<Challenge>> {
+        self.challenges.get(host)
     }
 
     /// All certificates, by fingerprint.
@@ -102,11 +117,19 @@ impl Edge {
             found.push(format!("edge version {} is ahead of index {index}", self.version));
         }
         let is_empty = self.domains.is_empty() && self.traffic.is_empty() && self.certificates.is_empty();
-        if self.version.0 == 0 && !(is_empty && self.keys.is_none() && self.ports.is_empty()) {
+        let is_empty = is_empty && self.challenges.is_empty() && self.ports.is_empty();
+        if self.version.0 == 0 && !(is_empty && self.keys.is_none()) {
             found.push("what balancers know besides the routes has no version".to_owned());
         }
         let gone = self.domains.values().filter(|row| !has_app(&row.app));
         found.extend(gone.map(|row| format!("{}: there is no app {}", row.domain, row.app)));
+        let served = |host: &String| self.domains_at(host).next().is_some();
+        let of_nobody = self.challenges.keys().filter(|host| !served(host));
+        found.extend(of_nobody.map(|host| format!("there is a challenge for {host}, which no app has")));
+        let ordered = self.certificates.values().filter(|row| row.origin == CertificateOrigin::Ordered);
+        for row in ordered.filter(|row| !row.names.iter().any(served)) {
+            found.push(format!("{} was ordered for {:?}, which no app has", row.fingerprint.short(), row.names));
+        }
         for row in self.traffic.values() {
             if !has_app(&row.app) || row.traffic == Traffic::default() || row.version > self.version.0 {
                 found.push(format!("settings of {}: no such app, the defaults, or newer than all", row.app));

@@ -1,5 +1,6 @@
 //! The replicated state: tables of immutable rows, shared between versions, and indexes derived from them.
 
+mod acme;
 mod anew;
 mod answers;
 mod changes;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use crate::level;
 
+pub use acme::Acme;
 pub(crate) use answers::{Answers, Seen};
 pub use answers::{CLIENT_KEPT, CLIENT_KEPT_FOR, KEPT};
 pub(crate) use changes::Touched;
@@ -46,6 +48,7 @@ pub struct State {
     pub(crate) answers: Answers,
     pub(crate) trust: Arc<Trust>,
     pub(crate) edge: Arc<Edge>,
+    pub(crate) acme: Arc<Acme>,
     pub(crate) timing: Option<ChosenTiming>,
     // Derived row by row, never serialized; `check::violations` compares them with a full recomputation.
     pub(crate) servos_by_app: OrdSet<(AppName, ServoId)>,

@@ -10,7 +10,7 @@ use pontoon_model::{
     ServoId, ServoStatus, Timestamp, TokenId,
 };
 
-use super::{Edge, Settings, State, Trust};
+use super::{Acme, Edge, Settings, State, Trust};
 
 impl State {
     /// Raft index of the last applied entry.
@@ -61,6 +61,12 @@ impl State {
     /// Who belongs to the cluster. The same pointer as before says that nothing of it has changed.
     pub fn trust(&self) -> &Arc<Trust> {
         &self.trust
+    }
+
+    /// Where certificates are ordered, and how far each order is. The same pointer as before says that nothing of it has
+    /// changed.
+    pub fn acme(&self) -> &Arc<Acme> {
+        &self.acme
     }
 
     /// What balancers know besides the routes. The same pointer as before says that nothing of it has changed.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use pontoon_model::wire::{self, Envelope, Wire, WireError};
 use pontoon_model::{
-    ApiToken, App, AuthorityRow, Balancer, BesideRow, Build, Certificate, ChosenTiming, Controller, Deployment,
-    DomainRow, EdgeKeys, EdgeStamp, Founding, Host, JoinToken, Machine, PortRow, Release, RevokedKey, RouteVersion,
-    Servo, TrafficRow,
+    AcmeRow, ApiToken, App, AuthorityRow, Balancer, BesideRow, Build, Certificate, Challenge, ChosenTiming, Controller,
+    Deployment, DomainRow, EdgeKeys, EdgeStamp, Founding, Host, JoinToken, Machine, OrderRow, PortRow, Release,
+    RevokedKey, RouteVersion, Servo, TrafficRow,
 };
 
 use super::answers::AnsweredRow;
@@ -53,8 +53,11 @@ impl State {
             .chain(rows(self.edge.traffic.values().cloned(), level))
             .chain(rows(self.edge.certificates.values().cloned(), level))
             .chain(rows(self.edge.keys.iter().cloned(), level))
+            .chain(rows(self.edge.challenges.values().cloned(), level))
             .chain(rows(self.edge.ports.values().cloned(), level))
             .chain(rows(self.edge.beside.values().cloned(), level))
+            .chain(rows(self.acme.row.iter().cloned(), level))
+            .chain(rows(self.acme.orders.values().cloned(), level))
             .chain(self.edge_stamp().iter().map(wire::encode).collect::<Vec<_>>())
             .chain(self.answers.rows().map(|row| wire::encode(&row)))
     }
@@ -162,6 +165,18 @@ impl State {
             EdgeKeys::KIND => {
                 let row = EdgeKeys::open(&envelope)?;
                 self.change_edge(|edge| edge.keys = Some(row.into()));
+            }
+            Challenge::KIND => {
+                let row = Challenge::open(&envelope)?;
+                self.change_edge(|edge| edge.challenges.insert(row.host.clone(), row.into()));
+            }
+            AcmeRow::KIND => {
+                let row = AcmeRow::open(&envelope)?;
+                self.change_acme(|acme| acme.row = Some(row.into()));
+            }
+            OrderRow::KIND => {
+                let row = OrderRow::open(&envelope)?;
+                self.change_acme(|acme| acme.orders.insert(row.host.clone(), row.into()));
             }
             PortRow::KIND => {
                 let row = PortRow::open(&envelope)?;

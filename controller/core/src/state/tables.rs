@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use imbl::OrdSet;
 use pontoon_model::{
-    ApiToken, App, AppName, Balancer, BalancerName, BesideRow, Build, BuildId, BuildState, Controller, ControllerId,
-    Deployment, DeploymentId, Host, HostName, HostState, Phase, Release, ReleaseNumber, RouteVersion, Servo, ServoId,
-    TokenId,
+    ApiToken, App, AppName, Balancer, BalancerName, BesideRow, Build, BuildId, BuildState, Certificate, Controller,
+    ControllerId, Deployment, DeploymentId, Digest, Host, HostName, HostState, OrderRow, Phase, Release, ReleaseNumber,
+    RouteVersion, Servo, ServoId, TokenId,
 };
 
-use super::{Edge, Row, RowKey, Settings, State, Trust};
+use super::{Acme, Edge, Row, RowKey, Settings, State, Trust};
 
 /// What of a servo reaches its host: a change of it is a new generation of the host's assignment.
 fn spec_part(servo: &Servo) -> (ServoId, pontoon_model::Desired) {
@@ -230,6 +230,35 @@ impl State {
         let edge = Arc::make_mut(&mut self.edge);
         edge.version = RouteVersion(self.header.index);
         change(edge)
+    }
+
+    pub(crate) fn put_certificate_row(&mut self, row: Certificate) {
+        let (fingerprint, row) = (row.fingerprint, Arc::new(row));
+        self.touched.put(RowKey::Certificate(fingerprint), Row::Certificate(row.clone()));
+        self.change_edge(|edge| edge.certificates.insert(fingerprint, row));
+    }
+
+    pub(crate) fn remove_certificate_row(&mut self, fingerprint: &Digest) {
+        self.touched.remove(RowKey::Certificate(*fingerprint), None);
+        self.change_edge(|edge| edge.certificates.remove(fingerprint));
+    }
+
+    pub(crate) fn put_order(&mut self, row: OrderRow) {
+        let (host, row) = (row.host.clone(), Arc::new(row));
+        self.touched.put(RowKey::Order(host.clone()), Row::Order(row.clone()));
+        self.change_acme(|acme| acme.orders.insert(host, row));
+    }
+
+    /// One that is not there is fine.
+    pub(crate) fn remove_order(&mut self, host: &str) {
+        if self.acme.orders.contains_key(host) {
+            self.touched.remove(RowKey::Order(host.to_owned()), None);
+            self.change_acme(|acme| acme.orders.remove(host));
+        }
+    }
+
+    pub(crate) fn change_acme<T>(&mut self, change: impl FnOnce(&mut Acme) -> T) -> T {
+        change(Arc::make_mut(&mut self.acme))
     }
 
     /// What runs beside an app's live release changes with this entry.

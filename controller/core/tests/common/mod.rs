@@ -55,14 +55,29 @@ fn rows(state: &State, mirror: &BTreeMap<RowKey, Row>) -> BTreeMap<RowKey, Row> 
     let hosts = state.hosts().cloned().map(|row| (RowKey::Host(row.name.clone()), seen(Row::Host(row))));
     let balancers = state.balancers().cloned().map(|row| (RowKey::Balancer(row.name.clone()), Row::Balancer(row)));
     let controllers = state.controllers().cloned().map(|row| (RowKey::Controller(row.id), Row::Controller(row)));
+    let certificates = state.edge().certificates().cloned();
+    let certificates = certificates.map(|row| (RowKey::Certificate(row.fingerprint), Row::Certificate(row)));
+    let orders = state.acme().orders().cloned().map(|row| (RowKey::Order(row.host.clone()), Row::Order(row)));
     // Always there, told of when it changes first.
     let cluster = Row::Cluster(state.settings().clone(), state.feature_level());
     let cluster = mirror.contains_key(&RowKey::Cluster).then_some((RowKey::Cluster, cluster));
     let all = apps.chain(releases).chain(builds).chain(deployments).chain(servos);
-    all.chain(hosts).chain(balancers).chain(controllers).chain(cluster).collect()
+    all.chain(hosts).chain(balancers).chain(controllers).chain(certificates).chain(orders).chain(cluster).collect()
 }
 
 impl World {
+    /// With the apps `shop` and `blog`, at the newest level.
+    pub fn with_apps() -> Self {
+        let mut world = Self::new();
+        for to in 2..=3 {
+            world.apply(RaiseFeatureLevel { to }).unwrap();
+        }
+        for app in ["shop", "blog"] {
+            world.apply(CreateApp { name: app.parse().unwrap() }).unwrap();
+        }
+        world
+    }
+
     pub fn new() -> Self {
         Self {
             state: State::default(),

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use pontoon_kit::clock;
-use pontoon_model::{AppName, ControllerId};
+use pontoon_model::{AppName, BalancerName, ControllerId, RouteVersion};
 use pontoon_proto::{
-    ConnectedReply, ConnectedRequest, DescribeRequest, InspectRequest, Inspected, MeasureRequest, MeasuredReply,
-    RequestsAnswer, RequestsQuestion,
+    ConnectedReply, ConnectedRequest, DescribeRequest, EdgeProgressRequest, InspectRequest, Inspected, MeasureRequest,
+    MeasuredReply, RequestsAnswer, RequestsQuestion,
 };
 use tokio::time::timeout;
 use tonic::{Code, Request};
@@ -86,6 +86,16 @@ pub(crate) async fn requests_all(from: ControllerId, others: &[Peer], app: Optio
         Some(said.into_inner())
     }));
     asked.await.into_iter().flatten().collect()
+}
+
+/// How far the balancers are that are connected to those of `others` that answer and can tell.
+pub(crate) async fn edge_progress_all(from: ControllerId, others: &[Peer]) -> Vec<(BalancerName, RouteVersion)> {
+    let asked = join_all(others.iter().map(|peer| async move {
+        let mut client = peer.client();
+        let said = timeout(ANSWER, client.edge_progress(EdgeProgressRequest { from })).await.ok()?.ok()?;
+        Some(said.into_inner().balancers)
+    }));
+    asked.await.into_iter().flatten().flatten().collect()
 }
 
 /// The timing of all of `others` that answer and have one to tell.

@@ -10,9 +10,10 @@ use pontoon_model::ControllerName;
 use pontoon_proto::services::peers_server::Peers as PeersRpc;
 use pontoon_proto::{
     AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
-    DescribeRequest, Described, InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply,
-    MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
-    RejoinRequest, RelayBatch, Relayed, RequestsAnswer, RequestsQuestion, TailChunk, TailRequest,
+    DescribeRequest, Described, EdgeProgress, EdgeProgressRequest, InspectRequest, Inspected, LogChunk, LogRequest,
+    MeasureRequest, MeasuredReply, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply,
+    ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed, RequestsAnswer, RequestsQuestion, TailChunk,
+    TailRequest,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
@@ -25,7 +26,7 @@ use crate::leader::LeaderMemory;
 use crate::raft::{Consensus, Leadership, MembershipQueue, Proposer, Reads, StateFeed};
 use crate::rejoin;
 use crate::requests::Requests;
-use crate::sessions::{Connected, Logs, Tails};
+use crate::sessions::{Connected, Heard, Logs, Tails};
 
 /// What controllers offer each other.
 #[derive(Clone)]
@@ -56,6 +57,8 @@ pub struct PeersService {
     pub requests: Requests,
     /// Requests as they are answered there.
     pub tails: Tails,
+    /// How far the balancers are that are connected here.
+    pub heard: Heard,
     /// Records of what was asked of this controller.
     pub audit: AuditLog,
     /// Ends all streams.
@@ -108,6 +111,11 @@ impl PeersRpc for PeersService {
     async fn connected(&self, request: Request<ConnectedRequest>) -> Answer<ConnectedReply> {
         rpc::caller(&request, Role::Controller)?;
         Ok(Response::new(self.connected.list()))
+    }
+
+    async fn edge_progress(&self, request: Request<EdgeProgressRequest>) -> Answer<EdgeProgress> {
+        rpc::caller(&request, Role::Controller)?;
+        Ok(Response::new(EdgeProgress { balancers: self.heard.edge_progress() }))
     }
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Answer<ReadIndexReply> {

@@ -21,9 +21,10 @@ use pontoon_proto::services::raft_client::RaftClient;
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
     AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
-    DescribeRequest, Described, InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply,
-    MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, RaftMessage, ReadIndexReply, ReadIndexRequest,
-    RejoinReply, RejoinRequest, RelayBatch, Relayed, RequestsAnswer, RequestsQuestion, TailChunk, TailRequest,
+    DescribeRequest, Described, EdgeProgress, EdgeProgressRequest, InspectRequest, Inspected, LogChunk, LogRequest,
+    MeasureRequest, MeasuredReply, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, RaftMessage,
+    ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed, RequestsAnswer,
+    RequestsQuestion, TailChunk, TailRequest,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -98,6 +99,9 @@ impl peers_server::Peers for Forwarded {
         Ok(Response::new(self.timing.now().into()))
     }
     async fn connected(&self, _: Request<ConnectedRequest>) -> Result<Response<ConnectedReply>, Status> {
+        not_here()
+    }
+    async fn edge_progress(&self, _: Request<EdgeProgressRequest>) -> Result<Response<EdgeProgress>, Status> {
         not_here()
     }
     async fn relay(&self, _: Request<RelayBatch>) -> Result<Response<Relayed>, Status> {

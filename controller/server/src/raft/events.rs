@@ -48,6 +48,7 @@ fn size(change: &Change) -> usize {
         + match &change.row {
             Some(Row::App(app)) => texts(app),
             Some(Row::Release(release)) => release.env.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            Some(Row::Certificate(row)) => row.chain.len() + row.key.0.len(),
             _ => 0,
         }
 }

@@ -1,15 +1,18 @@
 //! Domains of apps, how their requests are treated, certificates.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State as Context;
 use axum::response::IntoResponse;
 use pontoon_api::edge::{AddDomain, Certificate, ChangeTraffic, Domain, PutCertificate, Traffic};
 use pontoon_core::{State, command};
 use pontoon_kit::clock;
-use pontoon_model::{self as model, AppName, Digest, Timestamp};
+use pontoon_model::{self as model, AppName, CertificateOrigin, Digest, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Api;
+use super::acme;
 use super::apps::find;
 use super::caller::Caller;
 use super::change::Applied;
@@ -42,9 +45,15 @@ pub(super) async fn domains(
         find(&state, app)?;
     }
     let asked = |row: &model::DomainRow| app.as_ref().is_none_or(|app| row.app == *app) && caller.sees(&row.app);
-    let rows = state.edge().domains().filter(|row| asked(row));
-    let shown =
-        rows.map(|row| Domain { domain: row.domain.to_string(), app: row.app.clone(), added_at: row.added_at.0 });
+    let certificates: BTreeMap<_, _> = acme::by_host(&state).into_iter().collect();
+    let shown = state.edge().domains().filter(|row| asked(row)).filter_map(|row| {
+        Some(Domain {
+            domain: row.domain.to_string(),
+            app: row.app.clone(),
+            added_at: row.added_at.0,
+            certificate: certificates.get(row.domain.host())?.clone(),
+        })
+    });
     Ok(Json(shown.collect()))
 }
 
@@ -154,7 +163,13 @@ fn merged(now: &model::Traffic, changes: &ChangeTraffic) -> ApiResult<model::Tra
 }
 
 pub(super) async fn certificates(Snapshot(state): Snapshot) -> Json<Vec<Certificate>> {
-    Json(state.edge().certificates().map(|row| shown(row)).collect())
+    let hosts: BTreeMap<_, _> = acme::by_host(&state).into_iter().collect();
+    let all = state.edge().certificates().map(|row| {
+        let ordered = (row.origin == CertificateOrigin::Ordered).then(|| hosts.get(row.names.first()?)).flatten();
+        let (next, error) = ordered.map(|host| (host.next, host.error.clone())).unwrap_or_default();
+        Certificate { next, error, ..shown(row) }
+    });
+    Json(all.collect())
 }
 
 pub(super) async fn put_certificate(
@@ -185,6 +200,8 @@ fn shown(row: &model::Certificate) -> Certificate {
         begins: row.begins.0,
         ends: row.ends.0,
         origin: row.origin,
+        next: None,
+        error: None,
     }
 }
 

@@ -22,6 +22,8 @@ fn name(key: &RowKey) -> (&'static str, String) {
         RowKey::Host(name) => ("hosts", name.to_string()),
         RowKey::Balancer(name) => ("balancers", name.to_string()),
         RowKey::Controller(id) => ("controllers", id.to_string()),
+        RowKey::Certificate(fingerprint) => ("certificates", fingerprint.to_string()),
+        RowKey::Order(host) => ("orders", host.clone()),
         RowKey::Cluster => ("cluster", "cluster".to_owned()),
     }
 }
@@ -37,6 +39,15 @@ fn row(row: &Row) -> Value {
         Row::Balancer(row) => json!({ "name": row.name, "site": row.site, "listen": row.listen }),
         Row::Controller(row) => json!({
             "id": row.id.to_string(), "name": row.name, "site": row.site, "grpc": row.grpc, "rest": row.rest,
+        }),
+        // Never the key.
+        Row::Certificate(row) => json!({
+            "fingerprint": row.fingerprint, "names": row.names, "begins": row.begins, "ends": row.ends, "origin": row.origin,
+        }),
+        Row::Order(row) => json!({
+            "host": row.host, "begun_at": row.begun_at, "next": row.next_try,
+            "failures": row.trouble.as_ref().map_or(0, |trouble| trouble.failures),
+            "error": row.trouble.as_ref().map(|trouble| &trouble.error),
         }),
         Row::Cluster(settings, level) => json!({ "base_domain": settings.base_domain, "feature_level": level }),
     }

@@ -1,5 +1,6 @@
 //! The REST API: thin handlers over the local copy of the state and the proposer. Routes are listed in `pontoon_api`.
 
+mod acme;
 mod apps;
 mod audit;
 mod auth;
@@ -200,6 +201,10 @@ fn handler(endpoint: Endpoint) -> MethodRouter<Api> {
         Endpoint::ListCertificates => route(endpoint, edge::certificates),
         Endpoint::PutCertificate => route(endpoint, edge::put_certificate),
         Endpoint::RemoveCertificate => route(endpoint, edge::remove_certificate),
+        Endpoint::ShowAcme => route(endpoint, acme::show),
+        Endpoint::SetAcme => route(endpoint, acme::set),
+        Endpoint::EndAcme => route(endpoint, acme::end),
+        Endpoint::RetryOrders => route(endpoint, acme::retry),
         Endpoint::ListHosts => route(endpoint, machines::hosts),
         Endpoint::ListControllers => route(endpoint, controllers::list),
         Endpoint::RemoveController => route(endpoint, controllers::remove),

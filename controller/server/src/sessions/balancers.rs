@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pontoon_core::{command, view};
 use pontoon_kit::{CancellationToken, Peer, Role, rpc};
-use pontoon_model::{BalancerName, EdgeTable, MachineRole, RouteTable};
+use pontoon_model::{BalancerName, EdgeTable, MachineRole, RouteTable, RouteVersion};
 use pontoon_proto::known::{READS, REQUESTS};
 use pontoon_proto::services::balancers_server::Balancers;
 use pontoon_proto::{BalancerDirective, BalancerHello, BalancerMessage, RouteDelta};
@@ -95,6 +95,9 @@ impl BalancersService {
         let index = self.register(&hello).await?;
         tracing::info!(balancer = %hello.name, site = %hello.site, have = %hello.have, "a balancer is connected");
         let telling = reads.requests.then(|| self.tails.connected(outbox));
+        if reads.edge {
+            self.heard.balancer_edge(&hello.name, RouteVersion::default());
+        }
         let ended = tokio::select! {
             ended = self.listen(&hello.name, &mut inbound, telling.as_ref()) => ended,
             ended = self.push_routes(&hello, index, outbox) => ended,
@@ -137,6 +140,7 @@ impl BalancersService {
                         telling.take(name, chunk);
                     }
                 }
+                BalancerMessage::EdgeApplied(version) => self.heard.balancer_edge(name, version),
                 BalancerMessage::Ports(reports) => self.heard.balancer_ports(name, reports),
                 BalancerMessage::Hello(_) => return Err(Status::invalid_argument("a second Hello in one session")),
             }

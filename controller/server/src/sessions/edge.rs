@@ -65,6 +65,8 @@ fn size(entry: &EdgeEntry) -> usize {
                 let names: usize = certificate.names.iter().map(|name| name.len() + 8).sum();
                 names + certificate.chain.len() + certificate.key.0.len()
             }
+            // Its texts are short.
+            EdgeEntry::Challenge(_) => 0,
             EdgeEntry::Port { .. } | EdgeEntry::Split { .. } => 0,
             EdgeEntry::Keys(keys) => keys.iter().map(|key| key.0.len() + 8).sum(),
         }

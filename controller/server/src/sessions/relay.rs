@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pontoon_kit::CancellationToken;
-use pontoon_model::{BalancerName, ControllerId, HostName, Incarnation};
+use pontoon_model::{BalancerName, ControllerId, HostName, Incarnation, RouteVersion};
 use pontoon_proto::{BalancerAck, Heartbeat, PortReport, RelayBatch};
 use tokio::sync::{Notify, watch};
 use tonic::Request;
@@ -39,6 +39,8 @@ struct Table {
     balancers: BTreeMap<BalancerName, BalancerAck>,
     /// The newest acknowledgement of each connected balancer, for people.
     last_acks: BTreeMap<BalancerName, BalancerAck>,
+    /// How far each connected balancer is of what there is besides the routes; for the leader when it asks.
+    edge: BTreeMap<BalancerName, RouteVersion>,
     /// What each connected balancer last said of its ports, for people.
     ports: BTreeMap<BalancerName, BTreeMap<u16, Option<String>>>,
 }
@@ -60,10 +62,21 @@ impl Heard {
         }
     }
 
+    /// A balancer has this version of what there is besides the routes; 0 at the begin of its session.
+    pub fn balancer_edge(&self, name: &BalancerName, version: RouteVersion) {
+        self.lock().edge.insert(name.clone(), version);
+    }
+
+    /// The balancers connected here that follow what there is besides the routes, and how far each is.
+    pub fn edge_progress(&self) -> Vec<(BalancerName, RouteVersion)> {
+        self.lock().edge.iter().map(|(name, version)| (name.clone(), *version)).collect()
+    }
+
     /// A balancer's session ended.
     pub fn balancer_left(&self, name: &BalancerName) {
         let mut table = self.lock();
         table.last_acks.remove(name);
+        table.edge.remove(name);
         table.ports.remove(name);
     }
 
@@ -178,7 +191,11 @@ mod tests {
         assert!(heard.take(ControllerId(1)).hosts.is_empty());
 
         assert_eq!(heard.last_ack(&balancer), Some(ack(2)));
+        heard.balancer_edge(&balancer, RouteVersion(0));
+        heard.balancer_edge(&balancer, RouteVersion(7));
+        assert_eq!(heard.edge_progress(), [(balancer.clone(), RouteVersion(7))]);
         heard.balancer_left(&balancer);
+        assert_eq!(heard.edge_progress(), []);
         assert_eq!(heard.last_ack(&balancer), None);
     }
 }

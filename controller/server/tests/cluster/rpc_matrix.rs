@@ -36,6 +36,7 @@ const MATRIX: &[(&str, &[&str], MayCall)] = &[
             "Connected",
             "Requests",
             "OpenTail",
+            "EdgeProgress",
         ],
         MayCall::Controller,
     ),

@@ -15,9 +15,10 @@ use pontoon_proto::services::peers_server::{self, PeersServer};
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{
     AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
-    DescribeRequest, Described, InspectRequest, Inspected, LogChunk, LogRequest, MeasureRequest, MeasuredReply,
-    MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, RejoinReply,
-    RejoinRequest, RelayBatch, Relayed, RequestsAnswer, RequestsQuestion, TailChunk, TailRequest,
+    DescribeRequest, Described, EdgeProgress, EdgeProgressRequest, InspectRequest, Inspected, LogChunk, LogRequest,
+    MeasureRequest, MeasuredReply, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply,
+    ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed, RequestsAnswer, RequestsQuestion, TailChunk,
+    TailRequest,
 };
 use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
@@ -285,6 +286,9 @@ impl peers_server::Peers for Forwarded {
         Ok(Response::new(self.2.now().into()))
     }
     async fn connected(&self, _: Request<ConnectedRequest>) -> Result<Response<ConnectedReply>, Status> {
+        not_here()
+    }
+    async fn edge_progress(&self, _: Request<EdgeProgressRequest>) -> Result<Response<EdgeProgress>, Status> {
         not_here()
     }
     async fn relay(&self, _: Request<RelayBatch>) -> Result<Response<Relayed>, Status> {

@@ -96,3 +96,80 @@ async fn a_certificate_is_checked_listed_without_its_key_and_removed() {
     assert_eq!(api.call(Method::DELETE, &path, None).await.0, 200);
     assert_eq!(api.call(Method::DELETE, &path, None).await.0, 404);
 }
+
+#[tokio::test]
+async fn certificates_are_ordered_where_it_is_set_and_no_key_is_in_any_answer() {
+    let api = Fixture::with_apps().await;
+    let shown = async || api.call(Method::GET, "/v1/acme", None).await.1;
+    let off = shown().await;
+    assert_eq!((&off["on"], &off["directory"], &off["names"]), (&json!(false), &Value::Null, &json!([])));
+    for domain in ["a.example", "*.b.example", "x.c.example", "not.example"] {
+        let body = json!({"domain": domain});
+        assert_eq!(api.call(Method::POST, "/v1/apps/shop/domains", body).await.0, 200);
+    }
+    let made = rcgen::generate_simple_self_signed(["*.c.example".to_owned()]).unwrap();
+    let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    assert_eq!(api.call(Method::POST, "/v1/certificates", json!({"chain": chain, "key": key})).await.0, 200);
+    let states = |list: &Value| -> Vec<String> {
+        let state = |row: &Value| format!("{}={}", row["host"].as_str().unwrap(), row["certificate"].as_str().unwrap());
+        list["names"].as_array().unwrap().iter().map(state).collect()
+    };
+    assert_eq!(
+        states(&shown().await),
+        ["*.b.example=wildcard", "a.example=none", "not.example=none", "x.c.example=uploaded"]
+    );
+
+    for (body, part) in [
+        (json!({"email": "you@a.example"}), "agrees to its terms"),
+        (json!({"email": "you", "agree_tos": true}), "no e-mail address"),
+        (
+            json!({"email": "you@a.example", "agree_tos": true, "directory": "http://a/dir"}),
+            "no URL of an ACME directory",
+        ),
+        (json!({"email": "you@a.example", "agree_tos": true, "eab_kid": "k"}), "belong together"),
+        (json!({"email": "you@a.example", "agree_tos": true, "eab_kid": "k", "eab_hmac": "?"}), "is not base64url"),
+        (json!({"email": "you@a.example", "agree_tos": true, "authority": "x"}), "no CERTIFICATE in it"),
+        (json!({"email": "you@a.example", "agree_tos": true, "colour": 1}), "colour"),
+    ] {
+        let refused = api.call(Method::PUT, "/v1/acme", body).await;
+        assert!(refused.0 == 400 && refused.1.to_string().contains(part), "{part}: {refused:?}");
+    }
+    let secret = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0";
+    let body = json!({
+        // Of TEST-NET: nobody answers.
+        "directory": "https://192.0.2.1/dir", "email": "you@a.example", "agree_tos": true,
+        "eab_kid": "kid-1", "eab_hmac": secret, "except": ["Not.example."],
+    });
+    assert_eq!(api.call(Method::PUT, "/v1/acme", body).await.0, 200);
+    let on = shown().await;
+    assert_eq!(
+        (&on["on"], &on["directory"], &on["eab_kid"], &on["except"]),
+        (&json!(true), &json!("https://192.0.2.1/dir"), &json!("kid-1"), &json!(["not.example"]))
+    );
+    assert_eq!(states(&on), ["*.b.example=wildcard", "a.example=waits", "not.example=none", "x.c.example=uploaded"]);
+    let domains = api.call(Method::GET, "/v1/domains", None).await.1;
+    assert_eq!((&domains[1]["domain"], &domains[1]["certificate"]), (&json!("a.example"), &json!("waits")));
+    for path in ["/v1/acme", "/v1/domains", "/v1/certificates"] {
+        let text = api.call(Method::GET, path, None).await.1.to_string();
+        assert!(!text.contains(secret) && !text.contains("PRIVATE"), "{path}: {text}");
+    }
+
+    let nothing = api.call(Method::POST, "/v1/acme/retry", json!({})).await;
+    assert!(nothing.0 == 400 && nothing.1.to_string().contains("no order has failed"), "{nothing:?}");
+    let failed = |host: &str| {
+        let trouble =
+            Some(pontoon_model::Trouble { failures: 3, error: "why not".into(), at: pontoon_model::Timestamp(1) });
+        let (begun_at, next_try) = (pontoon_model::Timestamp(1), pontoon_model::Timestamp(u64::MAX));
+        let order = pontoon_model::OrderRow { host: host.into(), trouble, begun_at, next_try };
+        pontoon_core::Command::from(pontoon_core::command::NoteOrder { host: host.into(), order: Some(order) })
+    };
+    api.api.propose_all(extract::Key::none(), vec![failed("a.example")]).await.unwrap();
+    let waits = &shown().await["names"][1];
+    assert_eq!((&waits["error"], &waits["next"]), (&json!("why not"), &json!(u64::MAX)));
+    let other = api.call(Method::POST, "/v1/acme/retry", json!({"host": "b.example"})).await;
+    assert!(other.0 == 400 && other.1.to_string().contains("no order for b.example"), "{other:?}");
+    assert_eq!(api.call(Method::POST, "/v1/acme/retry", json!({"host": "a.example"})).await.0, 200);
+    assert_eq!(shown().await["names"][1]["error"], Value::Null);
+    assert_eq!(api.call(Method::DELETE, "/v1/acme", None).await.0, 200);
+    assert_eq!(shown().await["on"], json!(false));
+}
