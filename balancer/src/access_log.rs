@@ -83,6 +83,9 @@ struct Line {
     status: u16,
     /// Of the answer's body, as far as it was sent.
     bytes: u64,
+    /// What came from the client, where it was no request but a connection to a port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received: Option<u64>,
     /// To the end of the answer.
     seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,6 +148,7 @@ impl AccessLog {
             protocol: about.protocol,
             status: 0,
             bytes: 0,
+            received: None,
             seconds: 0.0,
             app: None,
             servo: None,
@@ -152,12 +156,25 @@ impl AccessLog {
         };
         Some(Pending { to, tails, line: Some(line), begun: Instant::now() })
     }
+
+    /// A connection to a port that is not HTTP's came in; its line comes with its end.
+    pub(crate) fn begin_connection(&self, client: IpAddr, port: u16) -> Option<Pending> {
+        self.begin(&About { client, method: "CONNECT", path: &format!(":{port}"), protocol: "tcp" })
+    }
 }
 
 impl Pending {
     /// It is noted by somebody else.
     pub(crate) fn forget(mut self) {
         self.line = None;
+    }
+
+    /// A connection has ended, and carried so many bytes from the client and to it.
+    pub(crate) fn carried(&mut self, received: u64, sent: u64) {
+        if let Some(line) = &mut self.line {
+            line.received = Some(received);
+            line.bytes = sent;
+        }
     }
 
     pub(crate) fn routed(&mut self, host: &str, app: Option<&AppName>) {
@@ -322,6 +339,7 @@ mod tests {
             protocol: "http/1.1",
             status: 200,
             bytes: 5,
+            received: None,
             seconds: 0.25,
             app: Some(AppName::new("shop").unwrap()),
             servo: None,

@@ -16,12 +16,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pontoon_kit::CancellationToken;
+use pontoon_model::AppName;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::handover::{Progress, Purpose};
 use crate::proxy::health;
 use crate::proxy::listen::{self, Inherited};
+use crate::proxy::ports::Board;
 use crate::readiness::Readiness;
 use crate::status::Link;
 use crate::table::{LATENCY_BOUNDS, Table};
@@ -42,8 +44,21 @@ struct Health {
     controller: Option<SocketAddr>,
     /// How many host names are routed.
     routes: usize,
+    /// Ports that lead to processes which do not speak HTTP.
+    ports: Vec<Port>,
     /// No controller is heard: the table may be out of date. Requests are served all the same.
     stale: bool,
+}
+
+/// A port that leads to an app.
+#[derive(Debug, Serialize)]
+struct Port {
+    port: u16,
+    app: AppName,
+    listening: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
 }
 
 /// What the answers are made from.
@@ -51,6 +66,7 @@ struct Health {
 pub(crate) struct Admin {
     pub(crate) table: Arc<Table>,
     pub(crate) link: Arc<Link>,
+    pub(crate) ports: Board,
     pub(crate) progress: Arc<Progress>,
     pub(crate) readiness: Arc<Readiness>,
 }
@@ -118,6 +134,17 @@ impl Admin {
             drained: progress.drained.0,
             controller,
             routes: self.table.len(),
+            ports: self
+                .ports
+                .all()
+                .iter()
+                .map(|status| Port {
+                    port: status.port,
+                    app: status.app.clone(),
+                    listening: status.problem.is_none(),
+                    problem: status.problem.clone(),
+                })
+                .collect(),
             stale: controller.is_none(),
         }
     }
@@ -139,6 +166,38 @@ impl Admin {
             line(format_args!("pontoon_balancer_peer_up{{{labels}}} {}", u8::from(peer.is_up())));
             if let Some(took) = peer.round_trip() {
                 line(format_args!("pontoon_balancer_peer_round_trip_seconds{{{labels}}} {}", took.as_secs_f64()));
+            }
+        }
+        for status in self.ports.all() {
+            let (port, app) = (status.port, &status.app);
+            let (open, refused, received, sent) = status.counts.read();
+            for (name, count) in [
+                ("listening", u64::from(status.problem.is_none())),
+                ("connections", open.into()),
+                ("refused_total", refused),
+                ("received_bytes_total", received),
+                ("sent_bytes_total", sent),
+            ] {
+                line(format_args!("pontoon_balancer_port_{name}{{port=\"{port}\",app=\"{app}\"}} {count}"));
+            }
+        }
+        for (host, split) in self.table.splits() {
+            let (Some(live), Some(beside)) = (self.table.route(&host), self.table.route(&split.beside)) else {
+                continue;
+            };
+            line(format_args!(
+                "pontoon_balancer_split_share{{app=\"{}\",host=\"{host}\"}} {}",
+                live.app.name,
+                split.share()
+            ));
+            for (of, route) in [(false, &live), (true, &beside)] {
+                let release = route.target().release.map_or_else(String::new, |release| release.to_string());
+                for (class, count) in (1..).zip(split.answers(of)) {
+                    line(format_args!(
+                        "pontoon_balancer_release_answers_total{{app=\"{}\",host=\"{host}\",release=\"{release}\",status=\"{class}xx\"}} {count}",
+                        live.app.name
+                    ));
+                }
             }
         }
         for route in self.table.routes() {

@@ -8,7 +8,7 @@ use pontoon_kit::{CancellationToken, Credentials, FolderLock, Identity, LockErro
 use pontoon_model::Reach;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::active::{Active, Ends};
 use crate::admin::{self, Admin};
@@ -18,6 +18,7 @@ use crate::handover::{Door, HandoverError, Offer, Predecessor, Progress, Purpose
 use crate::health::Watcher;
 use crate::peers;
 use crate::proxy::listen::Inherited;
+use crate::proxy::ports::{self, Board, Ports};
 use crate::proxy::{Proxy, With};
 use crate::readiness::Readiness;
 use crate::session::{Controllers, Session};
@@ -40,6 +41,8 @@ pub struct Balancer {
 /// What runs, and must not end by itself.
 struct Parts {
     proxy: Proxy,
+    /// Ends with the workers.
+    ports: JoinHandle<()>,
     tasks: JoinSet<()>,
 }
 
@@ -98,11 +101,20 @@ impl Balancer {
         let serving = ends.serving.clone().drop_guard();
         let proxy = prepared.serve(&ends.serving)?;
         let (address, tls_address, peer_address) = (proxy.address, proxy.tls_address, proxy.peer_address);
-        let link = Arc::new(Link::default());
+        let (link, board) = (Arc::new(Link::default()), Board::default());
+        let parts = ports::Parts {
+            table: table.clone(),
+            watcher: watcher.clone(),
+            log: proxy.log.clone(),
+            announced: config.proxy_protocol,
+        };
+        let ports = Ports::new(parts, config.listen.ip(), config.worker_count(), board.clone());
+        let ports = tokio::spawn(ports.run(ends.serving.clone()));
         let mut admin_address = None;
         if let Some(socket) = admin_socket {
             admin_address = Some(socket.local_addr().map_err(data_dir)?);
-            let admin = Admin { table: table.clone(), link: link.clone(), progress: progress.clone(), readiness };
+            let (link, progress, ports) = (link.clone(), progress.clone(), board.clone());
+            let admin = Admin { table: table.clone(), link, progress, ports, readiness };
             let listener = TcpListener::from_std(socket).map_err(data_dir)?;
             tasks.spawn(outlived(admin.run(listener, ends.alone.clone()), ends.running.clone()));
         }
@@ -145,11 +157,12 @@ impl Balancer {
             reporter: std::sync::Mutex::default(),
             tails,
             link,
+            ports: board,
         };
         let active = Active { session: Arc::new(session), store, table: table.clone(), progress, lock };
         let running = active.begin();
         tasks.spawn(active.run(running, door, ends.clone()));
-        let parts = Mutex::new(Parts { proxy, tasks });
+        let parts = Mutex::new(Parts { proxy, ports, tasks });
         serving.disarm();
         Ok(Self { table, parts, address, tls_address, peer_address, admin_address, ends })
     }
@@ -200,9 +213,15 @@ impl Balancer {
     /// Returns when a part has ended that must not.
     pub async fn failed(&self) -> BalancerError {
         let mut parts = self.parts.lock().await;
-        let Parts { proxy, tasks } = &mut *parts;
+        let Parts { proxy, ports, tasks } = &mut *parts;
         tokio::select! {
             ended = proxy.ended(&self.ends.serving) => ended.err().unwrap_or(BalancerError::Ended { part: "the proxy" }),
+            ended = ports => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a task ended");
+                }
+                BalancerError::Ended { part: "what listens on ports" }
+            }
             ended = tasks.join_next() => {
                 if let Some(Err(error)) = ended {
                     tracing::error!(%error, "a task ended");
@@ -220,10 +239,11 @@ impl Balancer {
     /// Stops accepting, lets requests in flight end, then ends the session and writes the table.
     pub async fn stop(mut self) -> Result<(), BalancerError> {
         self.ends.serving.cancel();
-        let Parts { proxy, tasks } = self.parts.get_mut();
+        let Parts { proxy, ports, tasks } = self.parts.get_mut();
+        // First, since it holds the access log. One that panicked has said so in the log.
+        let _ = ports.await;
         let ended = proxy.ended(&self.ends.serving).await;
         self.ends.all();
-        // One that panicked has said so in the log.
         while tasks.join_next().await.is_some() {}
         ended
     }

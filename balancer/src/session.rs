@@ -20,6 +20,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Streaming};
 
 use crate::handover::Progress;
+use crate::proxy::ports::Board;
 use crate::report::{Next, Reporter};
 use crate::status::Link;
 use crate::table::{ApplyError, Table};
@@ -61,6 +62,7 @@ pub(crate) struct Session {
     /// Who looks at requests.
     pub(crate) tails: SharedTails,
     pub(crate) link: Arc<Link>,
+    pub(crate) ports: Board,
 }
 
 /// The controllers, in the order in which they are tried.
@@ -230,6 +232,7 @@ impl Session {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = BalancerAck::default();
         let (mut hears_edge, mut told_edge) = (false, None);
+        let (mut ports, mut told_ports) = (self.ports.follow(), Vec::new());
         loop {
             let mut due = false;
             tokio::select! {
@@ -241,6 +244,8 @@ impl Session {
                     }
                 },
                 () = self.progress.changed() => {}
+                // The board lives as long as this.
+                _ = ports.changed() => {}
                 _ = ticks.tick() => due = true,
                 _ = reports.tick(), if reads_requests => self.report(&outgoing),
                 _ = looks.tick(), if self.tails.any() => self.show(&outgoing),
@@ -263,6 +268,11 @@ impl Session {
                 && outgoing.try_send(BalancerMessage::EdgeApplied(version)).is_ok()
             {
                 told_edge = edge;
+            }
+            // A controller that cannot read this has never named a port.
+            let now = self.ports.reports();
+            if now != told_ports && outgoing.try_send(BalancerMessage::Ports(now.clone())).is_ok() {
+                told_ports = now;
             }
         }
     }

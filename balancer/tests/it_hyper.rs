@@ -32,6 +32,8 @@ mod routing;
 mod sessions;
 #[path = "it/sites.rs"]
 mod sites;
+#[path = "it/split.rs"]
+mod split;
 #[path = "it/stop.rs"]
 mod stop;
 #[path = "it/streaming.rs"]

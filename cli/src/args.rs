@@ -60,6 +60,14 @@ pub enum Command {
     Releases(AppArg),
     /// Make an older release live again
     Rollback(verb::rollback::RollbackArgs),
+    /// Send a share of an app's requests to another release than the live one
+    #[command(subcommand)]
+    Canary(verb::canary::Canary),
+    /// Run releases beside the live one, at host names of their own
+    #[command(subcommand)]
+    Preview(verb::canary::Preview),
+    /// Make a release that runs beside the live one the live one
+    Promote(verb::canary::PromoteArgs),
     /// List an app's servos
     Ps(AppArg),
     /// Print what an app's servos wrote
@@ -79,6 +87,9 @@ pub enum Command {
     Http(verb::http::Verb),
     /// Answer all requests of an app with a page that says so, or no longer
     Maintenance(verb::http::MaintenanceArgs),
+    /// Have processes that do not speak HTTP reached at ports of the balancers
+    #[command(subcommand)]
+    Port(verb::port::Verb),
     /// Give balancers certificates for HTTPS, list or remove them
     #[command(subcommand)]
     Cert(verb::cert::Verb),
@@ -226,6 +237,23 @@ mod tests {
             "http set guestbook affinity=on hold=10s body=10MiB",
             "maintenance on",
             "maintenance off --app guestbook",
+            "deploy . --preview",
+            "deploy --canary 10% --servos 2",
+            "canary start v2 --share 10% --servos 2 --app shop",
+            "canary set 50",
+            "canary status",
+            "canary promote --no-wait",
+            "canary stop -a shop",
+            "preview start 3",
+            "preview list -o json",
+            "preview stop v3",
+            "promote",
+            "promote v3 --app shop",
+            "port add mq",
+            "port add mq --process tcp-mqtt --port 1883 --proxy-protocol v2 --idle 10m --connections 50",
+            "port list",
+            "port list --app mq -o json",
+            "port remove 1883",
             "cert add chain.pem key.pem",
             "cert list -o json",
             "cert remove 0a1b2c",
@@ -318,6 +346,20 @@ mod tests {
             "http set guestbook",
             "maintenance",
             "maintenance maybe",
+            "deploy --preview --canary 10%",
+            "deploy --canary 100%",
+            "deploy --servos 2",
+            "canary start v2",
+            "canary start --share 10%",
+            "canary set",
+            "canary set 0%",
+            "preview start",
+            "promote latest",
+            "port add",
+            "port add mq --port 0",
+            "port add mq --port 65536",
+            "port add mq --proxy-protocol v3",
+            "port remove",
             "cert add chain.pem",
             "cert remove",
             "acme",

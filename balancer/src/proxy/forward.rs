@@ -75,6 +75,7 @@ pub(super) async fn answer(
     route.statistics.answered(status.as_u16(), begun.elapsed());
     let mut response = match answered {
         Ok((exchange, answer)) => {
+            worker.table.answered(&route, answer.giver.servo(), status.as_u16());
             if let Some(log) = &mut log {
                 log.answered(status.as_u16(), Some(answer.giver.servo()));
                 exchange.id().into_iter().for_each(|id| log.named(id));

@@ -1,7 +1,8 @@
 //! From a client's connection to a servo and back.
 //!
 //! [`worker`] accepts, [`connection`] finds out what it accepted, [`forward`] holds what happens to one request and
-//! [`exchange`] its way from servo to servo, [`attempts`] which is next; [`fast`] carries plain HTTP/1.1 without hyper. The other files are their parts.
+//! [`exchange`] its way from servo to servo, [`attempts`] which is next; [`fast`] carries plain HTTP/1.1 without hyper. [`ports`] carries
+//! what is not HTTP. The other files are their parts.
 
 mod activity;
 mod announced;
@@ -23,6 +24,7 @@ mod hop;
 pub(crate) mod listen;
 mod local;
 mod pages;
+pub(crate) mod ports;
 mod request_body;
 mod response_body;
 mod rewound;
@@ -87,6 +89,8 @@ pub(crate) struct Proxy {
     pub(crate) peer_address: Option<SocketAddr>,
     /// Gives workers connections to other balancers.
     pub(crate) taker: Taker,
+    /// Where its requests are noted.
+    pub(crate) log: AccessLog,
     workers: Vec<oneshot::Receiver<io::Result<()>>>,
     log_writer: Option<thread::JoinHandle<()>>,
 }
@@ -119,7 +123,7 @@ impl Proxy {
             table: table.clone(),
             watcher: watcher.clone(),
             tls: acceptor,
-            log,
+            log: log.clone(),
             announced: config.proxy_protocol,
             carrier: config.http1,
             leaving: leaving.clone(),
@@ -151,6 +155,7 @@ impl Prepared {
     /// Starts workers; they run until `shutdown`.
     pub(crate) fn serve(self, shutdown: &CancellationToken) -> Result<Proxy, BalancerError> {
         let Self { address, tls_address, peer_address, listeners, handed, taker, shared, log_writer } = self;
+        let log = shared.log.clone();
         let mut workers = Vec::with_capacity(listeners.len());
         for (worker, (listeners, handed)) in listeners.into_iter().zip(handed).enumerate() {
             let (shared, shutdown) = (shared.clone(), shutdown.clone());
@@ -162,7 +167,7 @@ impl Prepared {
                 .map_err(|source| BalancerError::Start { worker, source })?;
             workers.push(ended);
         }
-        Ok(Proxy { address, tls_address, peer_address, taker, workers, log_writer })
+        Ok(Proxy { address, tls_address, peer_address, taker, log, workers, log_writer })
     }
 }
 
@@ -181,6 +186,7 @@ impl Proxy {
                 _ => return Err(BalancerError::Ended { part: "a worker" }),
             }
         }
+        self.log = AccessLog::default();
         if let Some(writer) = self.log_writer.take() {
             // With the workers the last line was sent; a writer that panicked has said so.
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;

@@ -53,53 +53,62 @@ impl Target {
     /// Servos that failed and have not shown since that they are well come after all others, whatever their tier; none is
     /// ever left out.
     pub(super) fn choose(&self, wish: &Wish<'_>) -> Choice<'_> {
-        let Some(best_tier) = self.tiers().find(|tier| !tier.is_empty()) else { return Choice::Nobody };
-        if let Some(preferred) = wish.prefer.and_then(|id| self.servos.iter().find(|servo| servo.id == id))
-            && wish.is_left(preferred)
-            && !preferred.is_avoided()
-        {
-            // A session does not move because its servo is busy.
-            return if preferred.has_room(wish.most) { Choice::Servo(preferred) } else { Choice::Full };
+        if let Some(choice) = self.preferred(wish) {
+            return choice;
         }
-        // The first tier is that of this site.
-        let fits_all = wish.spent.is_empty() && (wish.within.is_none() || best_tier == (0..self.tier_ends[0] as usize));
-        if wish.tried.is_empty() && fits_all {
-            let [one, other] = draw_two(best_tier.len()).map(|at| &self.servos[best_tier.start + at]);
-            let fits = |servo: &Servo| !servo.is_avoided() && servo.has_room(wish.most);
-            match (fits(one), fits(other)) {
-                (true, true) => return Choice::Servo(wish.better(one, other)),
-                (true, false) => return Choice::Servo(one),
-                (false, true) => return Choice::Servo(other),
-                (false, false) => {}
-            }
+        if let Some(servo) = self.at_once(wish) {
+            return Choice::Servo(servo);
         }
-        self.choose_slowly(wish)
+        // To wait for one that is well is better than to try one that is not.
+        match self.look(wish, false) {
+            Choice::Nobody => self.look(wish, true),
+            found => found,
+        }
     }
 
-    /// Looks at every servo: only after a failure, or when servos are full.
-    fn choose_slowly(&self, wish: &Wish<'_>) -> Choice<'_> {
+    /// The servo of the client's session, while it is well.
+    pub(super) fn preferred(&self, wish: &Wish<'_>) -> Option<Choice<'_>> {
+        let preferred = wish.prefer.and_then(|id| self.servos.iter().find(|servo| servo.id == id))?;
+        let fits = wish.is_left(preferred) && !preferred.is_avoided();
+        // A session does not move because its servo is busy.
+        fits.then(|| if preferred.has_room(wish.most) { Choice::Servo(preferred) } else { Choice::Full })
+    }
+
+    /// For the first try of a request: one of two of the best tier, if they are well and have room.
+    pub(super) fn at_once(&self, wish: &Wish<'_>) -> Option<&Arc<Servo>> {
+        let best_tier = self.tiers().find(|tier| !tier.is_empty())?;
+        // The first tier is that of this site.
+        let fits_all = wish.spent.is_empty() && (wish.within.is_none() || best_tier == (0..self.tier_ends[0] as usize));
+        if !(wish.tried.is_empty() && fits_all) {
+            return None;
+        }
+        let [one, other] = draw_two(best_tier.len()).map(|at| &self.servos[best_tier.start + at]);
+        let fits = |servo: &Servo| !servo.is_avoided() && servo.has_room(wish.most);
+        match (fits(one), fits(other)) {
+            (true, true) => Some(wish.better(one, other)),
+            (true, false) => Some(one),
+            (false, true) => Some(other),
+            (false, false) => None,
+        }
+    }
+
+    /// Looks at every servo that is well, or at every one: only after a failure, or when servos are full.
+    pub(super) fn look(&self, wish: &Wish<'_>, avoided: bool) -> Choice<'_> {
         let mut full = false;
-        for avoided in [false, true] {
-            for tier in self.tiers() {
-                let left = self.servos[tier]
-                    .iter()
-                    .filter(|servo| wish.is_left(servo))
-                    // Told apart once per pass; a servo whose avoidance ends between the passes is found by the
-                    // second, which therefore takes all.
-                    .filter(|servo| avoided || !servo.is_avoided());
-                let (with_room, without): (Vec<_>, Vec<_>) = left.partition(|servo| servo.has_room(wish.most));
-                full |= !without.is_empty();
-                if !with_room.is_empty() {
-                    let [one, other] = draw_two(with_room.len()).map(|at| with_room[at]);
-                    return Choice::Servo(wish.better(one, other));
-                }
-            }
-            // To wait for one that is well is better than to try one that is not.
-            if full {
-                return Choice::Full;
+        for tier in self.tiers() {
+            let left = self.servos[tier]
+                .iter()
+                .filter(|servo| wish.is_left(servo))
+                // A servo whose avoidance ends between two looks is found by the second, which therefore takes all.
+                .filter(|servo| avoided || !servo.is_avoided());
+            let (with_room, without): (Vec<_>, Vec<_>) = left.partition(|servo| servo.has_room(wish.most));
+            full |= !without.is_empty();
+            if !with_room.is_empty() {
+                let [one, other] = draw_two(with_room.len()).map(|at| with_room[at]);
+                return Choice::Servo(wish.better(one, other));
             }
         }
-        Choice::Nobody
+        if full { Choice::Full } else { Choice::Nobody }
     }
 
     /// The sites of servos that are as good a choice as `servo`: of its tier, and not tried yet.

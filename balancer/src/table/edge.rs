@@ -1,9 +1,9 @@
-//! The part of a controller's word that is not routes: domains, apps' settings, certificates and keys, at one version.
+//! The part of a controller's word that is not routes: domains, apps' settings, certificates, keys, ports and splits, at one version.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pontoon_model::{AppName, EdgeEntry, EdgeKey, EdgeTable, RouteVersion};
+use pontoon_model::{AppName, EdgeEntry, EdgeKey, EdgeTable, PortSettings, RouteVersion};
 
 /// All entries, as the controllers sent them.
 #[derive(Debug, Default)]
@@ -18,6 +18,17 @@ pub(super) enum Change<'a> {
     Take(&'a EdgeKey),
 }
 
+/// Where a port leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortEntry {
+    /// Whose it is.
+    pub app: AppName,
+    /// The name of the route that answers for it.
+    pub route: String,
+    /// How its connections are treated.
+    pub settings: PortSettings,
+}
+
 impl Edge {
     pub(super) fn version(&self) -> RouteVersion {
         self.version
@@ -26,6 +37,19 @@ impl Edge {
     /// Whether the app has settings of its own.
     pub(super) fn has(&self, app: &AppName) -> bool {
         self.entries.contains_key(&EdgeKey::App(app.clone()))
+    }
+
+    /// The ports that lead to apps.
+    pub(super) fn ports(&self) -> BTreeMap<u16, PortEntry> {
+        let of_ports = self.entries.range(EdgeKey::Port(0)..).map(|(_, entry)| entry);
+        let entry = |entry: &Arc<EdgeEntry>| match &**entry {
+            EdgeEntry::Port { port, app, route, settings } => {
+                Some((*port, PortEntry { app: app.clone(), route: route.clone(), settings: *settings }))
+            }
+            // Those behind the ports.
+            _ => None,
+        };
+        of_ports.filter_map(entry).collect()
     }
 
     /// All of it.

@@ -11,12 +11,14 @@ mod domains;
 mod edge;
 mod route;
 mod servo;
+mod split;
 mod update;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pontoon_model::{EdgeEntry, EdgeKey, EdgeTable, RouteTable, RouteVersion, SiteName};
+use pontoon_model::{EdgeEntry, EdgeKey, EdgeTable, RouteTable, RouteVersion, ServoId, SiteName};
 use pontoon_proto::{BalancerAck, EdgeDelta, RouteDelta};
 use tokio::sync::{Notify, watch};
 
@@ -24,10 +26,13 @@ pub use app::{App, Settings};
 use choose::Choice;
 pub use choose::Wish;
 use domains::Domains;
+pub use edge::PortEntry;
 use edge::{Change, Edge};
 pub use route::{Counted, LATENCY_BOUNDS, Route, Statistics, Target, Waiting};
 use servo::Refused;
 pub use servo::{Failure, InFlight, Servo};
+pub use split::Split;
+use split::Splits;
 use update::Updater;
 
 use crate::peers::Peers;
@@ -73,6 +78,7 @@ pub enum Picked {
 pub struct Table {
     routes: papaya::HashMap<Box<str>, Arc<Route>>,
     domains: Domains,
+    splits: Splits,
     /// Certificates and keys.
     secrets: Arc<Secrets>,
     /// The balancers of other sites.
@@ -94,6 +100,7 @@ impl Table {
         Self {
             routes: papaya::HashMap::new(),
             domains: Domains::default(),
+            splits: Splits::default(),
             secrets: Arc::default(),
             peers: Arc::new(Peers::new(site.clone())),
             edge: Mutex::default(),
@@ -124,13 +131,21 @@ impl Table {
 
     /// Picks a servo of `route` and counts the request in. When the table changed meanwhile, `route` becomes its successor.
     pub fn pick(&self, route: &mut Arc<Route>, wish: &Wish<'_>) -> Picked {
+        let mut split = self.split_of(route);
         loop {
             {
                 let target = route.target();
-                let servo = match target.choose(wish) {
+                let beside = split.as_ref().map(|(_, beside)| beside.target());
+                let choice = match (&split, &beside) {
+                    (Some((split, _)), Some(beside)) => split.choose(&target, beside, wish),
+                    _ => target.choose(wish),
+                };
+                let servo = match choice {
                     Choice::Servo(servo) => servo,
                     Choice::Full => return Picked::Full,
-                    Choice::Nobody if target.is_empty() => return Picked::Empty(target.reason.to_string()),
+                    Choice::Nobody if target.is_empty() && beside.as_ref().is_none_or(|beside| beside.is_empty()) => {
+                        return Picked::Empty(target.reason.to_string());
+                    }
                     Choice::Nobody => return Picked::Exhausted,
                 };
                 match Servo::enter(servo, wish.most) {
@@ -146,7 +161,31 @@ impl Table {
                 Some(newer) => *route = newer,
                 None => return Picked::Gone,
             }
+            split = self.split_of(route);
         }
+    }
+
+    /// Where a part of a route's requests goes, and how large it is.
+    fn split_of(&self, route: &Route) -> Option<(Arc<Split>, Arc<Route>)> {
+        // Nearly all requests end here.
+        if self.splits.is_empty() {
+            return None;
+        }
+        let split = self.splits.of(&route.host)?;
+        let beside = self.route(&split.beside)?;
+        Some((split, beside))
+    }
+
+    /// Counts an answer for the release that gave it, where the route's requests are split.
+    pub fn answered(&self, route: &Route, servo: ServoId, status: u16) {
+        if let Some((split, beside)) = self.split_of(route) {
+            split.answered(beside.target().has(servo), status);
+        }
+    }
+
+    /// Every split, with the host name of its route.
+    pub fn splits(&self) -> Vec<(Box<str>, Arc<Split>)> {
+        self.splits.all()
     }
 
     /// Certificates and keys.
@@ -162,6 +201,11 @@ impl Table {
     /// Everything but routes, as controllers send it.
     pub fn edge(&self) -> EdgeTable {
         self.lock_edge().table()
+    }
+
+    /// The ports that lead to apps.
+    pub fn ports(&self) -> BTreeMap<u16, PortEntry> {
+        self.lock_edge().ports()
     }
 
     /// Makes `table` what counts besides the routes.
@@ -199,6 +243,9 @@ impl Table {
                 EdgeEntry::Keys(keys) => self.secrets.set_keys(keys),
                 EdgeEntry::Challenge(challenge) => self.secrets.put_challenge(challenge),
                 EdgeEntry::Peer(row) => self.peers.put(row),
+                // Whoever listens follows the version and looks.
+                EdgeEntry::Port { .. } => {}
+                EdgeEntry::Split { app, route, beside, share } => self.splits.put(app, route, beside, *share),
             },
             Change::Take(key) => match key {
                 EdgeKey::Domain(domain) => self.domains.take(domain),
@@ -207,6 +254,8 @@ impl Table {
                 EdgeKey::Keys => self.secrets.set_keys(&[]),
                 EdgeKey::Challenge(host) => self.secrets.take_challenge(host),
                 EdgeKey::Peer(name) => self.peers.take(name),
+                EdgeKey::Port(_) => {}
+                EdgeKey::Split(app) => self.splits.take(app),
             },
         }
     }

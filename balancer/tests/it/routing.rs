@@ -108,7 +108,7 @@ async fn health_and_figures_are_told_on_their_own_address_only() {
     ask(fixture.address(), &get("a.example")).await;
     let admin = fixture.balancer.admin_address().unwrap();
     let health = ask(admin, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    let expected = r#"{"version":7,"drained":7,"controller":null,"routes":1,"stale":true}"#;
+    let expected = r#"{"version":7,"drained":7,"controller":null,"routes":1,"ports":[],"stale":true}"#;
     assert_eq!(health.text().trim(), expected);
     let metrics = ask(admin, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let line = r#"pontoon_balancer_requests_total{app="guestbook",host="a.example"} 1"#;

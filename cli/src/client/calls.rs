@@ -10,7 +10,7 @@ use pontoon_api::{
     Status, Token, TransferLeader, Upgrade,
 };
 use pontoon_model::labels::Labels;
-use pontoon_model::{AppName, BuildId, ControllerName, DeploymentId, Digest, ReleaseNumber, ServoId, TokenId};
+use pontoon_model::{AppName, BuildId, ControllerName, DeploymentId, ReleaseNumber, ServoId, TokenId};
 use reqwest::Method;
 
 use super::{Body, ByteStream, Call, Client, ClientError, EventStream, LineStream, LogStream, Sent};
@@ -56,9 +56,9 @@ impl Client {
         self.fetch(call).await
     }
 
-    /// Builds uploaded source.
-    pub async fn start_build(&self, app: &AppName, source: Digest) -> Answer<Build> {
-        self.fetch(Call::change(Method::POST, format!("apps/{app}/builds")).json(&StartBuild { source })).await
+    /// Builds uploaded source, to be live or to run beside what is.
+    pub async fn start_build(&self, app: &AppName, build: &StartBuild) -> Answer<Build> {
+        self.fetch(Call::change(Method::POST, format!("apps/{app}/builds")).json(build)).await
     }
 
     /// One build.

@@ -1,10 +1,12 @@
 //! Every REST call, over whichever controller answers.
 
+mod beside;
 mod calls;
 mod edge;
 mod error;
 mod event_stream;
 mod log_stream;
+mod ports;
 pub(crate) mod tls;
 mod trust;
 

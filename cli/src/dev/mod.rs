@@ -136,7 +136,7 @@ async fn serve(
 /// Deploys `path`; the app. A source that cannot be deployed is no reason to take the cluster down: whoever mends
 /// it deploys again.
 async fn deploy_or_say_why(session: &Session, path: &Path) -> anyhow::Result<Option<App>> {
-    let args = deploy::DeployArgs { path: path.to_owned(), app: AppArg::default() };
+    let args = deploy::DeployArgs::live(path.to_owned(), AppArg::default());
     match deploy::run(session, args).await {
         Ok(()) => match Manifest::load(path)?.and_then(|manifest| manifest.name) {
             Some(name) => Ok(Some(session.client.app(&name).await?)),

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use pontoon_api::{Build, ErrorCode, Source};
+use pontoon_api::beside::SetBeside;
+use pontoon_api::{Build, ErrorCode, Source, StartBuild};
 use pontoon_model::{AppName, DeploymentId};
 
 use super::follow::{FollowError, Follower};
-use super::wait;
+use super::{canary, wait};
 use crate::args::AppArg;
 use crate::client::Client;
 use crate::manifest::{self, Manifest};
@@ -28,6 +29,28 @@ pub struct DeployArgs {
     /// The app; without it, the name in the source's pontoon.toml
     #[command(flatten)]
     pub app: AppArg,
+    /// Run it beside the live release, at a host name of its own; `pontoon promote` makes it live
+    #[arg(long, group = "beside")]
+    pub preview: bool,
+    /// Run it beside the live release, and send it a share of the requests, e.g. 10%; `pontoon canary promote` makes it live
+    #[arg(long, value_name = "SHARE", group = "beside", value_parser = canary::parse_share)]
+    pub canary: Option<u8>,
+    /// How many servos run beside the live release; without it, the share of its own, rounded up
+    #[arg(long, value_name = "N", requires = "beside")]
+    pub servos: Option<u32>,
+}
+
+impl DeployArgs {
+    /// What becomes live as soon as it is ready.
+    pub fn live(path: PathBuf, app: AppArg) -> Self {
+        Self { path, app, preview: false, canary: None, servos: None }
+    }
+
+    /// How it runs beside the live release, if it shall.
+    fn beside(&self) -> Option<SetBeside> {
+        let share = self.canary.or_else(|| self.preview.then_some(0))?;
+        Some(SetBeside { share, servos: self.servos })
+    }
 }
 
 /// Deploys and says where it is live.
@@ -48,6 +71,17 @@ async fn deploy(session: &Session, args: DeployArgs, goes_on: &RefCell<String>) 
     let progress = Arc::new(Progress::start());
     let (app, manifest) = name_and_manifest(&args)?;
 
+    if args.canary.is_some() {
+        // Before anything is made for it.
+        let live = match client.app(&app).await {
+            Ok(app) => app.live.is_some(),
+            Err(error) if error.is_not_found() => false,
+            Err(error) => return Err(error.into()),
+        };
+        if !live {
+            bail!("{app} has no live release beside which a canary could run; deploy it once without --canary");
+        }
+    }
     progress.now("packing the source");
     let packed = pack_apart(&args.path).await?;
     for path in &packed.left_out {
@@ -64,19 +98,23 @@ async fn deploy(session: &Session, args: DeployArgs, goes_on: &RefCell<String>) 
 
     *goes_on.borrow_mut() =
         format!("the deployment goes on without this command; `pontoon ps --app {app}` shows how far it is");
-    let build = client.start_build(&app, source.digest).await?;
+    let wanted = StartBuild { source: source.digest, beside: args.beside() };
+    let build = client.start_build(&app, &wanted).await?;
     let deployment = follow_build(client, &app, build, &progress).await?;
     let deployment = wait::deployment(client, &app, deployment, &progress).await?;
     if deployment.wanted > 0 {
         progress.step(&format!("{0} of {0} {1} ready", deployment.wanted, wait::servos(deployment.wanted)));
     }
     let progress = Arc::into_inner(progress).context("the upload still reports progress")?;
+    if wanted.beside.is_some() {
+        return canary::runs(session, &app, &deployment, progress).await;
+    }
     wait::live(session, &app, &deployment, progress).await
 }
 
 /// Whether the directory and its name are there, for one who has much to do before the deploy.
 pub(crate) fn check(path: &Path) -> anyhow::Result<()> {
-    let args = DeployArgs { path: path.to_owned(), app: AppArg::default() };
+    let args = DeployArgs::live(path.to_owned(), AppArg::default());
     name_and_manifest(&args).map(|_| ())
 }
 

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod backup;
 pub mod balancers;
 pub mod ca;
+pub mod canary;
 pub mod cert;
 pub mod completions;
 pub mod context;
@@ -25,6 +26,7 @@ pub mod label;
 pub mod login;
 pub mod logs;
 pub mod machines;
+pub mod port;
 pub mod ps;
 pub mod recover;
 pub mod releases;
@@ -124,6 +126,10 @@ async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> 
         Command::Domain(verb) => domain::run(session, verb).await,
         Command::Http(verb) => http::run(session, verb).await,
         Command::Maintenance(args) => http::maintenance(session, args).await,
+        Command::Canary(verb) => canary::canary(session, verb).await,
+        Command::Preview(verb) => canary::preview(session, verb).await,
+        Command::Promote(args) => canary::promote(session, args).await,
+        Command::Port(verb) => port::run(session, verb).await,
         Command::Cert(verb) => cert::run(session, verb).await,
         Command::Acme(verb) => acme::run(session, verb).await,
         Command::Restart(args) => restart::run(session, args).await,

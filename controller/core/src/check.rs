@@ -1,8 +1,9 @@
 //! What must hold of every state; run after every apply in tests and simulation.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use pontoon_model::{BalancerName, BuildState, Scope, ServoStatus};
+use pontoon_model::{App, BalancerName, BesideOf, BuildState, Scope, ServoStatus};
 
 use crate::State;
 use crate::apply::tokens::is_lasting_admin;
@@ -56,6 +57,21 @@ fn apps(state: &State, found: &mut Vec<String>) {
             found.push(format!("{}: a release is newer than releases_made", app.name));
         }
     }
+    for (app, beside) in state.edge.beside.values().flat_map(|row| row.all.iter().map(move |one| (&row.app, one))) {
+        let is_there = match beside.what {
+            BesideOf::Build(id) => {
+                state.build(id).is_some_and(|row| row.app == *app && !matches!(row.state, BuildState::Ended { .. }))
+            }
+            BesideOf::Release { number, deployment, .. } => {
+                state.release(app, number).is_some()
+                    && state.deployment(deployment).is_some_and(|row| row.app == *app && row.release == number)
+                    && state.app(app).is_some_and(|row| row.live.is_none_or(|live| live.deployment != deployment))
+            }
+        };
+        if !is_there {
+            found.push(format!("{app}: what runs beside its live release is not there: {beside:?}"));
+        }
+    }
     for release in state.releases.values().filter(|release| state.app(&release.app).is_none()) {
         found.push(format!("release {} of {}: no such app", release.number, release.app));
     }
@@ -92,7 +108,8 @@ fn servos(state: &State, found: &mut Vec<String>) {
 
 fn deployments(state: &State, found: &mut Vec<String>) {
     for row in state.deployments().filter(|row| !row.phase.is_over()) {
-        if state.app(&row.app).is_none_or(|app| app.deployment != Some(row.id)) {
+        let is_known = |app: &Arc<App>| app.deployment == Some(row.id) || state.beside(&row.app, row.id).is_some();
+        if !state.app(&row.app).is_some_and(is_known) {
             found.push(format!("{}: under way, but {} does not know it", row.id, row.app));
         }
         if state.release(&row.app, row.release).is_none() {

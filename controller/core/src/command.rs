@@ -10,8 +10,8 @@ use pontoon_model::wire::{self, Envelope, WireError};
 use pontoon_model::{
     AcmeAccount, AcmeSettings, AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, Certificate, Challenge,
     ControllerId, ControllerName, CpuMillis, Digest, Domain, HealthCheck, HostName, Incarnation, Language, MachineRole,
-    MemoryBytes, OrderRow, Process, ProcessName, Reach, ReleaseNumber, RuntimeKind, Scope, Secret, ServoId,
-    ServoReport, SiteName, Timestamp, TokenId, Traffic, Trouble,
+    MemoryBytes, OrderRow, PortSettings, Process, ProcessName, Reach, ReleaseNumber, RuntimeKind, Scope, Secret,
+    ServoId, ServoReport, SiteName, Timestamp, TokenId, Traffic, Trouble,
 };
 use serde::{Deserialize, Serialize};
 
@@ -446,6 +446,73 @@ pub struct RegisterPeer {
     pub reach: Option<Reach>,
 }
 
+/// An app's process is reached at a port of every balancer. One that has a port keeps it, and gets the settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddPort {
+    /// Whose.
+    pub app: AppName,
+    /// Which process type.
+    pub process: ProcessName,
+    /// This one; without it the first of `range` that is free.
+    pub port: Option<u16>,
+    /// First and last.
+    pub range: (u16, u16),
+    /// How its connections are treated.
+    pub settings: PortSettings,
+}
+
+/// No longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovePort {
+    /// Whose.
+    pub app: AppName,
+    /// Which.
+    pub port: u16,
+}
+
+/// A release runs beside the live one, or gets another part of the requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetBeside {
+    /// Whose.
+    pub app: AppName,
+    /// Which: one that is built.
+    pub release: ReleaseNumber,
+    /// How many of 100 requests it gets, up to 99; 0: only those to its own host name.
+    pub share: u8,
+    /// How many servos; absent: as its share asks for.
+    pub count: Option<u32>,
+}
+
+/// A release runs beside the live one no longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndBeside {
+    /// Whose.
+    pub app: AppName,
+    /// Which.
+    pub release: ReleaseNumber,
+    /// Whether it becomes the live one, with the servos it has.
+    pub promote: bool,
+}
+
+/// Builds a stored source; the result runs beside the live release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartBuildBeside {
+    /// Whose.
+    pub app: AppName,
+    /// The source: already on a majority of the controllers.
+    pub source: BlobRef,
+    /// Detected from it.
+    pub language: Language,
+    /// What the release will start.
+    pub processes: BTreeMap<ProcessName, Process>,
+    /// How its servos show that they are ready.
+    pub health: HealthCheck,
+    /// As in [`SetBeside`].
+    pub share: u8,
+    /// As in [`SetBeside`].
+    pub count: Option<u32>,
+}
+
 /// Stands for what a later version of Pontoon adds: only a test's build has it.
 #[cfg(feature = "next-level")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -563,6 +630,11 @@ commands! {
     177, 1 => NoteAcmeAccount,
     178, 1 => NoteOrder,
     179, 1 => SetChallenge,
+    180, 1 => AddPort,
+    181, 1 => RemovePort,
+    182, 1 => SetBeside,
+    183, 1 => EndBeside,
+    184, 1 => StartBuildBeside,
     185, 1 => RegisterPeer,
     #[cfg(feature = "next-level")]
     290, 1 => NextLevelProbe,

@@ -10,6 +10,9 @@ pub const FIRST: u32 = 1;
 /// The newest level that this Pontoon can read and write.
 pub const NEWEST: u32 = if cfg!(feature = "next-level") { 4 } else { 3 };
 
+/// The level from which releases may run beside live ones.
+pub(crate) const BESIDE: u32 = 3;
+
 /// Kind, version, and the level from which they may be written; what is not here may always be.
 const NEEDS: &[(u16, u16, u32)] = &[
     // ChangeLabels, and the App that has labels.
@@ -58,6 +61,15 @@ const NEEDS: &[(u16, u16, u32)] = &[
     // How balancers reach each other: RegisterPeer and its row.
     (185, 1, 3),
     (60, 1, 3),
+    // Ports of balancers for processes that do not speak HTTP.
+    (180, 1, 3),
+    (181, 1, 3),
+    (58, 1, 3),
+    // Releases beside live ones.
+    (182, 1, BESIDE),
+    (183, 1, BESIDE),
+    (184, 1, BESIDE),
+    (59, 1, BESIDE),
     // NextLevelProbe, and the App that has a note: a test's build only.
     #[cfg(feature = "next-level")]
     (290, 1, 4),
@@ -79,8 +91,8 @@ pub fn version_at(kind: u16, newest: u16, level: u32) -> u16 {
 mod tests {
     use pontoon_model::wire::Wire;
     use pontoon_model::{
-        AcmeRow, ApiToken, App, Certificate, Challenge, ChosenTiming, DomainRow, EdgeKeys, EdgeStamp, OrderRow,
-        PeerRow, TrafficRow,
+        AcmeRow, ApiToken, App, BesideRow, Certificate, Challenge, ChosenTiming, DomainRow, EdgeKeys, EdgeStamp,
+        OrderRow, PeerRow, PortRow, TrafficRow,
     };
 
     use super::*;
@@ -106,6 +118,8 @@ mod tests {
                 (Challenge::KIND, Challenge::VERSION),
                 (OrderRow::KIND, OrderRow::VERSION),
                 (PeerRow::KIND, PeerRow::VERSION),
+                (PortRow::KIND, PortRow::VERSION),
+                (BesideRow::KIND, BesideRow::VERSION),
             ];
             let row = rows.iter().any(|row| row.0 == *kind && *version <= row.1);
             assert!(command || row, "{kind} v{version} does not exist");

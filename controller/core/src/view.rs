@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_model::{
-    App, AppName, Assignment, Build, BuildSpec, CpuMillis, EdgeEntry, EdgeKey, EdgeTable, Host, HostName, HostState,
-    MemoryBytes, ProcessName, Release, Route, RouteServo, RouteTable, Servo, ServoSpec, Size,
+    App, AppName, Assignment, Beside, Build, BuildSpec, CpuMillis, EdgeEntry, EdgeKey, EdgeTable, HealthCheck, Host,
+    HostName, HostState, MemoryBytes, PortRow, ProcessName, Release, ReleaseNumber, Route, RouteServo, RouteTable,
+    Servo, ServoSpec, Size, beside,
 };
 
 use crate::State;
@@ -51,6 +52,10 @@ fn servo_spec(state: &State, host: &Host, servo: &Servo) -> Option<ServoSpec> {
     ] {
         env.insert(key.to_owned(), value);
     }
+    let tcp = servo.process.is_tcp();
+    // What speaks another protocol answers no GET.
+    let path = release.health.path.clone().filter(|_| !tcp);
+    let health = HealthCheck { path, ..release.health.clone() };
     Some(ServoSpec {
         id: servo.id,
         app: servo.app.clone(),
@@ -62,8 +67,8 @@ fn servo_spec(state: &State, host: &Host, servo: &Servo) -> Option<ServoSpec> {
         command,
         env,
         size: servo.size,
-        health: release.health.clone(),
-        listens: servo.one_off.is_none() && servo.process == ProcessName::web(),
+        health,
+        listens: servo.one_off.is_none() && (tcp || servo.process == ProcessName::web()),
         one_off: servo.one_off.is_some(),
         desired: servo.desired,
         grace: STOP_GRACE,
@@ -94,7 +99,7 @@ pub fn default_host_of(state: &State, app: &AppName) -> String {
 
 /// All routes.
 pub fn route_table(state: &State) -> RouteTable {
-    let mut routes: Vec<_> = state.apps().map(|app| Arc::new(route(state, app))).collect();
+    let mut routes: Vec<_> = state.apps().flat_map(|app| routes_of(state, app)).map(Arc::new).collect();
     routes.sort_by(|a, b| a.host.cmp(&b.host));
     RouteTable { version: state.route_version(), routes }
 }
@@ -106,49 +111,83 @@ pub fn route_table_after(table: &RouteTable, old: &State, new: &State) -> RouteT
     }
     let mut routes = table.routes.clone();
     for name in new.apps_routed_otherwise(old) {
-        // Names end with the same domain, so that they stand in the order of their apps' hosts.
-        let host = |app: &App| default_host(new, app);
-        let gone_or_new = old.app(&name).or(new.app(&name)).map(|app| host(app));
-        let Some(wanted) = gone_or_new else { continue };
-        let place = routes.binary_search_by(|route| route.host.as_str().cmp(&wanted));
-        match (place, new.app(&name)) {
-            (Ok(at), Some(app)) => routes[at] = Arc::new(route(new, app)),
-            (Err(at), Some(app)) => routes.insert(at, Arc::new(route(new, app))),
-            (Ok(at), None) => drop(routes.remove(at)),
-            (Err(_), None) => {}
+        let place = |routes: &[Arc<Route>], host: &str| routes.binary_search_by(|route| route.host.as_str().cmp(host));
+        let wanted: Vec<Route> = new.app(&name).map(|app| routes_of(new, app).collect()).unwrap_or_default();
+        for host in old.app(&name).map(|app| hosts_of(old, app)).unwrap_or_default() {
+            if let Ok(at) = place(&routes, &host)
+                && wanted.iter().all(|route| route.host != host)
+            {
+                routes.remove(at);
+            }
+        }
+        for route in wanted {
+            match place(&routes, &route.host) {
+                Ok(at) => routes[at] = Arc::new(route),
+                Err(at) => routes.insert(at, Arc::new(route)),
+            }
         }
     }
     RouteTable { version: new.route_version(), routes }
 }
 
-fn route(state: &State, app: &App) -> Route {
+/// The host name under which a release is reached beside the live one.
+pub fn host_of_beside(state: &State, app: &AppName, release: ReleaseNumber) -> String {
+    format!("{}.{}", beside::label(app, release), state.settings().base_domain)
+}
+
+/// What leads to an app: its host name, those of what runs beside the live release, and each process of it that has a port.
+fn routes_of<'a>(state: &'a State, app: &'a App) -> impl Iterator<Item = Route> + 'a {
+    let ports = state.edge().ports_of(&app.name);
+    let of_port = |row: &'a Arc<PortRow>| {
+        let name = Route::name_of_process(&app.name, &row.process);
+        route(state, app, name, &row.process)
+    };
+    let web = route(state, app, default_host(state, app), &ProcessName::web());
+    let beside = state.edge().beside_of(&app.name).iter().filter_map(|beside| route_beside(state, app, beside));
+    std::iter::once(web).chain(beside).chain(ports.map(of_port))
+}
+
+fn route_beside(state: &State, app: &App, beside: &Beside) -> Option<Route> {
+    let (number, deployment) = (beside.release()?, beside.deployment()?);
+    let is_its =
+        |servo: &&Arc<Servo>| servo.deployment == deployment && state.is_beside(servo) && state.is_routed(servo);
+    let servos: Vec<_> = state.servos_of(&app.name).filter(is_its).filter_map(|servo| target(state, servo)).collect();
+    let reason = if servos.is_empty() { Route::NOT_READY.to_owned() } else { String::new() };
+    let host = host_of_beside(state, &app.name, number);
+    Some(Route { host, app: app.name.clone(), release: Some(number), servos, reason })
+}
+
+/// The names of [`routes_of`].
+fn hosts_of(state: &State, app: &App) -> Vec<String> {
+    let ports = state.edge().ports_of(&app.name).map(|row| Route::name_of_process(&app.name, &row.process));
+    let beside = state.edge().beside_of(&app.name).iter().filter_map(Beside::release);
+    let beside = beside.map(|number| host_of_beside(state, &app.name, number));
+    std::iter::once(default_host(state, app)).chain(beside).chain(ports).collect()
+}
+
+fn route(state: &State, app: &App, host: String, process: &ProcessName) -> Route {
     let servos: Vec<RouteServo> = state
         .servos_of(&app.name)
-        .filter(|servo| state.is_routed(servo))
-        .filter_map(|servo| {
-            let suspect = !state.host_is(&servo.host, HostState::Up);
-            servo.address.map(|address| RouteServo { id: servo.id, site: servo.site.clone(), address, suspect })
-        })
+        .filter(|servo| servo.process == *process && state.is_routed(servo) && state.is_live(servo))
+        .filter_map(|servo| target(state, servo))
         .collect();
-    let reason = if servos.is_empty() { why_no_servo(state, app) } else { String::new() };
-    Route {
-        host: default_host(state, app),
-        app: app.name.clone(),
-        release: app.live.map(|live| live.release),
-        servos,
-        reason,
-    }
+    let reason = if servos.is_empty() { why_no_servo(state, app, process) } else { String::new() };
+    Route { host, app: app.name.clone(), release: app.live.map(|live| live.release), servos, reason }
+}
+
+fn target(state: &State, servo: &Servo) -> Option<RouteServo> {
+    let suspect = !state.host_is(&servo.host, HostState::Up);
+    servo.address.map(|address| RouteServo { id: servo.id, site: servo.site.clone(), address, suspect })
 }
 
 /// For the 503 page. Says nothing that changes while the routes do not.
-fn why_no_servo(state: &State, app: &App) -> String {
+fn why_no_servo(state: &State, app: &App, process: &ProcessName) -> String {
     let Some(live) = app.live else { return "nothing has been deployed yet".to_owned() };
-    let web = ProcessName::web();
     let release: Option<&Arc<Release>> = state.release(&app.name, live.release);
-    if release.is_some_and(|release| !release.processes.contains_key(&web)) {
-        return "it has no web process".to_owned();
+    if release.is_some_and(|release| !release.processes.contains_key(process)) {
+        return format!("it has no {process} process");
     }
-    if app.scale.get(&web).is_some_and(|scale| scale.count.total() == 0) {
+    if app.scale_of(process).count.total() == 0 {
         return "it is scaled to zero".to_owned();
     }
     Route::NOT_READY.to_owned()
@@ -206,6 +245,29 @@ pub fn edge_table_after(table: &EdgeTable, old: &State, new: &State) -> EdgeTabl
     for (name, row) in &now.peers {
         let is_same = before.peers.get(name).is_some_and(|old| Arc::ptr_eq(old, row));
         put(EdgeKey::Peer(name.clone()), is_same, &|| EdgeEntry::Peer(row.as_ref().clone()));
+    }
+    let mut ports: Vec<_> = now.ports.iter().collect();
+    ports.sort_by_key(|(_, row)| row.port);
+    for (process, row) in ports {
+        let is_same = before.ports.get(process).is_some_and(|old| Arc::ptr_eq(old, row));
+        let entry = || EdgeEntry::Port {
+            port: row.port,
+            app: row.app.clone(),
+            route: Route::name_of_process(&row.app, &row.process),
+            settings: row.settings,
+        };
+        put(EdgeKey::Port(row.port), is_same, &entry);
+    }
+    for app in now.beside.keys() {
+        let Some((number, share)) = now.split_of(app) else { continue };
+        let is_same = same_base && before.split_of(app) == Some((number, share));
+        let entry = || EdgeEntry::Split {
+            app: app.clone(),
+            route: default_host_of(new, app),
+            beside: host_of_beside(new, app, number),
+            share,
+        };
+        put(EdgeKey::Split(app.clone()), is_same, &entry);
     }
     EdgeTable { version: now.version(), entries }
 }

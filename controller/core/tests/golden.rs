@@ -98,6 +98,10 @@ fn challenge() -> Challenge {
     }
 }
 
+fn port_settings() -> PortSettings {
+    PortSettings { proxy_protocol: ProxyHeader::V2, idle_ms: 1_000, connections: 7 }
+}
+
 fn commands() -> Vec<Command> {
     let app: AppName = name("web");
     let host: HostName = name("a");
@@ -231,6 +235,27 @@ fn commands() -> Vec<Command> {
         NoteAcmeAccount { of: 7, account: Some(acme_account()), trouble: Some(trouble()) }.into(),
         NoteOrder { host: "a.example.org".into(), order: Some(order()) }.into(),
         SetChallenge { host: "a.example.org".into(), challenge: Some(challenge()) }.into(),
+        AddPort {
+            app: app.clone(),
+            process: name("tcp-mqtt"),
+            port: Some(1883),
+            range: (10_000, 10_999),
+            settings: port_settings(),
+        }
+        .into(),
+        RemovePort { app: app.clone(), port: 1883 }.into(),
+        SetBeside { app: app.clone(), release: ReleaseNumber(3), share: 10, count: Some(2) }.into(),
+        EndBeside { app: app.clone(), release: ReleaseNumber(3), promote: true }.into(),
+        StartBuildBeside {
+            app: app.clone(),
+            source: blob(),
+            language: Language::Python,
+            processes: processes(),
+            health: health(),
+            share: 10,
+            count: Some(2),
+        }
+        .into(),
         RegisterPeer { name: name("lb"), reach: Some(Reach::At("127.0.0.1:7720".parse().unwrap())) }.into(),
         #[cfg(feature = "next-level")]
         NextLevelProbe { app, note: "n".into() }.into(),
@@ -443,7 +468,7 @@ fn golden_bytes_of_every_row() {
     row(&mut text, "ApiToken", &token);
     row(&mut text, "ChosenTiming", &ChosenTiming { heartbeat_ms: 250 });
     row(&mut text, "DomainRow", &DomainRow { domain: domain(), app: app.clone(), added_at: at });
-    row(&mut text, "TrafficRow", &TrafficRow { app, traffic: traffic(), version: 2 });
+    row(&mut text, "TrafficRow", &TrafficRow { app: app.clone(), traffic: traffic(), version: 2 });
     row(&mut text, "Certificate", &certificate());
     row(&mut text, "EdgeKeys", &EdgeKeys { keys: vec![Secret("b".into()), Secret("a".into())], made_at: at });
     let peer = PeerRow { name: name("lb"), site: name("east"), reach: Reach::DialsOut };
@@ -453,6 +478,13 @@ fn golden_bytes_of_every_row() {
     row(&mut text, "AcmeRow", &AcmeRow { settings, account, trouble: Some(trouble()), version: 7 });
     row(&mut text, "Challenge", &challenge());
     row(&mut text, "OrderRow", &order());
+    let port =
+        PortRow { port: 1883, app: app.clone(), process: name("tcp-mqtt"), settings: port_settings(), added_at: at };
+    row(&mut text, "PortRow", &port);
+    let release = BesideOf::Release { number: ReleaseNumber(3), deployment: DeploymentId(6), serving: true };
+    let beside = |what, count| Beside { what, share: 10, count, since: at };
+    let all = vec![beside(BesideOf::Build(BuildId(5)), None), beside(release, Some(2))];
+    row(&mut text, "BesideRow", &BesideRow { app: app.clone(), version: 2, all });
     expect_file!["golden/rows.txt"].assert_eq(&text);
 }
 

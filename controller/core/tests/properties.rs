@@ -27,6 +27,11 @@ enum Step {
     Label(u8, u8),
     /// A domain, settings, a certificate, a key or another base domain.
     Edge(u8, u8, u8),
+    /// A port, or none any more.
+    Port(u8, u8),
+    ScaleTcp(u8, u32),
+    /// A release beside the live one: begun, changed, built, promoted or stopped.
+    Beside(u8, u8, u32),
     Token(u8, u8),
     Revoke(u64),
     Rollback(u8, Option<u32>),
@@ -60,6 +65,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Label(a, v)),
         3 => (app.clone(), 0..14u8, 0..5u8).prop_map(|(a, what, n)| Step::Edge(a, what, n)),
         4 => (0..8u8, 0..4u8).prop_map(|(what, n)| Step::Trust(what, n)),
+        2 => (app.clone(), 0..6u8).prop_map(|(a, n)| Step::Port(a, n)),
+        1 => (app.clone(), 0..3u32).prop_map(|(a, n)| Step::ScaleTcp(a, n)),
+        5 => (app.clone(), 0..7u8, 0..6u32).prop_map(|(a, what, n)| Step::Beside(a, what, n)),
         1 => (app.clone(), any::<u8>()).prop_map(|(a, n)| Step::Token(a, n)),
         1 => (1..60u64).prop_map(Step::Revoke),
         1 => (app.clone(), proptest::option::of(0..5u32)).prop_map(|(a, to)| Step::Rollback(a, to)),
@@ -240,7 +248,7 @@ fn take(world: &mut World, step: &Step) {
     match step.clone() {
         Step::Create(a) => drop(world.apply(CreateApp { name: app(a) })),
         Step::Destroy(a) => drop(world.apply(DestroyApp { name: app(a) })),
-        Step::Deploy(a) => drop(world.build(&app(a))),
+        Step::Deploy(a) => drop(world.build_of(&app(a), &["web", "tcp"])),
         Step::Scale(a, n, m) => drop(world.apply(SetScale {
             app: app(a),
             process: web,
@@ -269,6 +277,31 @@ fn take(world: &mut World, step: &Step) {
         })),
         Step::Trust(what, n) => trust(world, what, n),
         Step::Edge(a, what, n) => edge(world, app(a), what, n),
+        Step::Port(a, n) => {
+            let settings = PortSettings { connections: u32::from(n), ..PortSettings::default() };
+            let port = [None, None, Some(7), Some(8_000), Some(9_000), Some(9_001)][n as usize];
+            let add = AddPort { app: app(a), process: ProcessName::tcp(), port, range: (9_000, 9_001), settings };
+            drop(if n == 0 { world.apply(RemovePort { app: app(a), port: 9_000 }) } else { world.apply(add) });
+        }
+        Step::Beside(a, what, n) => {
+            let (app, release) = (app(a), ReleaseNumber(n));
+            drop(match what {
+                0 => world.apply(SetBeside { app, release, share: 0, count: None }),
+                1 => world.apply(SetBeside { app, release, share: 30, count: None }),
+                2 => world.apply(SetBeside { app, release, share: 99, count: Some(n + 1) }),
+                3 => world.build_beside(&app, 0, None),
+                4 => world.build_beside(&app, 20, Some(n)),
+                _ => world.apply(EndBeside { app, release, promote: what == 5 }),
+            });
+        }
+        Step::ScaleTcp(a, n) => drop(world.apply(SetScale {
+            app: app(a),
+            process: ProcessName::tcp(),
+            anywhere: Some(n),
+            in_site: None,
+            memory: None,
+            cpu: None,
+        })),
         Step::Token(a, n) => {
             let scope = [Scope::Admin, Scope::Read, Scope::Deploy(app(a))][n as usize % 3].clone();
             let hash = Digest([n; 32]);
@@ -370,7 +403,10 @@ proptest! {
             prop_assert_eq!(app.deployment, None, "{} is still deploying", app.name);
             let Some(live) = app.live else { continue };
             let wanted = app.scale.get(&ProcessName::web()).map_or(1, |scale| scale.count.total()) as usize;
-            let routed = world.state.servos_of(&app.name).filter(|servo| world.state.is_routed(servo)).count();
+            let web = |servo: &&std::sync::Arc<Servo>| servo.process == ProcessName::web();
+            let routed =
+                world.state.servos_of(&app.name).filter(web).filter(|servo| world.state.is_routed(servo));
+            let routed = routed.filter(|servo| world.state.is_live(servo)).count();
             let no_room = !pontoon_core::plan(&world.state, &world.observed, &world.input()).waiting.is_empty();
             let ended = world.state.servos_of(&app.name).any(|servo| matches!(servo.status, ServoStatus::Exited(_)));
             prop_assert!(routed == wanted || no_room || ended, "{}: {routed} of {wanted} routed, {live:?}", app.name);

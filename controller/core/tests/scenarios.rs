@@ -46,7 +46,17 @@ fn routes_text(world: &World) -> String {
         let release = route.release.map_or("-".to_owned(), |release| release.to_string());
         writeln!(text, "  route {} {release} → {to}", route.host).unwrap();
     }
+    for entry in &view::edge_table(&world.state).entries {
+        if let EdgeEntry::Split { route, beside, share, .. } = &**entry {
+            writeln!(text, "  {share} % of {route} → {beside}").unwrap();
+        }
+    }
     text
+}
+
+fn ports_text(world: &World) -> String {
+    let ports = world.state.edge().ports().map(|row| format!(" {}={}:{}", row.port, row.process, row.app));
+    format!("  ports:{}\n", ports.collect::<String>())
 }
 
 fn controllers_text(world: &World) -> String {
@@ -84,6 +94,38 @@ fn step(world: &mut World, line: &str) -> Result<String, String> {
         ["app", name] => say = done(world.apply(CreateApp { name: name.parse().unwrap() }))?,
         ["destroy", name] => say = done(world.apply(DestroyApp { name: name.parse().unwrap() }))?,
         ["deploy", name] => say = done(world.build(&name.parse().unwrap()))?,
+        ["deploy", name, processes @ ..] => say = done(world.build_of(&name.parse().unwrap(), processes))?,
+        ["port", name, process, port @ ..] => {
+            let (app, process) = (name.parse().unwrap(), process.parse().unwrap());
+            let port = port.first().map(|port| port.parse().unwrap());
+            let settings = PortSettings::default();
+            say = done(world.apply(AddPort { app, process, port, range: (10_000, 10_001), settings }))?;
+            say += &ports_text(world);
+        }
+        ["build-beside", name, share, count @ ..] => {
+            let count = count.first().map(|count| count.parse().unwrap());
+            say = done(world.build_beside(&name.parse().unwrap(), share.parse().unwrap(), count))?;
+        }
+        ["canary", name, release, share] => {
+            let (app, release, share) = (name.parse().unwrap(), release.parse().unwrap(), share.parse().unwrap());
+            say = done(world.apply(SetBeside { app, release, share, count: None }))?;
+        }
+        [verb @ ("promote" | "stop-beside"), name, release] => {
+            let (app, release) = (name.parse().unwrap(), release.parse().unwrap());
+            say = done(world.apply(EndBeside { app, release, promote: *verb == "promote" }))?;
+        }
+        ["domain", name, domain] => {
+            say = done(world.apply(AddDomain { app: name.parse().unwrap(), domain: domain.parse().unwrap() }))?;
+        }
+        ["remove-port", name, port] => {
+            say = done(world.apply(RemovePort { app: name.parse().unwrap(), port: port.parse().unwrap() }))?;
+            say += &ports_text(world);
+        }
+        ["scale", name, process, count] if count.parse::<u32>().is_ok() && process.parse::<u32>().is_err() => {
+            let (app, process) = (name.parse().unwrap(), process.parse().unwrap());
+            let anywhere = Some(count.parse().unwrap());
+            say = done(world.apply(SetScale { app, process, anywhere, in_site: None, memory: None, cpu: None }))?;
+        }
         ["scale", name, count, rest @ ..] => {
             let memory = rest.first().map(|memory| memory.parse().unwrap());
             let (app, process) = (name.parse().unwrap(), ProcessName::web());

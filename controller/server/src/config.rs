@@ -62,6 +62,14 @@ pub struct Config {
     /// Default host names are `APP.BASE_DOMAIN`; without it, whatever the cluster has stays.
     #[serde(default)]
     pub base_domain: Option<String>,
+    /// First and last of the ports at which balancers take connections for processes that do not speak HTTP.
+    #[serde(default = "default_tcp_ports")]
+    pub tcp_ports: (u16, u16),
+}
+
+/// Away from what agents give servos (20000 to 29999) and from what kernels give connections.
+fn default_tcp_ports() -> (u16, u16) {
+    (10_000, 10_999)
 }
 
 /// What a new cluster begins with. Once the controllers keep it, no file of it is read any more.
@@ -290,6 +298,12 @@ impl Config {
             let (least, most) = (CERTIFICATE_LIFE.start(), CERTIFICATE_LIFE.end());
             return invalid(format!("`founding` needs certificate_life_s between {least} and {most}"));
         }
+        let (first, last) = self.tcp_ports;
+        if first < 1024 || last < first {
+            return invalid(format!(
+                "`tcp_ports` is [{first}, {last}]; it is a first port from 1024 on and a last one, as in [10000, 10999]"
+            ));
+        }
         if let Some(domain) = self.base_domain.as_ref().filter(|domain| !is_domain(domain)) {
             return invalid(format!(
                 "`base_domain` {domain:?} is not a domain name; write for example apps.example.org"
@@ -417,6 +431,8 @@ mod tests {
             (GOOD.replace("{ id = 2", "{ id = 1"), "used by two"),
             (GOOD.replace("7712", "7711"), "used by two"),
             (GOOD.replace("7700", "7711"), "its own port"),
+            (format!("tcp_ports = [80, 90]\n{GOOD}"), "from 1024 on"),
+            (format!("tcp_ports = [2000, 1999]\n{GOOD}"), "tcp_ports"),
             (format!("base_domain = \"no/slash\"\n{GOOD}"), "base_domain"),
             (
                 format!("timing = {{ heartbeat_ms = 100, election_min_ms = 100, election_max_ms = 400 }}\n{GOOD}"),

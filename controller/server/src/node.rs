@@ -444,6 +444,7 @@ impl Parts {
             heard: self.heard.clone(),
             waiting: self.waiting.clone(),
             limits: Limits::default(),
+            tcp_ports: self.config.tcp_ports,
             shutdown: self.stopping.clone(),
         })
     }

@@ -34,6 +34,13 @@
 //! | `DELETE /v1/apps/{app}/domains?domain=` | | [`Changed`] |
 //! | `GET /v1/apps/{app}/traffic` | | [`Traffic`](edge::Traffic) |
 //! | `PATCH /v1/apps/{app}/traffic` | [`ChangeTraffic`](edge::ChangeTraffic): what is absent stays | [`Changed`] |
+//! | `GET /v1/apps/{app}/beside` | | [`[Beside]`](beside::Beside): canaries and previews |
+//! | `PUT /v1/apps/{app}/beside/{release}` | [`SetBeside`](beside::SetBeside) | [`Changed`] |
+//! | `POST /v1/apps/{app}/beside/{release}/promote` | | [`Changed`] |
+//! | `DELETE /v1/apps/{app}/beside/{release}` | | [`Changed`] |
+//! | `GET /v1/ports?app=` | | [`[Port]`](ports::Port), of all apps or of one |
+//! | `POST /v1/apps/{app}/ports` | [`AddPort`](ports::AddPort) | [`Port`](ports::Port) |
+//! | `DELETE /v1/apps/{app}/ports/{port}` | | [`Changed`] |
 //! | `GET /v1/certificates` | | [`[Certificate]`](edge::Certificate), never a key |
 //! | `POST /v1/certificates` | [`PutCertificate`](edge::PutCertificate) | [`Certificate`](edge::Certificate) |
 //! | `DELETE /v1/certificates/{fingerprint}` | | [`Changed`] |
@@ -84,9 +91,11 @@
 //! a retry of it is applied once. Errors have a 4xx or 5xx status and an [`ErrorBody`].
 
 pub mod acme;
+pub mod beside;
 pub mod edge;
 pub mod endpoint;
 pub mod error;
+pub mod ports;
 pub mod request;
 pub mod requests;
 pub mod response;

@@ -8,6 +8,8 @@ use pontoon_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::beside::SetBeside;
+
 /// Makes an app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +24,9 @@ pub struct CreateApp {
 pub struct StartBuild {
     /// What `POST source` answered.
     pub source: Digest,
+    /// Whether it runs beside the live release, and how; without it, it becomes the live one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<SetBeside>,
 }
 
 /// Makes an older release live again, as a new release.

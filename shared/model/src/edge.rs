@@ -1,11 +1,12 @@
-//! What balancers know besides the routes: domains, how apps' requests are treated, certificates, keys, each other.
+//! What balancers know besides the routes: domains, how apps' requests are treated, certificates, keys, each other, ports.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, BalancerName, Certificate, Challenge, Digest, Domain, PeerRow, RouteVersion, Secret, Timestamp, Traffic,
+    AppName, BalancerName, Certificate, Challenge, Digest, Domain, PeerRow, PortSettings, RouteVersion, Secret,
+    Timestamp, Traffic,
 };
 
 /// All of it at one version. Entries are ordered by [`EdgeEntry::key`], each key at most once.
@@ -42,6 +43,28 @@ pub enum EdgeEntry {
     Challenge(Challenge),
     /// A balancer that leads to the servos of its site.
     Peer(PeerRow),
+    /// Connections to this port of every balancer are an app's.
+    Port {
+        /// Which.
+        port: u16,
+        /// Whose.
+        app: AppName,
+        /// The name of the route that answers for it.
+        route: String,
+        /// How they are treated.
+        settings: PortSettings,
+    },
+    /// A part of an app's requests goes to another release than the live one.
+    Split {
+        /// Whose.
+        app: AppName,
+        /// The host name of the route whose requests are split.
+        route: String,
+        /// The host name of the route that gets its part.
+        beside: String,
+        /// How many of 100.
+        share: u8,
+    },
 }
 
 /// Names an entry.
@@ -59,6 +82,10 @@ pub enum EdgeKey {
     Challenge(String),
     /// Of a balancer.
     Peer(BalancerName),
+    /// Of a port.
+    Port(u16),
+    /// Of an app's requests.
+    Split(AppName),
 }
 
 impl EdgeEntry {
@@ -71,6 +98,8 @@ impl EdgeEntry {
             Self::Keys(_) => EdgeKey::Keys,
             Self::Challenge(challenge) => EdgeKey::Challenge(challenge.host.clone()),
             Self::Peer(peer) => EdgeKey::Peer(peer.name.clone()),
+            Self::Port { port, .. } => EdgeKey::Port(*port),
+            Self::Split { app, .. } => EdgeKey::Split(app.clone()),
         }
     }
 }

@@ -127,6 +127,16 @@ impl ProcessName {
     pub fn web() -> Self {
         Self(EcoString::inline("web"))
     }
+
+    /// The process type that takes connections which are not HTTP.
+    pub fn tcp() -> Self {
+        Self(EcoString::inline("tcp"))
+    }
+
+    /// Whether servos of this type take connections that are not HTTP: `tcp`, and `tcp-NAME` where an app has several.
+    pub fn is_tcp(&self) -> bool {
+        self.0.strip_prefix("tcp").is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +153,14 @@ mod tests {
         }
         assert!(SiteName::new("aws.us-east-1a").is_ok());
         assert!(SiteName::new("aws..x").is_err());
+    }
+
+    #[test]
+    fn the_name_of_a_process_type_says_what_it_takes() {
+        for (name, tcp) in [("tcp", true), ("tcp-mqtt", true), ("tcpdump", false), ("web", false), ("a-tcp", false)] {
+            assert_eq!(ProcessName::new(name).unwrap().is_tcp(), tcp, "{name}");
+        }
+        assert!(ProcessName::tcp() <= ProcessName::new("tcp-0").unwrap(), "the first of them");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, ReleaseNumber, RouteVersion, ServoId, SiteName};
+use crate::{AppName, ProcessName, ReleaseNumber, RouteVersion, ServoId, SiteName};
 
 /// All routes at one version. Host names are lower case, without port, each at most once, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub struct RouteTable {
 /// One host name and the servos that answer for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// As in the `Host` header: lower case, no port.
+    /// As in the `Host` header: lower case, no port. Or [`Route::name_of_process`].
     pub host: String,
     /// Whose.
     pub app: AppName,
@@ -34,6 +34,12 @@ pub struct Route {
 impl Route {
     /// The reason for no servo when there may be one soon: requests wait then.
     pub const NOT_READY: &str = "none of its servos is ready";
+
+    /// What stands in place of the host name in the route of a process that is reached by a port. No request can name it:
+    /// a host name has no `:`.
+    pub fn name_of_process(app: &AppName, process: &ProcessName) -> String {
+        format!("{process}:{app}")
+    }
 }
 
 /// One servo that takes traffic.

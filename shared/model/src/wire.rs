@@ -264,6 +264,8 @@ wire! {
     55, 1 => crate::AcmeRow;
     56, 1 => crate::Challenge;
     57, 1 => crate::OrderRow;
+    58, 1 => crate::PortRow;
+    59, 1 => crate::BesideRow;
     60, 1 => crate::PeerRow;
 }
 

@@ -22,6 +22,17 @@ pub enum BalancerMessage {
     /// What it knows besides the routes is of this version or a newer one; sent at once when that grows, only to a controller
     /// that has sent [`BalancerDirective::Edge`].
     EdgeApplied(RouteVersion),
+    /// Which ports it listens on: all that the controllers named, at every change; not sent while there are none.
+    Ports(Vec<PortReport>),
+}
+
+/// A port that a balancer shall listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortReport {
+    /// Which.
+    pub port: u16,
+    /// Why it does not; none if it does.
+    pub problem: Option<String>,
 }
 
 /// Who a balancer is.

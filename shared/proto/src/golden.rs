@@ -181,6 +181,9 @@ fn balancers(text: &mut String) {
     };
     message(text, "RequestsAnswer", &RequestsAnswer { rows: vec![row] });
     message(text, "BalancerMessage::EdgeApplied", &BalancerMessage::EdgeApplied(RouteVersion(4)));
+    let reports =
+        vec![PortReport { port: 1883, problem: None }, PortReport { port: 5432, problem: Some("taken".into()) }];
+    message(text, "BalancerMessage::Ports", &BalancerMessage::Ports(reports));
     let target =
         RouteServo { id: ServoId(3), site: name("east"), address: "127.0.0.1:20000".parse().unwrap(), suspect: false };
     let route = Arc::new(Route {
@@ -202,6 +205,21 @@ fn balancers(text: &mut String) {
     message(text, "BalancerDirective::GoElsewhere", &BalancerDirective::GoElsewhere);
     message(text, "BalancerDirective::Controllers", &BalancerDirective::Controllers { known: vec![known()] });
     message(text, "BalancerDirective::Trust", &BalancerDirective::Trust(trust()));
+    let port =
+        EdgeEntry::Port { port: 1883, app: name("mq"), route: "tcp:mq".into(), settings: PortSettings::default() };
+    let split = EdgeEntry::Split {
+        app: name("web"),
+        route: "web.localhost".into(),
+        beside: "web--v2.localhost".into(),
+        share: 10,
+    };
+    let keys = EdgeEntry::Keys(vec![Secret("key".into())]);
+    let entries: Vec<_> = [keys, port, split].into_iter().map(Arc::new).collect();
+    let table = EdgeTable { version: RouteVersion(4), entries: entries.clone() };
+    message(text, "BalancerDirective::Edge", &BalancerDirective::Edge(table));
+    let (changed, removed) = (entries, vec![EdgeKey::Port(5432), EdgeKey::Split(name("web"))]);
+    let delta = EdgeDelta { from: RouteVersion(4), to: RouteVersion(5), changed, removed };
+    message(text, "BalancerDirective::EdgeDelta", &BalancerDirective::EdgeDelta(delta));
 }
 
 fn peers(text: &mut String) {

@@ -21,7 +21,9 @@ pub mod requests;
 mod golden;
 
 pub use agents::{AgentDirective, AgentHello, AgentMessage, BuildReport, Heartbeat};
-pub use balancers::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, EdgeDelta, RouteDelta};
+pub use balancers::{
+    BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, EdgeDelta, PortReport, RouteDelta,
+};
 pub use blobs::{BlobPart, BlobPresence, BlobRequest, BlobStored};
 pub use enrolment::{
     Admitted, Contact, JoinReply, JoinRequest, RenewReply, RenewRequest, RevokedReply, RevokedRequest, TrustNow,

@@ -66,7 +66,10 @@ impl Buffers {
 
 /// Buffers of a worker that no connection has.
 #[derive(Default)]
-#[expect(clippy::vec_box, reason = "they go to connections as they are, and an idle connection has room for a pointer only")]
+#[expect(
+    clippy::vec_box,
+    reason = "they go to connections as they are, and an idle connection has room for a pointer only"
+)]
 pub(crate) struct Spare(RefCell<Vec<Box<Buffers>>>);
 
 impl Spare {

@@ -325,6 +325,7 @@ impl<S: Stream> Connection<'_, S> {
             Ok(carried) => {
                 let servo = carried.in_flight.servo().id;
                 route.statistics.answered(carried.answer.status, begun.elapsed());
+                worker.table.answered(&route, servo, carried.answer.status);
                 if let Some(log) = &mut ends.log {
                     log.answered(carried.answer.status, Some(servo));
                 }

@@ -104,7 +104,7 @@ impl Session {
             loop {
                 match self.incoming.next().await.expect("the session goes on").unwrap() {
                     BalancerMessage::Ack(ack) if wanted(ack) => return ack,
-                    BalancerMessage::Ack(_) | BalancerMessage::EdgeApplied(_) => {}
+                    BalancerMessage::Ack(_) | BalancerMessage::Ports(_) | BalancerMessage::EdgeApplied(_) => {}
                     BalancerMessage::Requests(_) | BalancerMessage::Tail(_) => panic!("this controller reads neither"),
                     BalancerMessage::Hello(_) => panic!("Hello comes once"),
                 }
@@ -119,7 +119,7 @@ impl Session {
             loop {
                 match self.incoming.next().await.expect("the session goes on").unwrap() {
                     BalancerMessage::EdgeApplied(version) => return version,
-                    BalancerMessage::Ack(_) => {}
+                    BalancerMessage::Ack(_) | BalancerMessage::Ports(_) => {}
                     BalancerMessage::Requests(_) | BalancerMessage::Tail(_) => panic!("this controller reads neither"),
                     BalancerMessage::Hello(_) => panic!("Hello comes once"),
                 }

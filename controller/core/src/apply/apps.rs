@@ -21,6 +21,7 @@ impl State {
         if self.apps.contains_key(&command.name) {
             return Err(Rejected::conflict(format!("app {} exists already; choose another name", command.name)));
         }
+        self.check_labels(&command.name)?;
         self.check_default_host(&command.name)?;
         self.put_app(App::new(command.name.clone(), self.header.time));
         Ok(Reply::Done)
@@ -70,7 +71,7 @@ impl State {
         }
     }
 
-    fn check_process(&self, app: &App, process: &ProcessName) -> Result<(), Rejected> {
+    pub(super) fn check_process(&self, app: &App, process: &ProcessName) -> Result<(), Rejected> {
         let Some(release) = app.live.and_then(|live| self.release(&app.name, live.release)) else { return Ok(()) };
         if release.processes.contains_key(process) {
             return Ok(());

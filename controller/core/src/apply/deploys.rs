@@ -1,8 +1,8 @@
 //! Builds, releases and deployments.
 
 use pontoon_model::{
-    App, AppName, Build, BuildId, BuildOutcome, BuildState, Deployment, DeploymentId, Phase, Release, ReleaseNumber,
-    ReleaseReason,
+    App, AppName, BesideOf, Build, BuildId, BuildOutcome, BuildState, Deployment, DeploymentId, Phase, Release,
+    ReleaseNumber, ReleaseReason,
 };
 
 use crate::command::{ReportBuild, Restart, Rollback, StartBuild};
@@ -41,7 +41,10 @@ impl State {
         let mut ended = Build::clone(&build);
         ended.state = BuildState::Ended { at: self.header.time, outcome: command.outcome.clone() };
         self.put_build(ended);
-        let BuildOutcome::Succeeded { bundle } = command.outcome else { return Ok(Reply::Done) };
+        let BuildOutcome::Succeeded { bundle } = command.outcome else {
+            self.build_failed(&build.app, build.id);
+            return Ok(Reply::Done);
+        };
         let app = self.app_or_reject(&build.app)?;
         let release = Release {
             app: app.name.clone(),
@@ -54,7 +57,8 @@ impl State {
             health: build.health.clone(),
             reason: ReleaseReason::Deploy { build: build.id },
         };
-        Ok(self.make_release(app, release))
+        let runs_beside = self.edge.beside_of(&app.name).iter().any(|beside| beside.what == BesideOf::Build(build.id));
+        Ok(if runs_beside { self.built_beside(build.id, app, release) } else { self.make_release(app, release) })
     }
 
     pub(super) fn rollback(&mut self, command: &Rollback) -> Outcome {
@@ -105,18 +109,8 @@ impl State {
     /// Begins a deployment of a release that exists, in place of one under way.
     pub(super) fn begin_deployment(&mut self, name: &AppName, release: ReleaseNumber) -> DeploymentId {
         let id = DeploymentId(self.next_id());
-        let before = self.apps.get(name).and_then(|app| app.deployment);
-        if let Some(before) = before.and_then(|id| self.deployments.get(&id)).cloned() {
-            let at = self.header.time;
-            let phase = match before.phase {
-                Phase::Switched { .. } => Phase::Done { at },
-                _ => Phase::Failed {
-                    at,
-                    reason: format!("a newer deployment ({id}) took its place"),
-                    last_lines: vec![],
-                },
-            };
-            self.put_deployment(Deployment { phase, ..Deployment::clone(&before) });
+        if let Some(app) = self.apps.get(name).cloned() {
+            self.supersede(&app, id);
         }
         self.put_deployment(Deployment {
             id,
@@ -130,6 +124,21 @@ impl State {
             self.put_app(App { deployment: Some(id), ..App::clone(&app) });
         }
         id
+    }
+
+    /// Ends what an app has under way, since `by` takes its place.
+    pub(super) fn supersede(&mut self, app: &App, by: DeploymentId) {
+        let Some(before) = app.deployment.and_then(|id| self.deployments.get(&id)).cloned() else { return };
+        let at = self.header.time;
+        let phase = match before.phase {
+            Phase::Switched { .. } => Phase::Done { at },
+            _ => Phase::Failed { at, reason: format!("a newer deployment ({by}) took its place"), last_lines: vec![] },
+        };
+        self.put_deployment(Deployment { phase, ..Deployment::clone(&before) });
+        // A release that was about to become the live one is no longer beside it either.
+        self.forget_beside(&app.name, "a newer deployment took its place", |beside| {
+            beside.deployment() == Some(before.id)
+        });
     }
 }
 

@@ -1,6 +1,9 @@
 //! What balancers know besides the routes: domains, how apps' requests are treated, certificates, keys.
 
-use pontoon_model::{AppName, CertificateOrigin, Digest, Domain, DomainRow, EdgeKeys, Traffic, TrafficRow};
+use pontoon_model::beside::of_label;
+use pontoon_model::{
+    AppName, CertificateOrigin, Digest, Domain, DomainRow, EdgeKeys, ProcessName, ReleaseNumber, Traffic, TrafficRow,
+};
 
 use crate::command::{AddDomain, PutCertificate, RemoveCertificate, RemoveDomain, RotateEdgeKeys, SetTraffic};
 use crate::{Outcome, Rejected, Reply, State, view};
@@ -29,6 +32,12 @@ impl State {
                 )));
             }
             None => {}
+        }
+        if let Some(release) = self.preview_at(domain.host(), app) {
+            return Err(Rejected::conflict(format!(
+                "{} is where {release} of {app} is reached beside its live release; choose another host name",
+                domain.host()
+            )));
         }
         if let Some(other) = self.whose_default_host(domain.host()).filter(|other| other != app) {
             return Err(Rejected::conflict(format!(
@@ -142,10 +151,15 @@ impl State {
     /// Whoever makes an app of this name later shall not find that it is reached by others' domains.
     pub(super) fn end_edge_of(&mut self, app: &AppName) {
         let domains: Vec<Domain> = self.edge.domains_of(app).map(|row| row.domain.clone()).collect();
-        if domains.is_empty() && !self.edge.traffic.contains_key(app) {
+        let ports: Vec<ProcessName> = self.edge.ports_of(app).map(|row| row.process.clone()).collect();
+        self.write_beside(app, None);
+        if domains.is_empty() && ports.is_empty() && !self.edge.traffic.contains_key(app) {
             return;
         }
         self.change_edge(|edge| {
+            for process in ports {
+                edge.ports.remove(&(app.clone(), process));
+            }
             for domain in &domains {
                 edge.domains.remove(domain);
             }
@@ -161,8 +175,16 @@ impl State {
     }
 
     fn whose_host_below(&self, host: &str, base: &str) -> Option<AppName> {
-        let name = host.strip_suffix(base)?.strip_suffix('.')?.parse().ok()?;
-        self.apps.contains_key(&name).then_some(name)
+        let label = host.strip_suffix(base)?.strip_suffix('.')?;
+        let name = label.parse().ok().filter(|name| self.apps.contains_key(name));
+        // Of any release: which of them run beside the live one changes.
+        name.or_else(|| of_label(label).map(|(app, _)| app).filter(|app| self.apps.contains_key(app)))
+    }
+
+    /// The release of `app` that would be reached at `host` beside the live one.
+    fn preview_at(&self, host: &str, app: &AppName) -> Option<ReleaseNumber> {
+        let label = host.strip_suffix(self.header.settings.base_domain.as_str())?.strip_suffix('.')?;
+        of_label(label).filter(|(of, _)| of == app).map(|(_, release)| release)
     }
 
     /// An app cannot be made where another is reached already.
@@ -170,7 +192,14 @@ impl State {
         let host = view::default_host_of(self, name);
         let Ok(first) = host.parse::<Domain>() else { return Ok(()) };
         // `/` comes before all other paths.
-        match self.edge.domains.range(first..).next().filter(|(domain, _)| domain.host() == host) {
+        let own = self.edge.domains.range(first..).next().filter(|(domain, _)| domain.host() == host);
+        let previews = format!("{name}--v");
+        let of_previews = || {
+            let from = self.edge.domains.range(previews.parse::<Domain>().ok()?..);
+            let mut near = from.take_while(|(domain, _)| domain.host().starts_with(&previews));
+            near.find(|(domain, _)| self.preview_at(domain.host(), name).is_some())
+        };
+        match own.or_else(of_previews) {
             Some((domain, row)) => Err(Rejected::conflict(format!(
                 "{domain} belongs to app {}, and {name} would be reached there; choose another name, or \
                  `pontoon domain remove {domain} --app {}` first",

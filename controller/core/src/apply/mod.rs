@@ -2,11 +2,13 @@
 
 mod acme;
 mod apps;
+mod beside;
 mod deploys;
 pub mod edge;
 mod labels;
 mod machines;
 pub(crate) mod ops;
+pub mod ports;
 mod runs;
 pub(crate) mod tokens;
 pub(crate) mod trust;
@@ -94,6 +96,11 @@ impl State {
             Command::NoteOrder(command) => self.note_order(command),
             Command::SetChallenge(command) => self.set_challenge(command),
             Command::RegisterPeer(command) => self.register_peer(command),
+            Command::AddPort(command) => self.add_port(command),
+            Command::RemovePort(command) => self.remove_port(command),
+            Command::SetBeside(command) => self.set_beside(command),
+            Command::EndBeside(command) => self.end_beside(command),
+            Command::StartBuildBeside(command) => self.start_build_beside(command),
             Command::RaiseFeatureLevel(command) => self.raise_feature_level(command.to),
             #[cfg(feature = "next-level")]
             Command::NextLevelProbe(command) => self.probe_next_level(command),

@@ -1,8 +1,8 @@
 //! The leader's decisions, each re-checked against the state it meets.
 
 use pontoon_model::{
-    App, AppName, Build, BuildId, BuildOutcome, BuildState, Deployment, DeploymentId, Desired, Host, HostName, Live,
-    Phase, ProcessName, ReleaseNumber, ReleaseReason, Servo, ServoId, ServoStatus,
+    App, AppName, Beside, Build, BuildId, BuildOutcome, BuildState, Deployment, DeploymentId, Desired, Host, HostName,
+    Live, Phase, ProcessName, ReleaseNumber, ReleaseReason, Servo, ServoId, ServoStatus,
 };
 
 use crate::State;
@@ -41,11 +41,17 @@ impl State {
             Op::FailBuild { build, version, reason } => {
                 let at = self.header.time;
                 let outcome = BuildOutcome::Failed { reason: reason.clone(), last_lines: Vec::new() };
-                self.change_build(*build, *version, |build| build.state = BuildState::Ended { at, outcome })
+                let fits = self.change_build(*build, *version, |build| build.state = BuildState::Ended { at, outcome });
+                if fits && let Some(app) = self.builds.get(build).map(|row| row.app.clone()) {
+                    self.build_failed(&app, *build);
+                }
+                fits
             }
             Op::MixDeployment { deployment, version } => {
                 self.change_deployment(*deployment, *version, |state, mut row| {
                     row.phase = Phase::Mixed;
+                    // From now on its servos take requests as the old ones do, however many there are of each.
+                    state.forget_beside(&row.app, "it goes live", |beside| beside.deployment() == Some(row.id));
                     state.put_deployment(row);
                 })
             }
@@ -92,7 +98,9 @@ impl State {
                     self.apps.get(name).is_some_and(|app| app.live.is_some_and(|live| live.deployment == *deployment))
                 };
                 let row = self.deployments.get(deployment);
-                let over = row.is_some_and(|row| row.phase.is_over() && !is_live(&row.app));
+                let over = row.is_some_and(|row| {
+                    row.phase.is_over() && !is_live(&row.app) && self.beside(&row.app, *deployment).is_none()
+                });
                 if over {
                     self.remove_deployment(*deployment);
                 }
@@ -218,9 +226,18 @@ impl State {
     fn switch(&mut self, row: Deployment) {
         let Some(app) = self.apps.get(&row.app).cloned() else { return };
         let mut app = App::clone(&app);
-        app.live = Some(Live { release: row.release, deployment: row.id });
-        app.been_live.insert(row.release);
-        self.put_app(app);
+        if app.deployment == Some(row.id) {
+            let other = app.live.is_none_or(|live| live.release != row.release);
+            app.live = Some(Live { release: row.release, deployment: row.id });
+            app.been_live.insert(row.release);
+            let name = app.name.clone();
+            self.put_app(app);
+            // What had a part of the requests had it beside a release that is live no longer.
+            let ends = |beside: &Beside| beside.deployment() == Some(row.id) || (other && beside.share > 0);
+            self.forget_beside(&name, "another release went live", ends);
+        } else {
+            self.serve_beside(&row.app, row.id);
+        }
         let phase = Phase::Switched { at_version: self.header.index, at: self.header.time };
         self.put_deployment(Deployment { phase, ..row });
     }
@@ -259,7 +276,10 @@ impl State {
         changed
     }
 
-    fn end_deployment(&mut self, row: Deployment, phase: Phase) {
+    pub(super) fn end_deployment(&mut self, row: Deployment, phase: Phase) {
+        if matches!(phase, Phase::Failed { .. }) {
+            self.forget_beside(&row.app, "it failed", |beside| beside.deployment() == Some(row.id));
+        }
         if let Some(app) = self.apps.get(&row.app).filter(|app| app.deployment == Some(row.id)).cloned() {
             self.put_app(App { deployment: None, ..App::clone(&app) });
         }

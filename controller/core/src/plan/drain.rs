@@ -37,10 +37,12 @@ pub(super) fn step(draft: &mut Draft<'_>) {
     }
 }
 
-/// Whether its deployment is live or under way.
+/// Whether its deployment is live, under way, or runs beside the live one.
 fn is_wanted(draft: &Draft<'_>, servo: &Servo) -> bool {
     draft.state.app(&servo.app).is_some_and(|app| {
-        app.deployment == Some(servo.deployment) || app.live.is_some_and(|live| live.deployment == servo.deployment)
+        app.deployment == Some(servo.deployment)
+            || app.live.is_some_and(|live| live.deployment == servo.deployment)
+            || draft.state.beside(&app.name, servo.deployment).is_some()
     })
 }
 

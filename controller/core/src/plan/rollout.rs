@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use pontoon_model::{
-    App, AppName, Deployment, DeploymentId, HostState, Phase, ProcessName, Release, ReleaseNumber, Scale, Servo,
-    ServoStatus, SiteName,
+    App, AppName, Beside, Deployment, DeploymentId, HostState, Phase, ProcessName, Release, ReleaseNumber, Scale,
+    Servo, ServoStatus, SiteName,
 };
 
 use super::{Draft, Op, drain};
@@ -25,6 +25,7 @@ pub(super) fn step(draft: &mut Draft<'_>) {
         // What is live keeps its wanted number, while a deployment starts beside it too.
         if let Some(app) = draft.state.app(name).cloned() {
             keep_live(draft, &app);
+            keep_beside(draft, &app);
         }
     }
 }
@@ -40,22 +41,49 @@ fn advance(draft: &mut Draft<'_>, app: &App) {
 }
 
 fn start(draft: &mut Draft<'_>, app: &App, deployment: &Deployment) {
+    if let Some(no_fit) = begin(draft, app, deployment) {
+        make_room(draft, app, deployment, &no_fit);
+    }
+}
+
+/// Places the servos of a deployment and switches to it when they are ready; says why some have no place.
+fn begin(draft: &mut Draft<'_>, app: &App, deployment: &Deployment) -> Option<NoFit> {
     if let Some(servo) = first_failure(&draft.state, deployment) {
-        let ServoStatus::Exited(exit) = &servo.status else { return };
+        let ServoStatus::Exited(exit) = &servo.status else { return None };
         let reason = format!("servo {} ({}) on {} {exit}", servo.id, servo.process, servo.host);
         fail(draft, deployment, reason, exit.last_lines.clone());
-        return;
+        return None;
     }
     let Some(release) = draft.state.release(&app.name, deployment.release).cloned() else {
-        return fail(draft, deployment, format!("release {} is gone", deployment.release), Vec::new());
+        fail(draft, deployment, format!("release {} is gone", deployment.release), Vec::new());
+        return None;
     };
     let no_room = place_missing(draft, app, &release, deployment.id);
-    match no_room {
-        None if is_ready(&draft.state, deployment) => {
-            draft.decide(Op::SwitchDeployment { deployment: deployment.id, version: deployment.version });
+    if no_room.is_none() && is_ready(&draft.state, deployment) {
+        draft.decide(Op::SwitchDeployment { deployment: deployment.id, version: deployment.version });
+    }
+    no_room
+}
+
+/// Keeps what runs beside the live release at its wanted number. There no old servo leaves for it: where there is no room, it fails.
+fn keep_beside(draft: &mut Draft<'_>, app: &App) {
+    let deployments = draft.state.edge().beside_of(&app.name).iter().filter_map(Beside::deployment);
+    // One that is being made live is a deployment like any other.
+    let deployments: Vec<_> = deployments.filter(|id| app.deployment != Some(*id)).collect();
+    for row in deployments.into_iter().filter_map(|id| draft.state.deployment(id).cloned()).collect::<Vec<_>>() {
+        if matches!(row.phase, Phase::Starting) {
+            if let Some(no_fit) = begin(draft, app, &row) {
+                draft.wait_for(&app.name, format!("{} of {} waits for room: {no_fit}", row.id, app.name));
+                wait_or_give_up(draft, &row, &no_fit);
+            }
+            continue;
         }
-        None => {}
-        Some(no_fit) => make_room(draft, app, deployment, &no_fit),
+        drain::finish(draft, &row);
+        let Some(release) = draft.state.release(&app.name, row.release).cloned() else { continue };
+        if let Some(no_fit) = place_missing(draft, app, &release, row.id) {
+            draft.wait_for(&app.name, format!("not all servos of {} have a place: {no_fit}", row.release));
+        }
+        release.processes.keys().for_each(|process| drain_surplus(draft, app, process, row.id));
     }
 }
 
@@ -84,10 +112,13 @@ fn make_room(draft: &mut Draft<'_>, app: &App, deployment: &Deployment, no_fit: 
         }
         return;
     }
-    let until = deployment.started_at.plus(PATIENCE);
-    if room_is_coming || !new_are_settled {
-        return;
+    if !room_is_coming && new_are_settled {
+        wait_or_give_up(draft, deployment, no_fit);
     }
+}
+
+fn wait_or_give_up(draft: &mut Draft<'_>, deployment: &Deployment, no_fit: &NoFit) {
+    let until = deployment.started_at.plus(PATIENCE);
     if draft.input.now >= until {
         let reason = format!("there is no room for its servos: {no_fit}. Free memory, add a host, or scale down");
         fail(draft, deployment, reason, Vec::new());
@@ -120,7 +151,7 @@ fn keep_live(draft: &mut Draft<'_>, app: &App) {
 fn place_missing(draft: &mut Draft<'_>, app: &App, release: &Release, deployment: DeploymentId) -> Option<NoFit> {
     let mut no_room = None;
     for process in release.processes.keys() {
-        let scale = app.scale_of(process);
+        let scale = draft.state.scale_of(app, deployment, process);
         let bound = scale.count.in_site.iter().map(|(site, n)| (Some(site.clone()), *n));
         for (site, wanted) in bound.chain([(None, scale.count.total())]) {
             let have = healthy(&draft.state, app, process, deployment)
@@ -160,7 +191,7 @@ fn place_one(
 /// Drains what is too many: first what is not ready or stands on a lost host, from the fullest site; a ready
 /// servo only while more than wanted are ready.
 fn drain_surplus(draft: &mut Draft<'_>, app: &App, process: &ProcessName, deployment: DeploymentId) {
-    let scale = app.scale_of(process);
+    let scale = draft.state.scale_of(app, deployment, process);
     let wanted = scale.count.total() as usize;
     loop {
         let all: Vec<Servo> = of_process(&draft.state, app, process, deployment).collect();
@@ -228,25 +259,29 @@ pub(crate) fn is_ready(state: &State, deployment: &Deployment) -> bool {
     };
     release.processes.keys().all(|process| {
         let ready = healthy(state, app, process, deployment.id).filter(|servo| servo.status == ServoStatus::Ready);
-        ready.count() >= app.scale_of(process).count.total() as usize
+        ready.count() >= state.scale_of(app, deployment.id, process).count.total() as usize
     })
 }
 
-/// The release of a deployment that may get servos: the live one, or the one under way.
+/// The release of a deployment that may get servos: the live one, the one under way, or one beside.
 pub(crate) fn release_of(state: &State, app: &App, deployment: DeploymentId) -> Option<ReleaseNumber> {
     if let Some(live) = app.live.filter(|live| live.deployment == deployment) {
         return Some(live.release);
+    }
+    if let Some(release) = state.beside(&app.name, deployment).and_then(Beside::release) {
+        return Some(release);
     }
     let under_way = state.deployment(deployment).filter(|row| app.deployment == Some(row.id) && !row.phase.is_over());
     under_way.map(|row| row.release)
 }
 
-/// Whether a release is live, being deployed, running somewhere, or among the newest.
+/// Whether a release is live or beside that, being deployed, running somewhere, or among the newest.
 pub(crate) fn needs_release(state: &State, app: &AppName, number: ReleaseNumber) -> bool {
     let Some(row) = state.app(app) else { return false };
     let live = row.live.is_some_and(|live| live.release == number);
     let under_way = row.deployment.and_then(|id| state.deployment(id)).is_some_and(|row| row.release == number);
     let runs = state.servos_of(app).any(|servo| servo.release == number);
     let newest = state.releases(app).rev().take(super::gc::KEPT_PER_APP).any(|release| release.number == number);
-    live || under_way || runs || newest
+    let beside = state.edge().beside_of(app).iter().any(|beside| beside.release() == Some(number));
+    live || under_way || beside || runs || newest
 }

@@ -29,6 +29,8 @@ impl State {
         let state_of = |state: &Self, host| state.host(host).map(|host| host.state);
         let other = hosts.into_iter().filter(|host| state_of(old, host) != state_of(self, host));
         let on_hosts = other.flat_map(|host| self.servos_on(host)).map(|servo| &servo.app);
-        apps.chain(deployments).chain(servos).chain(on_hosts).cloned().collect()
+        let beside = rows(&old.edge.beside, &self.edge.beside).map(|row| &row.app);
+        let ports = rows(&old.edge.ports, &self.edge.ports).map(|row| &row.app);
+        apps.chain(deployments).chain(servos).chain(on_hosts).chain(ports).chain(beside).cloned().collect()
     }
 }

@@ -1,15 +1,17 @@
 //! What balancers know besides the routes: one part of the state, shared whole between versions, so that a change of it is
 //! seen by one comparison.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use pontoon_model::{
-    AppName, BalancerName, Certificate, CertificateOrigin, Challenge, Digest, Domain, DomainRow, EdgeKeys, PeerRow,
-    RouteVersion, SiteName, Traffic, TrafficRow,
+    AppName, BalancerName, Beside, BesideRow, Certificate, CertificateOrigin, Challenge, Digest, Domain, DomainRow,
+    EdgeKeys, PeerRow, PortRow, ProcessName, ReleaseNumber, RouteVersion, SiteName, Traffic, TrafficRow,
 };
 
-/// Domains, settings of apps, certificates, challenges, keys, and how balancers reach each other.
+/// Domains, settings of apps, certificates, challenges, keys, how balancers reach each other, ports and what runs beside live
+/// releases.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Edge {
     /// Raft index of the last change.
@@ -24,6 +26,10 @@ pub struct Edge {
     pub(crate) challenges: OrdMap<String, Arc<Challenge>>,
     /// Of the registered balancers, those that others reach.
     pub(crate) peers: OrdMap<BalancerName, Arc<PeerRow>>,
+    /// By the process that they lead to.
+    pub(crate) ports: OrdMap<(AppName, ProcessName), Arc<PortRow>>,
+    /// Of apps where there is something.
+    pub(crate) beside: OrdMap<AppName, Arc<BesideRow>>,
 }
 
 impl Edge {
@@ -85,6 +91,33 @@ impl Edge {
         self.peers.get(name)
     }
 
+    /// All ports, by app and process.
+    pub fn ports(&self) -> impl Iterator<Item = &Arc<PortRow>> {
+        self.ports.values()
+    }
+
+    /// An app's ports, by process.
+    pub fn ports_of<'a>(&'a self, app: &'a AppName) -> impl Iterator<Item = &'a Arc<PortRow>> {
+        let from = self.ports.range((app.clone(), ProcessName::tcp())..);
+        from.map(|(_, row)| row).take_while(move |row| row.app == *app)
+    }
+
+    /// The port of a process.
+    pub fn port_of(&self, app: &AppName, process: &ProcessName) -> Option<&Arc<PortRow>> {
+        self.ports.get(&(app.clone(), process.clone()))
+    }
+
+    /// What runs beside an app's live release, or will, in the order in which it was asked for.
+    pub fn beside_of(&self, app: &AppName) -> &[Beside] {
+        self.beside.get(app).map_or(&[], |row| row.all.as_slice())
+    }
+
+    /// The release of an app that has a part of its requests.
+    pub fn split_of(&self, app: &AppName) -> Option<(ReleaseNumber, u8)> {
+        let canary = self.beside_of(app).iter().find(|beside| beside.share > 0)?;
+        canary.release().map(|number| (number, canary.share))
+    }
+
     /// What does not hold together, where `has_app` says which apps there are, and `site_of` where balancers stand.
     pub(crate) fn violations<'a>(
         &self,
@@ -97,7 +130,7 @@ impl Edge {
             found.push(format!("edge version {} is ahead of index {index}", self.version));
         }
         let is_empty = self.domains.is_empty() && self.traffic.is_empty() && self.certificates.is_empty();
-        let is_empty = is_empty && self.challenges.is_empty() && self.peers.is_empty();
+        let is_empty = is_empty && self.challenges.is_empty() && self.peers.is_empty() && self.ports.is_empty();
         if self.version.0 == 0 && !(is_empty && self.keys.is_none()) {
             found.push("what balancers know besides the routes has no version".to_owned());
         }
@@ -115,6 +148,26 @@ impl Edge {
                 found.push(format!("settings of {}: no such app, the defaults, or newer than all", row.app));
             }
             found.extend(row.traffic.check().err().map(|why| format!("settings of {}: {why}", row.app)));
+        }
+        for (app, row) in &self.beside {
+            let (all, mut different) = (&row.all, BTreeSet::new());
+            let fits = *app == row.app && has_app(app) && !all.is_empty() && all.len() <= Beside::MOST;
+            let canaries = all.iter().filter(|beside| beside.share > 0).count();
+            let shares = canaries <= 1 && all.iter().all(|beside| beside.share <= Beside::MOST_SHARE);
+            let once = all.iter().filter_map(Beside::release).all(|number| different.insert(number));
+            if !fits || !shares || !once || row.version > index {
+                found.push(format!("{app}: what runs beside its live release does not fit: {row:?}"));
+            }
+        }
+        let mut ports = BTreeSet::new();
+        for ((app, process), row) in &self.ports {
+            if (app, process) != (&row.app, &row.process) || !has_app(app) || !process.is_tcp() {
+                found.push(format!("port {}: there is no app {app}, or {process} takes no connections", row.port));
+            }
+            if row.port == 0 || !ports.insert(row.port) {
+                found.push(format!("port {} leads to two processes, or is none", row.port));
+            }
+            found.extend(row.settings.check().err().map(|why| format!("port {}: {why}", row.port)));
         }
         if self.keys.as_ref().is_some_and(|row| row.keys.is_empty()) {
             found.push("there are keys of balancers, but none".to_owned());

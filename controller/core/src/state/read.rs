@@ -4,9 +4,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use pontoon_model::{
-    ApiToken, App, AppName, Balancer, BalancerName, BlobRef, Build, BuildId, BuildOutcome, BuildState, ChosenTiming,
-    Controller, ControllerId, Deployment, DeploymentId, Desired, Digest, Host, HostName, HostState, MemoryBytes, Phase,
-    Release, ReleaseNumber, ReleaseReason, RouteVersion, Servo, ServoId, ServoStatus, Timestamp, TokenId,
+    ApiToken, App, AppName, Balancer, BalancerName, Beside, BlobRef, Build, BuildId, BuildOutcome, BuildState,
+    ChosenTiming, Controller, ControllerId, Count, Deployment, DeploymentId, Desired, Digest, Host, HostName,
+    HostState, MemoryBytes, Phase, ProcessName, Release, ReleaseNumber, ReleaseReason, RouteVersion, Scale, Servo,
+    ServoId, ServoStatus, Timestamp, TokenId,
 };
 
 use super::{Acme, Edge, Settings, State, Trust};
@@ -243,13 +244,43 @@ impl State {
                 || (app.deployment == Some(servo.deployment) && mixed(servo.deployment)))
     }
 
+    /// Whether balancers lead to the servos of a process type.
+    pub fn is_reached(&self, app: &AppName, process: &ProcessName) -> bool {
+        *process == ProcessName::web() || (process.is_tcp() && self.edge.port_of(app, process).is_some())
+    }
+
+    /// What runs beside an app's live release with the servos of a deployment.
+    pub fn beside(&self, app: &AppName, deployment: DeploymentId) -> Option<&Beside> {
+        self.edge.beside_of(app).iter().find(|beside| beside.deployment() == Some(deployment))
+    }
+
+    /// Wanted number and size of the servos of a process type, of one deployment of an app. Beside the live release only
+    /// `web` runs: what works in the background would work on the same things.
+    pub fn scale_of(&self, app: &App, deployment: DeploymentId, process: &ProcessName) -> Scale {
+        let scale = app.scale_of(process);
+        match self.beside(&app.name, deployment).filter(|_| app.deployment != Some(deployment)) {
+            None => scale,
+            Some(beside) => {
+                let count = if *process == ProcessName::web() { beside.wanted(scale.count.total()) } else { 0 };
+                Scale { count: Count::anywhere(count), size: scale.size }
+            }
+        }
+    }
+
+    /// Whether a servo takes requests beside the live release: its part, or those to its own host name.
+    pub fn is_beside(&self, servo: &Servo) -> bool {
+        servo.one_off.is_none()
+            && servo.process == ProcessName::web()
+            && self.beside(&servo.app, servo.deployment).is_some_and(Beside::is_serving)
+    }
+
     /// Whether a servo takes traffic.
     pub fn is_routed(&self, servo: &Servo) -> bool {
-        servo.process == pontoon_model::ProcessName::web()
+        self.is_reached(&servo.app, &servo.process)
             && servo.desired.is_run()
             && servo.status == ServoStatus::Ready
             && servo.address.is_some()
-            && self.is_live(servo)
+            && (self.is_live(servo) || self.is_beside(servo))
     }
 
     /// One word for a servo's state: its agent's word, unless the planner or its host's silence says more.

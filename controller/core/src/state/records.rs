@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use pontoon_model::wire::{self, Envelope, Wire, WireError};
 use pontoon_model::{
-    AcmeRow, ApiToken, App, AuthorityRow, Balancer, Build, Certificate, Challenge, ChosenTiming, Controller,
-    Deployment, DomainRow, EdgeKeys, EdgeStamp, Founding, Host, JoinToken, Machine, OrderRow, PeerRow, Release,
-    RevokedKey, RouteVersion, Servo, TrafficRow,
+    AcmeRow, ApiToken, App, AuthorityRow, Balancer, BesideRow, Build, Certificate, Challenge, ChosenTiming, Controller,
+    Deployment, DomainRow, EdgeKeys, EdgeStamp, Founding, Host, JoinToken, Machine, OrderRow, PeerRow, PortRow,
+    Release, RevokedKey, RouteVersion, Servo, TrafficRow,
 };
 
 use super::answers::AnsweredRow;
@@ -54,6 +54,8 @@ impl State {
             .chain(rows(self.edge.certificates.values().cloned(), level))
             .chain(rows(self.edge.keys.iter().cloned(), level))
             .chain(rows(self.edge.challenges.values().cloned(), level))
+            .chain(rows(self.edge.ports.values().cloned(), level))
+            .chain(rows(self.edge.beside.values().cloned(), level))
             .chain(rows(self.acme.row.iter().cloned(), level))
             .chain(rows(self.acme.orders.values().cloned(), level))
             .chain(rows(self.edge.peers.values().cloned(), level))
@@ -180,6 +182,15 @@ impl State {
             PeerRow::KIND => {
                 let row = PeerRow::open(&envelope)?;
                 self.change_edge(|edge| edge.peers.insert(row.name.clone(), row.into()));
+            }
+            PortRow::KIND => {
+                let row = PortRow::open(&envelope)?;
+                self.change_edge(|edge| edge.ports.insert((row.app.clone(), row.process.clone()), row.into()));
+            }
+            BesideRow::KIND => {
+                let row = BesideRow::open(&envelope)?;
+                // Most changes of it are none of what balancers know.
+                Arc::make_mut(&mut self.edge).beside.insert(row.app.clone(), row.into());
             }
             // After the rows, whose reading is no change.
             EdgeStamp::KIND => {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use imbl::OrdSet;
 use pontoon_model::{
-    ApiToken, App, AppName, Balancer, BalancerName, Build, BuildId, BuildState, Certificate, Controller, ControllerId,
-    Deployment, DeploymentId, Digest, Host, HostName, HostState, OrderRow, Phase, Release, ReleaseNumber, RouteVersion,
-    Servo, ServoId, TokenId,
+    ApiToken, App, AppName, Balancer, BalancerName, BesideRow, Build, BuildId, BuildState, Certificate, Controller,
+    ControllerId, Deployment, DeploymentId, Digest, Host, HostName, HostState, OrderRow, Phase, Release, ReleaseNumber,
+    RouteVersion, Servo, ServoId, TokenId,
 };
 
 use super::{Acme, Edge, Row, RowKey, Settings, State, Trust};
@@ -216,8 +216,9 @@ impl State {
 
     pub(crate) fn put_settings(&mut self, settings: Settings) {
         self.header.settings = settings;
-        // Domains lead to host names below the base domain.
-        if !self.edge.domains.is_empty() {
+        // Domains lead to host names below the base domain, and parts of requests do.
+        let splits = || self.edge.beside.keys().any(|app| self.edge.split_of(app).is_some());
+        if !self.edge.domains.is_empty() || splits() {
             self.change_edge(|_| ());
         }
         self.touch_header();
@@ -266,6 +267,25 @@ impl State {
 
     pub(crate) fn change_acme<T>(&mut self, change: impl FnOnce(&mut Acme) -> T) -> T {
         change(Arc::make_mut(&mut self.acme))
+    }
+
+    /// What runs beside an app's live release changes with this entry.
+    pub(crate) fn write_beside(&mut self, app: &AppName, row: Option<BesideRow>) {
+        if row.is_none() && !self.edge.beside.contains_key(app) {
+            return;
+        }
+        let before = self.edge.split_of(app);
+        let edge = Arc::make_mut(&mut self.edge);
+        match row {
+            Some(row) => edge.beside.insert(app.clone(), row.into()),
+            None => edge.beside.remove(app),
+        };
+        // Balancers know the rest from the routes.
+        if edge.split_of(app) != before {
+            edge.version = RouteVersion(self.header.index);
+        }
+        self.touch_routes();
+        self.index_beside(app);
     }
 
     fn touch_header(&mut self) {

@@ -205,6 +205,12 @@ impl State {
         self.touch_plan();
     }
 
+    /// What runs beside an app's live release is another.
+    pub(super) fn index_beside(&mut self, app: &AppName) {
+        self.reconsider(app);
+        self.touch_plan();
+    }
+
     /// A deployment's row is now `new`, or gone.
     pub(super) fn index_deployment(&mut self, app: &AppName, id: DeploymentId, new: Option<&Deployment>) {
         self.unsettled.over_deployments.remove(&(app.clone(), id));
@@ -243,6 +249,8 @@ impl State {
     fn is_unsettled(&self, name: &AppName) -> bool {
         let Some(app) = self.apps.get(name) else { return false };
         app.deployment.is_some()
+            // Rare, and looked at in every pass: its servos are not counted here.
+            || self.edge.beside.contains_key(name)
             || self.releases(name).count() > KEPT_PER_APP
             || self.unsettled.ended_builds(name).count() > KEPT_PER_APP
             || self.unsettled.over_deployments(name).count() > KEPT_PER_APP

@@ -198,7 +198,13 @@ impl World {
 
     /// Builds and reports the bundle, as an agent would.
     pub fn build(&mut self, app: &AppName) -> Outcome {
-        let processes = BTreeMap::from([(ProcessName::web(), Process { command: "serve".into() })]);
+        self.build_of(app, &["web"])
+    }
+
+    /// The same of a source that starts these processes.
+    pub fn build_of(&mut self, app: &AppName, processes: &[&str]) -> Outcome {
+        let process = |name: &&str| (name.parse().unwrap(), Process { command: "serve".into() });
+        let processes = processes.iter().map(process).collect();
         let blob = BlobRef { digest: Digest([7; 32]), size: MemoryBytes(1000) };
         let reply = self.apply(StartBuild {
             app: app.clone(),
@@ -207,6 +213,26 @@ impl World {
             processes,
             health: HealthCheck::default(),
         })?;
+        self.built(reply)
+    }
+
+    /// The same of what shall run beside the live release.
+    pub fn build_beside(&mut self, app: &AppName, share: u8, count: Option<u32>) -> Outcome {
+        let process = |name: &str| (name.parse().unwrap(), Process { command: "serve".into() });
+        let reply = self.apply(StartBuildBeside {
+            app: app.clone(),
+            source: BlobRef { digest: Digest([7; 32]), size: MemoryBytes(1000) },
+            language: Language::Python,
+            processes: ["web", "worker"].map(process).into(),
+            health: HealthCheck::default(),
+            share,
+            count,
+        })?;
+        self.built(reply)
+    }
+
+    fn built(&mut self, reply: Reply) -> Outcome {
+        let blob = BlobRef { digest: Digest([7; 32]), size: MemoryBytes(1000) };
         let Reply::Build(build) = reply else { panic!("{reply:?}") };
         self.settle();
         let row = self.state.build(build).unwrap().clone();

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::State as Context;
 use axum::response::IntoResponse;
+use pontoon_api::beside::SetBeside;
 use pontoon_api::{Build, Deployment, StartBuild};
-use pontoon_core::{Reply, State, command};
+use pontoon_core::{Command, Reply, State, command};
 use pontoon_model::{self as model, AppName, BlobRef, BuildId, DeploymentId};
 
 use super::Api;
@@ -39,7 +40,13 @@ pub(super) async fn start(
     // Stored when it was uploaded; asked again, so that none of the majority has thrown it away since.
     api.replicator.replicate(source).await?;
     let (language, processes, health) = (detected.language, detected.processes, detected.health);
-    let command = command::StartBuild { app: app.clone(), source, language, processes, health };
+    let command: Command = match body.beside {
+        None => command::StartBuild { app: app.clone(), source, language, processes, health }.into(),
+        Some(SetBeside { share, servos: count }) => {
+            let app = app.clone();
+            command::StartBuildBeside { app, source, language, processes, health, share, count }.into()
+        }
+    };
     let (reply, index) = api.propose(key, command).await?;
     let Reply::Build(build) = reply else {
         return Err(ApiError::invalid("this Idempotency-Key was used for another request"));

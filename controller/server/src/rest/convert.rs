@@ -14,11 +14,6 @@ type Waiting = BTreeMap<AppName, Vec<String>>;
 
 pub(super) fn app(state: &State, app: &App, waiting: &Waiting) -> api::App {
     let host = view::default_host(state, app);
-    let ports: BTreeSet<u16> = state.balancers().map(|balancer| balancer.listen.port()).collect();
-    let urls = ports.into_iter().map(|port| match port {
-        80 => format!("http://{host}/"),
-        port => format!("http://{host}:{port}/"),
-    });
     let newest =
         app.live.and_then(|live| state.release(&app.name, live.release)).or_else(|| state.releases(&app.name).last());
     let processes: BTreeSet<&ProcessName> =
@@ -33,7 +28,7 @@ pub(super) fn app(state: &State, app: &App, waiting: &Waiting) -> api::App {
     api::App {
         name: app.name.clone(),
         created_at: app.created_at.0,
-        urls: urls.collect(),
+        urls: urls(state, &host),
         live: app.live.map(|live| live.release),
         deployment: app.deployment,
         scale: scale.collect(),
@@ -42,6 +37,16 @@ pub(super) fn app(state: &State, app: &App, waiting: &Waiting) -> api::App {
         waiting: waiting.get(&app.name).cloned().unwrap_or_default(),
         domains: vec![host],
     }
+}
+
+/// Where a host name is reached.
+pub(super) fn urls(state: &State, host: &str) -> Vec<String> {
+    let ports: BTreeSet<u16> = state.balancers().map(|balancer| balancer.listen.port()).collect();
+    let url = |port| match port {
+        80 => format!("http://{host}/"),
+        port => format!("http://{host}:{port}/"),
+    };
+    ports.into_iter().map(url).collect()
 }
 
 pub(super) fn build(state: &State, build: &Build, waiting: &Waiting) -> api::Build {
@@ -75,7 +80,8 @@ pub(super) fn deployment(state: &State, app: &App, row: &Deployment, waiting: &W
         _ => (waiting.get(&row.app).map(|sentences| sentences.join("; ")), Vec::new()),
     };
     let processes = state.release(&row.app, row.release).map(|release| release.processes.keys());
-    let wanted = processes.into_iter().flatten().map(|process| app.scale_of(process).count.total()).sum();
+    let wanted =
+        processes.into_iter().flatten().map(|process| state.scale_of(app, row.id, process).count.total()).sum();
     let ready = state.servos_of(&row.app).filter(|servo| {
         servo.deployment == row.id
             && servo.one_off.is_none()

@@ -5,6 +5,7 @@ mod apps;
 mod audit;
 mod auth;
 mod backup;
+mod beside;
 mod builds;
 mod caller;
 mod change;
@@ -25,6 +26,7 @@ mod logs;
 mod machines;
 #[cfg(feature = "next-level")]
 mod next_level;
+mod ports;
 mod releases;
 mod requests;
 mod seen;
@@ -146,6 +148,8 @@ pub struct ApiParts {
     pub waiting: Waiting,
     /// Bounds what is under way at the same time.
     pub limits: Limits,
+    /// First and last of the ports that apps' processes get.
+    pub tcp_ports: (u16, u16),
     /// Ends streams.
     pub shutdown: CancellationToken,
 }
@@ -187,6 +191,13 @@ fn handler(endpoint: Endpoint) -> MethodRouter<Api> {
         Endpoint::RemoveDomain => route(endpoint, edge::remove_domain),
         Endpoint::ShowTraffic => route(endpoint, edge::traffic),
         Endpoint::ChangeTraffic => route(endpoint, edge::change_traffic),
+        Endpoint::ListBeside => route(endpoint, beside::list),
+        Endpoint::SetBeside => route(endpoint, beside::set),
+        Endpoint::PromoteBeside => route(endpoint, beside::promote),
+        Endpoint::StopBeside => route(endpoint, beside::stop),
+        Endpoint::ListPorts => route(endpoint, ports::list),
+        Endpoint::AddPort => route(endpoint, ports::add),
+        Endpoint::RemovePort => route(endpoint, ports::remove),
         Endpoint::ListCertificates => route(endpoint, edge::certificates),
         Endpoint::PutCertificate => route(endpoint, edge::put_certificate),
         Endpoint::RemoveCertificate => route(endpoint, edge::remove_certificate),

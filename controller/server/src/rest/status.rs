@@ -79,7 +79,7 @@ fn app_problems(state: &State, caller: &Caller) -> Vec<String> {
         let live = app.live?;
         state.release(&app.name, live.release)?.processes.contains_key(&web).then_some(())?;
         let wanted = app.scale_of(&web).count.total();
-        let ready = state.servos_of(&app.name).filter(|servo| state.is_routed(servo)).count();
+        let ready = state.servos_of(&app.name).filter(|servo| state.is_routed(servo) && state.is_live(servo)).count();
         (ready < wanted as usize).then(|| {
             format!(
                 "{}: {ready} of {wanted} web servos are ready; `pontoon ps --app {}` shows them",

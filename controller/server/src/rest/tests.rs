@@ -2,7 +2,9 @@
 
 mod access;
 mod backup;
+mod beside;
 mod edge;
+mod ports;
 mod serving;
 
 use std::io::Write;
@@ -86,6 +88,7 @@ impl Fixture {
             heard: Heard::default(),
             waiting: Waiting::default(),
             limits: Limits::default(),
+            tcp_ports: (10_000, 10_999),
             shutdown: CancellationToken::new(),
         });
         let shutdown = api.shutdown.clone();

@@ -145,6 +145,7 @@ impl BalancersService {
                     }
                 }
                 BalancerMessage::EdgeApplied(version) => self.heard.balancer_edge(name, version),
+                BalancerMessage::Ports(reports) => self.heard.balancer_ports(name, reports),
                 BalancerMessage::Hello(_) => return Err(Status::invalid_argument("a second Hello in one session")),
             }
         }

@@ -67,6 +67,7 @@ fn size(entry: &EdgeEntry) -> usize {
             }
             // Its texts are short.
             EdgeEntry::Challenge(_) => 0,
+            EdgeEntry::Port { .. } | EdgeEntry::Split { .. } => 0,
             EdgeEntry::Keys(keys) => keys.iter().map(|key| key.0.len() + 8).sum(),
         }
 }

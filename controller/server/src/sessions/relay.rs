@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pontoon_kit::CancellationToken;
 use pontoon_model::{BalancerName, ControllerId, HostName, Incarnation, RouteVersion};
-use pontoon_proto::{BalancerAck, Heartbeat, RelayBatch};
+use pontoon_proto::{BalancerAck, Heartbeat, PortReport, RelayBatch};
 use tokio::sync::{Notify, watch};
 use tonic::Request;
 
@@ -17,6 +17,9 @@ use crate::raft::{Leadership, Peers, StateFeed};
 const BATCH_EVERY: Duration = Duration::from_millis(200);
 /// The leader answers from memory; longer means it is gone, and the next batch is due anyway.
 const ANSWER: Duration = Duration::from_secs(1);
+
+/// Longest reason kept of a balancer that cannot listen on a port, in bytes.
+const MAX_PROBLEM: usize = 500;
 
 /// What was heard since the last batch. One row per open session at most.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +41,8 @@ struct Table {
     last_acks: BTreeMap<BalancerName, BalancerAck>,
     /// How far each connected balancer is of what there is besides the routes; for the leader when it asks.
     edge: BTreeMap<BalancerName, RouteVersion>,
+    /// What each connected balancer last said of its ports, for people.
+    ports: BTreeMap<BalancerName, BTreeMap<u16, Option<String>>>,
 }
 
 impl Heard {
@@ -72,6 +77,22 @@ impl Heard {
         let mut table = self.lock();
         table.last_acks.remove(name);
         table.edge.remove(name);
+        table.ports.remove(name);
+    }
+
+    /// A balancer said which ports it listens on.
+    pub fn balancer_ports(&self, name: &BalancerName, reports: Vec<PortReport>) {
+        let clipped = |mut problem: String| {
+            problem.truncate(problem.floor_char_boundary(MAX_PROBLEM));
+            problem
+        };
+        let ports = reports.into_iter().map(|report| (report.port, report.problem.map(clipped))).collect();
+        self.lock().ports.insert(name.clone(), ports);
+    }
+
+    /// Why a balancer that is connected here does not listen on a port, if it does not; none if it has not said.
+    pub fn port_at(&self, name: &BalancerName, port: u16) -> Option<Option<String>> {
+        self.lock().ports.get(name)?.get(&port).cloned()
     }
 
     /// What a balancer that is connected here last said.

@@ -139,6 +139,7 @@ impl Cluster {
                 certificate_life_s: 3600,
             }),
             base_domain: Some("localhost".into()),
+            tcp_ports: (10_000, 10_999),
         }
     }
 

@@ -136,6 +136,13 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("DELETE", "/v1/apps/{app}/domains", "yes no yes no"),
     ("GET", "/v1/apps/{app}/traffic", "yes yes yes no"),
     ("PATCH", "/v1/apps/{app}/traffic", "yes no yes no"),
+    ("GET", "/v1/apps/{app}/beside", "yes yes yes no"),
+    ("PUT", "/v1/apps/{app}/beside/{release}", "yes no yes no"),
+    ("POST", "/v1/apps/{app}/beside/{release}/promote", "yes no yes no"),
+    ("DELETE", "/v1/apps/{app}/beside/{release}", "yes no yes no"),
+    ("GET", "/v1/ports", "yes yes yes yes"),
+    ("POST", "/v1/apps/{app}/ports", "yes no yes no"),
+    ("DELETE", "/v1/apps/{app}/ports/{port}", "yes no yes no"),
     ("GET", "/v1/certificates", "yes yes no no"),
     ("POST", "/v1/certificates", "yes no no no"),
     ("DELETE", "/v1/certificates/{fingerprint}", "yes no no no"),
@@ -200,7 +207,17 @@ async fn every_endpoint_lets_in_exactly_the_scopes_of_the_matrix() {
     let (mut cells, mut last) = (0, Vec::new());
     for row @ (method, path, allowed) in MATRIX {
         let given = path.replace("{app}", "shop");
-        let numbered = ["{build}", "{deployment}", "{servo}", "{id}", "{name}", "{controller}", "{fingerprint}"];
+        let numbered = [
+            "{build}",
+            "{deployment}",
+            "{servo}",
+            "{id}",
+            "{name}",
+            "{controller}",
+            "{fingerprint}",
+            "{port}",
+            "{release}",
+        ];
         let given = numbered.iter().fold(given, |path, part| path.replace(part, "7"));
         let given = given.replace("{token}", "t999").replace("{role}", "agent");
         for (kind, token, part) in unknown {
