@@ -69,6 +69,17 @@ impl World {
         Self { authority, here, others }
     }
 
+    /// Waits until the one is measured nearer than the other by far: what a busy machine adds to a measurement is gone with the
+    /// next ones.
+    async fn until_nearer(&self, near: &str, far: &str) {
+        let distance = |name: &str| self.here.peer(name).and_then(|peer| peer.round_trip());
+        until(|| match (distance(near), distance(far)) {
+            (Some(near), Some(far)) if near + Duration::from_millis(10) < far => Ok(()),
+            now => Err(format!("{near} and {far}: {now:?}")),
+        })
+        .await;
+    }
+
     fn address(&self) -> SocketAddr {
         self.here.address()
     }
@@ -676,10 +687,13 @@ async fn the_loss_of_a_site_under_load_loses_no_idempotent_request() {
         for name in ["b-there", "b-third"] {
             world.here.until_peer_is(name, true).await;
         }
+        world.until_nearer("b-there", "b-third").await;
         let (before, after) = (there.seen.requests().len(), third.seen.requests().len());
         let load = Load::start(world.address());
         load.more(200).await;
-        assert!(there.seen.requests().len() > before && third.seen.requests().len() == after, "the nearest is asked");
+        let (near, far) = (there.seen.requests().len() - before, third.seen.requests().len() - after);
+        // Not all, if a measurement was late under the load.
+        assert!(near > 3 * far, "the nearest is asked: {near} and {far}");
         let begun = Instant::now();
         match how {
             "cut" => way.cut(),
@@ -687,7 +701,7 @@ async fn the_loss_of_a_site_under_load_loses_no_idempotent_request() {
             _ => world.others.remove(0).balancer.stop().await.unwrap(),
         }
         load.more(200).await;
-        assert!(third.seen.requests().len() > after, "{how}: the next site answers");
+        assert!(third.seen.requests().len() > after + far, "{how}: the next site answers");
         let longest = if how == "frozen" { Duration::from_secs(12) } else { Duration::from_secs(8) };
         assert!(begun.elapsed() < longest, "{how}: {:?}", begun.elapsed());
         load.end().await;
@@ -709,8 +723,8 @@ async fn the_nearer_site_is_asked_and_the_distance_is_measured_again() {
     for name in ["b-there", "b-third"] {
         world.here.until_peer_is(name, true).await;
     }
+    world.until_nearer("b-third", "b-there").await;
     let distance = |name: &str| world.here.peer(name).unwrap().round_trip().unwrap();
-    assert!(distance("b-there") > distance("b-third"), "{:?} {:?}", distance("b-there"), distance("b-third"));
     for _ in 0..10 {
         assert_eq!(ask(world.address(), &get("a.example")).await.text(), "third");
     }
