@@ -68,13 +68,13 @@ async fn the_restart_of_an_apps_only_servo_is_a_delay_and_no_error() {
     fixture.route(1, vec![route("a.example", &[address])]);
     let mut client = Client::connect(fixture.address()).await;
     assert_eq!(client.ask(&get("a.example")).await.text(), "before");
-    drop(servo);
+    servo.stop().await;
     client.send(get("a.example").as_bytes()).await;
     until_waiting(&fixture, 1).await;
     let again = Servo::start_at(address, |stream, seen| answer_all(stream, seen, "after")).await;
     assert_eq!(client.answer().await.text(), "after");
     // What was not sent may wait, whatever its method.
-    drop(again);
+    again.stop().await;
     client.send(with_body("POST", "a.example", "x").as_bytes()).await;
     until_waiting(&fixture, 1).await;
     let _again = Servo::start_at(address, |stream, seen| answer_all(stream, seen, "posted")).await;

@@ -73,6 +73,16 @@ impl Servo {
         Self { address, seen, task }
     }
 
+    /// Ends it, and returns once its listener and its connections are closed: dropping it only says so.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+        // The connections' tasks were told with it, and end when it is their turn.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Answers every request with `text`, keeping connections open.
     pub async fn answering(text: &'static str) -> Self {
         Self::start(move |stream, seen| answer_all(stream, seen, text)).await
