@@ -15,6 +15,7 @@ mod error;
 pub mod fuzzing;
 mod handover;
 mod health;
+mod millis;
 pub mod peers;
 mod proxy;
 mod readiness;

@@ -139,7 +139,7 @@ impl Visitors {
                 drop(offer);
                 reload::serve(&channel, respawn.as_deref(), taken_over).await
             }
-            Ok(said) => Err(HandoverError::Unexpected { said: format!("{said:?}") }),
+            Ok(said) => Err(HandoverError::unexpected(&said)),
             Err(error) => Err(error),
         };
         if let Err(error) = visited {
@@ -166,7 +166,7 @@ impl Visitors {
         }
         match channel.receive_within(PREPARE).await? {
             Asked::Prepared => {}
-            said => return Err(HandoverError::Unexpected { said: format!("{said:?}") }),
+            said => return Err(HandoverError::unexpected(&said)),
         }
         let Self { offer, heirs, .. } = self;
         drop(offer);
@@ -186,7 +186,7 @@ impl Heir {
         self.channel.send(&Told::Yours { ack }, &[]).await?;
         match self.channel.receive_within(PREPARE).await? {
             Asked::Serving => Ok(Link { channel: self.channel }),
-            said => Err(HandoverError::Unexpected { said: format!("{said:?}") }),
+            said => Err(HandoverError::unexpected(&said)),
         }
     }
 }

@@ -69,3 +69,9 @@ pub enum HandoverError {
         wanted: RouteVersion,
     },
 }
+
+impl HandoverError {
+    fn unexpected(said: &impl std::fmt::Debug) -> Self {
+        Self::Unexpected { said: format!("{said:?}") }
+    }
+}

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::channel::Channel;
 use super::message::{Asked, Told};
+use super::take::unexpected;
 use super::{HandoverError, PREPARE, SOCKET};
 use crate::config::Config;
 
@@ -67,8 +68,7 @@ async fn ask(stream: UnixStream) -> Result<u32, HandoverError> {
     channel.send(&Asked::Reload, &[]).await?;
     match channel.receive_within(PREPARE * 2).await? {
         Told::Reloaded { process } => Ok(process),
-        Told::Refused { why } => Err(HandoverError::Refused { why }),
-        told => Err(HandoverError::Unexpected { said: format!("{told:?}") }),
+        told => Err(unexpected(told)),
     }
 }
 

@@ -67,9 +67,10 @@ impl Taking {
     }
 }
 
-fn unexpected(told: Told) -> HandoverError {
+/// What it told instead of what comes next.
+pub(super) fn unexpected(told: Told) -> HandoverError {
     match told {
         Told::Refused { why } => HandoverError::Refused { why },
-        told => HandoverError::Unexpected { said: format!("{told:?}") },
+        told => HandoverError::unexpected(&told),
     }
 }

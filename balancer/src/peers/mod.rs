@@ -10,14 +10,16 @@ pub(crate) mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pontoon_kit::CancellationToken;
 use pontoon_model::{BalancerName, PeerRow, Reach, SiteName};
 use rand::RngExt as _;
 use tokio::sync::watch as watched;
+
+use crate::millis;
 
 /// A peer that did not answer is asked by requests only after this, and only when nobody better is left: meanwhile its watcher
 /// asks it all the time.
@@ -27,12 +29,6 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const AS_NEAR: Duration = Duration::from_millis(2);
 /// Not measured: farther than anything.
 const UNKNOWN: u32 = u32::MAX;
-
-/// Milliseconds of this process, never 0.
-fn now_millis() -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    START.elapsed().as_millis() as u64 + 1
-}
 
 /// A balancer of another site.
 #[derive(Debug)]
@@ -47,7 +43,7 @@ pub struct Peer {
     round_trip: AtomicU32,
     /// It did not answer when it was asked last.
     down: AtomicBool,
-    /// By [`now_millis`]; 0 if it never was.
+    /// By [`millis::now`]; 0 if it never was.
     failed_at: AtomicU64,
     /// Connections that it has made to us and that we use.
     offered: AtomicU32,
@@ -77,8 +73,12 @@ impl Peer {
 
     /// Whether requests are sent through it.
     pub fn is_up(&self) -> bool {
-        let connected = self.reach != Reach::DialsOut || self.offered.load(Ordering::Relaxed) > 0;
-        connected && !self.down.load(Ordering::Relaxed)
+        self.is_connected() && !self.down.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is a way to it: it can be dialled, or has dialled itself.
+    fn is_connected(&self) -> bool {
+        self.reach != Reach::DialsOut || self.offered.load(Ordering::Relaxed) > 0
     }
 
     fn distance(&self) -> u32 {
@@ -99,7 +99,7 @@ impl Peer {
 
     /// It did not answer, or took no connection.
     pub(crate) fn failed(&self, why: &dyn std::fmt::Display) {
-        self.failed_at.store(now_millis(), Ordering::Relaxed);
+        self.failed_at.store(millis::now(), Ordering::Relaxed);
         if !self.down.swap(true, Ordering::Relaxed) {
             tracing::warn!(peer = %self.name, site = %self.site, "a site's balancer does not answer: {why}");
         }
@@ -114,9 +114,8 @@ impl Peer {
 
     /// Whether a request may try it although it is down.
     fn is_worth_a_try(&self) -> bool {
-        let connected = self.reach != Reach::DialsOut || self.offered.load(Ordering::Relaxed) > 0;
         let failed_at = self.failed_at.load(Ordering::Relaxed);
-        connected && (failed_at == 0 || now_millis() >= failed_at + ASK_AGAIN.as_millis() as u64)
+        self.is_connected() && (failed_at == 0 || millis::now() >= failed_at + ASK_AGAIN.as_millis() as u64)
     }
 }
 

@@ -5,13 +5,16 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
+
+use crate::millis;
 
 /// A connection without a request is closed after this: as long as most browsers and proxies keep theirs.
 pub(super) const CLIENT_IDLE: Duration = Duration::from_secs(75);
@@ -45,18 +48,12 @@ pub(super) enum Verdict {
     Abort,
 }
 
-/// Milliseconds of this process.
-pub(super) fn now() -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    START.elapsed().as_millis() as u64
-}
-
 impl Activity {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             phase: AtomicU32::new(HEAD),
             serving: AtomicU32::new(0),
-            since: AtomicU64::new(now()),
+            since: AtomicU64::new(millis::now()),
             verdict: AtomicU32::new(0),
             wake: Notify::new(),
         })
@@ -64,7 +61,7 @@ impl Activity {
 
     fn enter(&self, phase: u32) {
         self.phase.store(phase, Ordering::Relaxed);
-        self.since.store(now(), Ordering::Relaxed);
+        self.since.store(millis::now(), Ordering::Relaxed);
     }
 
     /// The handshake is over, and the protocol is known.
@@ -133,23 +130,38 @@ impl Drop for Serving {
     }
 }
 
-/// A stream that notes when bytes of a new request arrive.
+/// A stream that notes when bytes of a new request arrive. What was read of it already comes first.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
+    begun: BytesMut,
     stream: S,
     activity: Arc<Activity>,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+    pub(super) fn new(begun: BytesMut, stream: S, activity: Arc<Activity>) -> Self {
+        Self { begun, stream, activity }
+    }
+
+    fn poll_begun(&mut self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let len = self.begun.len().min(buffer.remaining());
+        buffer.put_slice(&self.begun[..len]);
+        self.begun.advance(len);
+        if self.begun.is_empty() {
+            // Its memory is not needed for as long as the connection lives.
+            self.begun = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        let polled = match this.begun.is_empty() {
+            true => Pin::new(&mut this.stream).poll_read(cx, buffer),
+            false => this.poll_begun(buffer),
+        };
         if polled.is_ready() {
             this.activity.head_begins();
         }
@@ -190,7 +202,7 @@ mod tests {
 
     /// What is decided `by` from now.
     async fn verdict_after(activity: &Activity, by: Duration) -> Option<Verdict> {
-        activity.check(now() + by.as_millis() as u64);
+        activity.check(millis::now() + by.as_millis() as u64);
         // The permit is there at once or not at all.
         tokio::select! { biased; verdict = activity.ended() => Some(verdict), () = std::future::ready(()) => None }
     }
@@ -206,7 +218,7 @@ mod tests {
             "its handshake takes too long"
         );
         activity.begin(false);
-        let mut watched = Watched::new(server, activity.clone());
+        let mut watched = Watched::new(BytesMut::new(), server, activity.clone());
         assert_eq!(verdict_after(&activity, CLIENT_IDLE - second).await, None);
         assert_eq!(verdict_after(&activity, CLIENT_IDLE + second).await, Some(Verdict::Finish));
         client.write_all(b"GET").await.unwrap();
@@ -226,7 +238,7 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(64);
         let activity = Activity::new();
         activity.begin(true);
-        let mut watched = Watched::new(server, activity.clone());
+        let mut watched = Watched::new(BytesMut::new(), server, activity.clone());
         client.write_all(b"ping").await.unwrap();
         watched.read_u8().await.unwrap();
         assert_eq!(verdict_after(&activity, HEADER_READ + second).await, None);

@@ -15,12 +15,12 @@ use crate::peers::Peer;
 use crate::table::{Failure, InFlight, Picked, Route, Servo, Wish};
 
 /// A request that ended the processes (or the patience) of as many servos is sent to no further one: it is what is wrong.
-pub(super) const MOST_KILLED: usize = 3;
+const MOST_KILLED: usize = 3;
 
 /// While all servos of an app refuse connections they are tried again after this, twice as long each time: a restarted
 /// process of a servo needs a moment to listen.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(800);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
 /// Whose servos may answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -173,18 +173,21 @@ impl Attempts {
             sides.worker.watcher.watch(&servo, failure, sides.host);
         }
         self.tried.push(servo);
-        if failure != Failure::Unreached {
-            self.killed += 1;
-            self.timed_out = failure == Failure::TimedOut;
-            if !repeatable || self.killed >= MOST_KILLED {
-                return Err(self.lost(sides));
-            }
+        if failure == Failure::Unreached {
+            return Ok(());
         }
-        Ok(())
+        self.killed += 1;
+        self.timed_out = failure == Failure::TimedOut;
+        self.give_up(sides, repeatable).map_or(Ok(()), Err)
+    }
+
+    /// After the request was sent, and no answer came: what to say, unless it may be sent to yet another.
+    pub(super) fn give_up(&self, sides: &Sides<'_>, repeatable: bool) -> Option<Page> {
+        (!repeatable || self.killed >= MOST_KILLED).then(|| self.lost(sides))
     }
 
     /// The request was sent, and what became of it is not known.
-    pub(super) fn lost(&self, sides: &Sides<'_>) -> Page {
+    fn lost(&self, sides: &Sides<'_>) -> Page {
         let host = sides.host.to_owned();
         if self.timed_out {
             return Page::TimedOut { host, seconds: sides.settings.traffic.first_byte_ms.div_ceil(1_000).into() };

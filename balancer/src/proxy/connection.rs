@@ -23,7 +23,6 @@ use super::fast::{self, HandOver};
 use super::forward;
 use super::hop;
 use super::response_body::ResponseBody;
-use super::rewound::Rewound;
 use super::worker::Worker;
 use crate::config::Http1;
 use crate::secrets::ACME_TLS;
@@ -44,9 +43,11 @@ pub(super) enum Kind {
 pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, kind: Kind) {
     let activity = Activity::new();
     worker.watch_over(&activity);
-    if kind == Kind::Peer {
-        return Box::pin(hop::serve::connection(&worker, stream, peer, &activity)).await;
-    }
+    let secure = match kind {
+        Kind::Peer => return Box::pin(hop::serve::connection(&worker, stream, peer, &activity)).await,
+        Kind::Plain => false,
+        Kind::Tls => true,
+    };
     let served = async {
         let mut from = peer.ip();
         if worker.announced {
@@ -56,10 +57,10 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
                 None => return Ok(()),
             }
         }
-        match kind {
-            Kind::Plain | Kind::Peer => begin(&worker, stream, Rc::new(Client::new(from, false)), &activity).await,
+        match secure {
+            false => begin(&worker, stream, Rc::new(Client::new(from, false)), &activity).await,
             // What TLS needs is not to make every connection large.
-            Kind::Tls => Box::pin(serve_tls(&worker, stream, from, &activity)).await,
+            true => Box::pin(serve_tls(&worker, stream, from, &activity)).await,
         }
     };
     if let Err(error) = served.await {
@@ -78,7 +79,7 @@ async fn serve_tls(worker: &Rc<Worker>, stream: TcpStream, from: IpAddr, activit
     }
     let client = Rc::new(Client::new(from, true));
     if protocol == Some(b"h2") {
-        talk(worker, stream, client, activity, true).await;
+        talk(worker, HandOver { stream, begun: BytesMut::new(), http2: true }, client, activity).await;
         return Ok(());
     }
     begin(worker, stream, client, activity).await
@@ -100,11 +101,10 @@ async fn begin<S: fast::Stream>(
             Some(HandOver { stream, begun, http2 })
         }
     };
-    if let Some(HandOver { stream, begun, http2 }) = handed_over {
-        let http2 = http2 && !client.secure;
-        let stream = Rewound { begun, stream };
+    if let Some(mut handed_over) = handed_over {
+        handed_over.http2 &= !client.secure;
         // Much larger than what a connection needs that is not handed over.
-        Box::pin(talk(worker, stream, client, activity, http2)).await;
+        Box::pin(talk(worker, handed_over, client, activity)).await;
     }
     Ok(())
 }
@@ -129,10 +129,9 @@ async fn speaks_http2(stream: &mut (impl AsyncRead + Unpin), begun: &mut BytesMu
 
 async fn talk<S: fast::Stream>(
     worker: &Rc<Worker>,
-    stream: S,
+    HandOver { stream, begun, http2 }: HandOver<S>,
     client: Rc<Client>,
     activity: &Arc<Activity>,
-    http2: bool,
 ) {
     activity.begin(http2);
     let from = client.address;
@@ -150,7 +149,7 @@ async fn talk<S: fast::Stream>(
             }
         }
     });
-    let stream = TokioIo::new(Watched::new(stream, activity.clone()));
+    let stream = TokioIo::new(Watched::new(begun, stream, activity.clone()));
     // Clients go away and send nonsense all the time.
     let ended = |ended: hyper::Result<()>| {
         if let Err(error) = ended {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING};
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::Authority;
 use http::{Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use pontoon_model::{AppName, ServoId};
@@ -47,18 +47,32 @@ pub(super) enum Origin {
 
 /// Why a try gave no answer.
 pub(super) enum Failure {
-    /// The servo did not see the request.
-    Unreached,
-    /// The connection broke after the request, or a part of it, was sent.
-    Broken,
-    /// No answer in time.
-    TimedOut,
-    /// The client did not send all of its body.
-    Client,
-    /// The client began its body and sent nothing more for too long.
-    ClientStalled,
-    /// The client sent more than it may.
+    /// The servo's fault.
+    Servo(Fault),
+    /// The client's: no servo's.
+    Client(ClientFault),
+}
+
+/// What a client did wrong with its body.
+#[derive(Clone, Copy)]
+pub(super) enum ClientFault {
+    /// It did not send all of it.
+    Cut,
+    /// It began and sent nothing more for too long.
+    Stalled,
+    /// It sent more than it may.
     TooLarge,
+}
+
+impl ClientFault {
+    /// What it is told.
+    pub(super) fn page(self, sides: &Sides<'_>) -> Page {
+        match self {
+            Self::Cut => Page::BodyCut,
+            Self::Stalled => Page::BodyStalled,
+            Self::TooLarge => Page::BodyTooLarge { most: sides.settings.traffic.body_bytes },
+        }
+    }
 }
 
 /// A request with all that its tries need.
@@ -121,8 +135,10 @@ impl Exchange {
                 if trailers {
                     parts.headers.insert(TE, HeaderValue::from_static("trailers"));
                 }
+                // The host was checked when the request was routed; without one HTTP/2 leaves it out.
                 let host = parts.headers.remove(HOST);
-                absolute(host.as_ref(), path)
+                let host = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+                headers::absolute_form(host, path)
             }
         };
         Self {
@@ -195,13 +211,8 @@ impl Exchange {
                     poor = Some(answer);
                     continue;
                 }
-                // What a client did wrong is no servo's fault.
-                Err(Failure::Client) => return Err(Page::BodyCut),
-                Err(Failure::ClientStalled) => return Err(Page::BodyStalled),
-                Err(Failure::TooLarge) => return Err(Page::BodyTooLarge { most: sides.settings.traffic.body_bytes }),
-                Err(Failure::Unreached) => Fault::Unreached,
-                Err(Failure::Broken) => Fault::Broken,
-                Err(Failure::TimedOut) => Fault::TimedOut,
+                Err(Failure::Client(fault)) => return Err(fault.page(sides)),
+                Err(Failure::Servo(fault)) => fault,
             };
             let repeatable = self.is_repeatable();
             if let Err(page) = self.attempts.failed(sides, servo, fault, repeatable) {
@@ -221,8 +232,8 @@ impl Exchange {
         let pool = &sides.worker.pool;
         if let Some(sender) = pool.take(servo.address, self.protocol, once) {
             match self.send(sides, sender).await {
-                Err(Failure::Unreached) => {}
-                Err(Failure::Broken) if self.is_repeatable() => {}
+                Err(Failure::Servo(Fault::Unreached)) => {}
+                Err(Failure::Servo(Fault::Broken)) if self.is_repeatable() => {}
                 done => return done,
             }
             // The servo was restarted, or closed what was idle: the other kept connections are as dead.
@@ -232,7 +243,7 @@ impl Exchange {
             Ok(sender) => self.send(sides, sender).await,
             Err(error) => {
                 tracing::debug!(servo = %servo.id, address = %servo.address, %error, "cannot connect");
-                Err(Failure::Unreached)
+                Err(Failure::Servo(Fault::Unreached))
             }
         }
     }
@@ -247,12 +258,15 @@ impl Exchange {
             Err(mut error) => match error.take_message() {
                 Some(unsent) => {
                     self.unsent = Some(unsent);
-                    Err(Failure::Unreached)
+                    Err(Failure::Servo(Fault::Unreached))
                 }
-                None => Err(self.fault_of_client().unwrap_or_else(|| {
-                    tracing::debug!(error = %error.error(), "a servo did not answer");
-                    Failure::Broken
-                })),
+                None => Err(self.fault_of_client().map_or_else(
+                    || {
+                        tracing::debug!(error = %error.error(), "a servo did not answer");
+                        Failure::Servo(Fault::Broken)
+                    },
+                    Failure::Client,
+                )),
             },
         }
     }
@@ -265,17 +279,17 @@ impl Exchange {
             match time::timeout_at(deadline, answer.as_mut()).await {
                 Ok(sent) => return Ok(sent),
                 Err(_) if self.source.moved_at() + first_byte > deadline => {}
-                Err(_) if self.source.awaits_client() => return Err(Failure::ClientStalled),
-                Err(_) => return Err(Failure::TimedOut),
+                Err(_) if self.source.awaits_client() => return Err(Failure::Client(ClientFault::Stalled)),
+                Err(_) => return Err(Failure::Servo(Fault::TimedOut)),
             }
         }
     }
 
     /// What the client did wrong, if that is why there is no answer.
-    pub(super) fn fault_of_client(&self) -> Option<Failure> {
+    pub(super) fn fault_of_client(&self) -> Option<ClientFault> {
         match (self.source.is_too_large(), self.source.client_failed()) {
-            (true, _) => Some(Failure::TooLarge),
-            (false, true) => Some(Failure::Client),
+            (true, _) => Some(ClientFault::TooLarge),
+            (false, true) => Some(ClientFault::Cut),
             (false, false) => None,
         }
     }
@@ -301,17 +315,4 @@ impl Exchange {
     pub(super) fn is_repeatable(&self) -> bool {
         self.repeat && self.source.is_replayable()
     }
-}
-
-/// The target as HTTP/2 has it.
-fn absolute(host: Option<&HeaderValue>, path: Uri) -> Uri {
-    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
-    let mut parts = path.into_parts();
-    parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
-    // The host was checked when the request was routed; without one HTTP/2 leaves it out.
-    if let Some(authority) = authority {
-        parts.scheme = Some(Scheme::HTTP);
-        parts.authority = Some(authority);
-    }
-    Uri::from_parts(parts).unwrap_or_else(|_| Uri::from_static("/"))
 }

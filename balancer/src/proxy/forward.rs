@@ -19,6 +19,7 @@ use super::health;
 use super::pages::Page;
 use super::response_body::{Ends, Lease, ResponseBody};
 use super::tunnel;
+use super::upstream::Sender;
 use super::worker::Worker;
 use crate::access_log::{About, Pending};
 use crate::table::{Settings, Statistics};
@@ -147,6 +148,17 @@ fn pass_on(sides: &Sides<'_>, exchange: Exchange, answer: Answer, ends: Ends) ->
         tunnel::open(&sides.worker.tunnels, wish.client, servo, giver, counted);
         return response.map(|_| ResponseBody::page(Bytes::new(), Ends { counted: None, serving, log }));
     }
+    with_body(sides, response, sender, giver, ends)
+}
+
+/// An answer whose head is ready, with the body as it comes.
+pub(super) fn with_body(
+    sides: &Sides<'_>,
+    mut response: Response<Incoming>,
+    sender: Sender,
+    giver: Giver,
+    ends: Ends,
+) -> Response<ResponseBody> {
     let lease = match giver {
         Giver::Servo(in_flight) => {
             let address = in_flight.servo().address;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::Uri;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
 
 use super::client::Client;
 use crate::peers::links::HOP;
@@ -132,6 +133,16 @@ pub(super) fn origin_form(uri: &Uri) -> Uri {
         return uri.clone();
     }
     uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()))
+}
+
+/// The same as HTTP/2 has it.
+pub(super) fn absolute_form(host: Option<Authority>, path: Uri) -> Uri {
+    let mut parts = path.into_parts();
+    parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+    if host.is_some() {
+        (parts.scheme, parts.authority) = (Some(Scheme::HTTP), host);
+    }
+    Uri::from_parts(parts).unwrap_or_else(|_| Uri::from_static("/"))
 }
 
 fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = &str> {

@@ -27,7 +27,6 @@ mod pages;
 pub(crate) mod ports;
 mod request_body;
 mod response_body;
-mod rewound;
 mod tunnel;
 mod upstream;
 mod worker;

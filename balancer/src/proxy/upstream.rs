@@ -232,7 +232,7 @@ impl Raw {
 }
 
 /// Opens a connection without a word on it.
-async fn dial(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+pub(super) async fn dial(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let stream =
         time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.map_err(|_| ConnectError::Slow)??;
     stream.set_nodelay(true)?;

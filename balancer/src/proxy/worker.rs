@@ -19,7 +19,7 @@ use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use super::activity::{self, Activity, Verdict};
+use super::activity::{Activity, Verdict};
 use super::connection::{self, Kind};
 use super::date::Date;
 use super::fast::Spare;
@@ -29,6 +29,7 @@ use super::upstream::Pool;
 use crate::access_log::AccessLog;
 use crate::config::Http1;
 use crate::health::Watcher;
+use crate::millis;
 use crate::peers::links;
 use crate::peers::offer::Handed;
 use crate::readiness::Readiness;
@@ -204,7 +205,7 @@ impl Worker {
             ticks.tick().await;
             self.pool.sweep();
             self.links.sweep();
-            let now = activity::now();
+            let now = millis::now();
             self.activities
                 .borrow_mut()
                 .retain(|activity| activity.upgrade().map(|activity| activity.check(now)).is_some());

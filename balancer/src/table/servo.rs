@@ -1,12 +1,14 @@
 //! One servo as this balancer sees it: where it is, how many requests it has, whether it may have more.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pontoon_model::{ServoId, SiteName};
 use tokio::sync::Notify;
+
+use crate::millis;
 
 /// After its first failure a servo is tried after the others for this long at least, twice as long after each further one:
 /// enough to spare most requests the detour, short enough that a restarted servo has its share back before anybody misses it.
@@ -17,13 +19,6 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
 /// Set once the servo has left the table; the other bits count requests in flight.
 const REMOVED: u32 = 1 << 31;
-
-/// Milliseconds of this process: fits an atomic, which an `Instant` does not.
-fn now_millis() -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    // Never 0, which means "not avoided".
-    START.elapsed().as_millis() as u64 + 1
-}
 
 /// A servo of the table, shared by all routes that name it.
 #[derive(Debug)]
@@ -37,9 +32,9 @@ pub struct Servo {
     /// Requests in flight and [`REMOVED`]. One word, so that "may a request come in" and "how many are in" are
     /// one question with one answer: see [`Servo::enter`].
     state: AtomicU32,
-    /// By [`now_millis`], when it came into the table.
+    /// By [`millis::now`], when it came into the table.
     since: AtomicU64,
-    /// Until when it is tried after the others, by [`now_millis`]; 0 if it is not avoided.
+    /// Until when it is tried after the others, by [`millis::now`]; 0 if it is not avoided.
     avoided_until: AtomicU64,
     /// Failures that are not forgotten, and the time of the last.
     failures: AtomicU32,
@@ -59,7 +54,7 @@ impl Servo {
             site,
             address,
             state: AtomicU32::new(0),
-            since: AtomicU64::new(now_millis()),
+            since: AtomicU64::new(millis::now()),
             avoided_until: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             failed_at: AtomicU64::new(0),
@@ -120,7 +115,7 @@ impl Servo {
     /// It failed: it is tried after the others for a while. Whoever gets `true` looks whether it is well again, until
     /// [`Servo::unwatch`].
     pub fn failed(&self, failure: Failure) -> bool {
-        let now = now_millis();
+        let now = millis::now();
         let quiet = now.saturating_sub(self.failed_at.swap(now, Ordering::Relaxed));
         let forgotten = u32::try_from(quiet / FORGOTTEN_AFTER.as_millis() as u64).unwrap_or(u32::MAX);
         let count = |failures: u32| Some(failures.saturating_sub(forgotten).saturating_add(1));
@@ -148,7 +143,7 @@ impl Servo {
 
     /// How long it has been in the table.
     pub(super) fn age(&self) -> Duration {
-        Duration::from_millis(now_millis().wrapping_sub(self.since.load(Ordering::Relaxed)))
+        Duration::from_millis(millis::now().wrapping_sub(self.since.load(Ordering::Relaxed)))
     }
 
     #[cfg(test)]
@@ -161,7 +156,7 @@ impl Servo {
     /// Whether it is tried after the others now.
     pub fn is_avoided(&self) -> bool {
         let until = self.avoided_until.load(Ordering::Relaxed);
-        until != 0 && now_millis() < until
+        until != 0 && millis::now() < until
     }
 }
 
@@ -263,7 +258,7 @@ mod tests {
         assert!(!servo.is_avoided());
         assert!(servo.failed(Failure::Broken), "the first to see it watches it");
         assert!(servo.is_avoided());
-        let remaining = |servo: &Servo| servo.avoided_until.load(Ordering::Relaxed) - now_millis();
+        let remaining = |servo: &Servo| servo.avoided_until.load(Ordering::Relaxed) - millis::now();
         assert!(remaining(&servo) <= 1_000);
         servo.trust();
         assert!(!servo.is_avoided());

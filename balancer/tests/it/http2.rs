@@ -99,6 +99,18 @@ pub async fn grpc() -> SocketAddr {
     address
 }
 
+/// A call of [`grpc`], and what comes back.
+pub async fn call_grpc(sender: &mut SendRequest<Full<Bytes>>) {
+    let mut call = request("http", "a.example", "a message");
+    call.headers_mut().insert("te", HeaderValue::from_static("trailers"));
+    let answer = within("an answer", sender.send_request(call)).await.unwrap();
+    let body = within("the body", answer.into_body().collect()).await.unwrap();
+    let trailers = body.trailers().expect("trailers").clone();
+    assert_eq!(body.to_bytes(), "a message");
+    assert_eq!((trailers["grpc-status"].as_bytes(), trailers["seen-te"].as_bytes()), (&b"0"[..], &b"trailers"[..]));
+    assert_eq!(trailers["seen-host"], "a.example");
+}
+
 #[tokio::test]
 async fn grpc_passes_with_its_trailers() {
     let fixture = Fixture::start().await;
@@ -106,13 +118,6 @@ async fn grpc_passes_with_its_trailers() {
     fixture.route(1, vec![route("a.example", &[grpc().await])]);
     let mut sender = plain(fixture.address()).await;
     for _ in 0..3 {
-        let mut call = request("http", "a.example", "a message");
-        call.headers_mut().insert("te", HeaderValue::from_static("trailers"));
-        let answer = within("an answer", sender.send_request(call)).await.unwrap();
-        let body = within("the body", answer.into_body().collect()).await.unwrap();
-        let trailers = body.trailers().expect("trailers").clone();
-        assert_eq!(body.to_bytes(), "a message");
-        assert_eq!((trailers["grpc-status"].as_bytes(), trailers["seen-te"].as_bytes()), (&b"0"[..], &b"trailers"[..]));
-        assert_eq!(trailers["seen-host"], "a.example");
+        call_grpc(&mut sender).await;
     }
 }

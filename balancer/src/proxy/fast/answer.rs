@@ -2,10 +2,13 @@
 
 use std::mem::MaybeUninit;
 
-use super::request::put_header;
+use super::head::{length, put_header, put_status};
 
 /// Headers of one answer: what hyper takes too.
 const MOST_HEADERS: usize = 100;
+
+/// Digits of a body's length: what fits.
+const MOST_DIGITS: usize = 18;
 
 /// Where the body of an answer ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,14 +85,6 @@ pub(super) fn read(bytes: &[u8], to_head: bool, to: &mut Vec<u8>) -> Result<Opti
     Ok(Some((answer, len)))
 }
 
-pub(super) fn put_status(to: &mut Vec<u8>, status: u16, reason: &str) {
-    to.extend_from_slice(b"HTTP/1.1 ");
-    to.extend_from_slice(status.to_string().as_bytes());
-    to.push(b' ');
-    to.extend_from_slice(reason.as_bytes());
-    to.extend_from_slice(b"\r\n");
-}
-
 /// What some headers said.
 #[derive(Default)]
 struct Said {
@@ -131,7 +126,7 @@ impl Said {
             7 => !is("upgrade"),
             10 => !is("connection") && !is("keep-alive"),
             14 if is("content-length") => {
-                let length = length(value).ok_or(BadAnswer)?;
+                let length = length(value, MOST_DIGITS).ok_or(BadAnswer)?;
                 if self.length.replace(length).is_some_and(|before| before != length) {
                     return Err(BadAnswer);
                 }
@@ -149,12 +144,6 @@ impl Said {
             _ => true,
         })
     }
-}
-
-/// Digits only, up to what fits.
-fn length(value: &[u8]) -> Option<u64> {
-    let digits = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
-    digits.then(|| value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
 }
 
 #[cfg(test)]

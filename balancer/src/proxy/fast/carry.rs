@@ -41,11 +41,7 @@ pub(super) enum Stop {
 /// Why a try gave no answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Failure {
-    /// The servo did not see the request.
-    Unreached,
-    /// The connection broke after the request, or a part of it, was sent.
-    Broken,
-    TimedOut,
+    Servo(Fault),
     /// It is the client that went away.
     Gone,
 }
@@ -74,9 +70,7 @@ impl<S: Stream> Connection<'_, S> {
                     return Ok(Carried { servo, in_flight, answer });
                 }
                 Err(Failure::Gone) => return Err(Stop::Gone),
-                Err(Failure::Unreached) => Fault::Unreached,
-                Err(Failure::Broken) => Fault::Broken,
-                Err(Failure::TimedOut) => Fault::TimedOut,
+                Err(Failure::Servo(fault)) => fault,
             };
             let servo = in_flight.servo().clone();
             attempts.failed(sides, servo, fault, ask.idempotent).map_err(Stop::Page)?;
@@ -90,8 +84,8 @@ impl<S: Stream> Connection<'_, S> {
         if let Some(mut raw) = pool.take_raw(servo.address, !ask.idempotent) {
             match self.send(&mut raw.stream, first_byte, ask).await {
                 Ok(answer) => return Ok((raw, answer)),
-                Err(Failure::Unreached) => {}
-                Err(Failure::Broken) if ask.idempotent => {}
+                Err(Failure::Servo(Fault::Unreached)) => {}
+                Err(Failure::Servo(Fault::Broken)) if ask.idempotent => {}
                 Err(failure) => return Err(failure),
             }
             // The servo was restarted, or closed what was idle: the other kept connections are as dead.
@@ -101,7 +95,7 @@ impl<S: Stream> Connection<'_, S> {
             Some(Ok(raw)) => raw,
             Some(Err(error)) => {
                 tracing::debug!(servo = %servo.id, address = %servo.address, %error, "cannot connect");
-                return Err(Failure::Unreached);
+                return Err(Failure::Servo(Fault::Unreached));
             }
             None => return Err(Failure::Gone),
         };
@@ -122,10 +116,12 @@ impl<S: Stream> Connection<'_, S> {
             }
             match self.poll_head(cx, servo, ask) {
                 // Nothing was sent, so nothing was processed.
-                Poll::Ready(Err(Failure::Broken)) if sent.bytes == 0 => Poll::Ready(Err(Failure::Unreached)),
+                Poll::Ready(Err(Failure::Servo(Fault::Broken))) if sent.bytes == 0 => {
+                    Poll::Ready(Err(Failure::Servo(Fault::Unreached)))
+                }
                 Poll::Ready(done) => Poll::Ready(done),
                 Poll::Pending if self.is_gone(cx) => Poll::Ready(Err(Failure::Gone)),
-                Poll::Pending if self.is_over(cx) => Poll::Ready(Err(Failure::TimedOut)),
+                Poll::Pending if self.is_over(cx) => Poll::Ready(Err(Failure::Servo(Fault::TimedOut))),
                 Poll::Pending => Poll::Pending,
             }
         })
@@ -137,7 +133,7 @@ impl<S: Stream> Connection<'_, S> {
         while sent.bytes < request.len() {
             match Pin::new(&mut *servo).poll_write(cx, &request[sent.bytes..]) {
                 Poll::Ready(Ok(len @ 1..)) => sent.bytes += len,
-                Poll::Ready(_) if sent.bytes == 0 => return Err(Failure::Unreached),
+                Poll::Ready(_) if sent.bytes == 0 => return Err(Failure::Servo(Fault::Unreached)),
                 // It may have answered without having read all, and then closed.
                 Poll::Ready(_) => break,
                 Poll::Pending => return Ok(()),
@@ -153,7 +149,7 @@ impl<S: Stream> Connection<'_, S> {
             buffers.room_for_servo();
             match poll_read_buf(Pin::new(&mut *servo), cx, &mut buffers.servo) {
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(_) => return Poll::Ready(Err(Failure::Broken)),
+                Poll::Ready(_) => return Poll::Ready(Err(Failure::Servo(Fault::Broken))),
                 Poll::Pending => return Poll::Pending,
             }
             loop {
@@ -167,10 +163,10 @@ impl<S: Stream> Connection<'_, S> {
                         }
                     }
                     Ok(None) if buffers.servo.len() < MOST_HEAD_BYTES => break,
-                    Ok(None) => return Poll::Ready(Err(Failure::Broken)),
+                    Ok(None) => return Poll::Ready(Err(Failure::Servo(Fault::Broken))),
                     Err(error) => {
                         tracing::debug!(%error, "a servo's answer is not understood");
-                        return Poll::Ready(Err(Failure::Broken));
+                        return Poll::Ready(Err(Failure::Servo(Fault::Broken)));
                     }
                 }
             }

@@ -17,13 +17,12 @@ pub(crate) struct Chunks {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// In the line with a size, with so many digits, and so long so far.
+    /// In the line with a size, with so many digits.
     Size {
         size: u64,
         digits: usize,
-        line: usize,
     },
-    /// Behind the digits, up to the line's end.
+    /// Behind the digits, up to the line's end; so long so far.
     Extension {
         size: u64,
         line: usize,
@@ -56,8 +55,8 @@ pub(crate) enum Piece {
     Data(Range<usize>),
     /// The bytes are used up.
     More,
-    /// The body has ended, before this place of the bytes.
-    End(usize),
+    /// The body has ended; what comes behind it was not read.
+    End,
 }
 
 /// Not a chunked body.
@@ -67,7 +66,7 @@ pub(crate) struct BadChunk;
 
 impl Default for Chunks {
     fn default() -> Self {
-        Self { at: At::Size { size: 0, digits: 0, line: 0 } }
+        Self { at: At::START }
     }
 }
 
@@ -89,7 +88,7 @@ impl Chunks {
             self.at = self.at.step(bytes[*from])?;
             *from += 1;
         }
-        Ok(if self.at == At::End { Piece::End(*from) } else { Piece::More })
+        Ok(if self.at == At::End { Piece::End } else { Piece::More })
     }
 
     /// Whether it has ended.
@@ -99,14 +98,18 @@ impl Chunks {
 }
 
 impl At {
+    const START: Self = Self::Size { size: 0, digits: 0 };
+
     fn step(self, byte: u8) -> Result<Self, BadChunk> {
         Ok(match (self, byte) {
-            (Self::Size { size, digits, line }, _) if byte.is_ascii_hexdigit() && digits < MOST_DIGITS => {
+            (Self::Size { size, digits }, _) if byte.is_ascii_hexdigit() && digits < MOST_DIGITS => {
                 let digit = (byte as char).to_digit(16).ok_or(BadChunk)?;
-                Self::Size { size: size << 4 | u64::from(digit), digits: digits + 1, line: line + 1 }
+                Self::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }
             }
-            (Self::Size { size, digits: 1.., .. }, b'\r') => Self::SizeEnd { size },
-            (Self::Size { size, digits: 1.., line }, b';' | b' ' | b'\t') => Self::Extension { size, line: line + 1 },
+            (Self::Size { size, digits: 1.. }, b'\r') => Self::SizeEnd { size },
+            (Self::Size { size, digits: digits @ 1.. }, b';' | b' ' | b'\t') => {
+                Self::Extension { size, line: digits + 1 }
+            }
             (Self::Extension { size, .. }, b'\r') => Self::SizeEnd { size },
             (Self::Extension { size, line }, b'\t' | b' '..=b'~') if line < LONGEST_SIZE_LINE => {
                 Self::Extension { size, line: line + 1 }
@@ -114,7 +117,7 @@ impl At {
             (Self::SizeEnd { size: 0 }, b'\n') => Self::Trailer { line: 0, all: 0 },
             (Self::SizeEnd { size }, b'\n') => Self::Data { left: size },
             (Self::DataEnd, b'\r') => Self::DataEndReturn,
-            (Self::DataEndReturn, b'\n') => Self::default_size(),
+            (Self::DataEndReturn, b'\n') => Self::START,
             (Self::Trailer { line, all }, b'\r') => Self::TrailerReturn { line, all },
             (Self::Trailer { line, all }, _) if byte != b'\n' && all < LONGEST_TRAILER => {
                 Self::Trailer { line: line + 1, all: all + 1 }
@@ -123,10 +126,6 @@ impl At {
             (Self::TrailerReturn { all, .. }, b'\n') => Self::Trailer { line: 0, all },
             _ => return Err(BadChunk),
         })
-    }
-
-    fn default_size() -> Self {
-        Self::Size { size: 0, digits: 0, line: 0 }
     }
 }
 
@@ -143,7 +142,7 @@ mod tests {
                 match chunks.next(piece, &mut from)? {
                     Piece::Data(at) => data.extend_from_slice(&piece[at]),
                     Piece::More => break,
-                    Piece::End(at) => return Ok((data, Some(piece.len() - at))),
+                    Piece::End => return Ok((data, Some(piece.len() - from))),
                 }
             }
         }

@@ -3,7 +3,7 @@
 use super::super::client::Client;
 use super::answer;
 use super::chunks::{Chunks, Piece};
-use super::request::{self, Read};
+use super::request;
 use super::scan::{self, Scan};
 
 /// Names and values.
@@ -12,7 +12,7 @@ pub(crate) type Lines = Vec<(Vec<u8>, Vec<u8>)>;
 pub(crate) fn carried(bytes: &[u8], client: &Client) -> Option<(String, Lines)> {
     let Scan::Whole(len) = scan::head_end(bytes, 0) else { return None };
     let mut to = Vec::new();
-    let Read::Request(_) = request::read(&bytes[..len], client, &mut to) else { return None };
+    request::read(&bytes[..len], client, &mut to)?;
     let (line, lines) = lines(&to);
     Some((String::from_utf8(line).expect("a first line of ASCII"), lines))
 }
@@ -33,7 +33,7 @@ pub(crate) fn dechunked(pieces: &[&[u8]]) -> Option<(Vec<u8>, bool)> {
             match chunks.next(piece, &mut from).ok()? {
                 Piece::Data(at) => data.extend_from_slice(&piece[at]),
                 Piece::More => break,
-                Piece::End(_) => return Some((data, true)),
+                Piece::End => return Some((data, true)),
             }
         }
     }

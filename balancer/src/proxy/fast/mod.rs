@@ -12,6 +12,7 @@ mod carry;
 mod chunks;
 #[cfg(feature = "fuzzing")]
 pub(super) mod fuzzing;
+mod head;
 mod relay;
 mod request;
 mod scan;
@@ -41,7 +42,7 @@ use crate::table::{Counted, Statistics};
 use buffers::Buffers;
 pub(super) use buffers::Spare;
 use carry::Stop;
-use request::{Head, Method, Read};
+use request::{Head, Method};
 use scan::Scan;
 
 /// Largest body that is carried here: it is read whole first, so that every try has it. Larger ones stream the other way.
@@ -256,7 +257,7 @@ impl<S: Stream> Connection<'_, S> {
         let (worker, client) = (self.worker, self.client);
         let buffers = self.buffers();
         buffers.request.clear();
-        let Read::Request(head) = request::read(&buffers.input[..head_len], client, &mut buffers.request) else {
+        let Some(head) = request::read(&buffers.input[..head_len], client, &mut buffers.request) else {
             return Flow::Other;
         };
         if head.body > MOST_BODY_BYTES || !self.has_input(head_len + head.body).await {

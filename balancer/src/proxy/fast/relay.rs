@@ -12,10 +12,10 @@ use tokio_util::io::poll_read_buf;
 
 use super::super::forward::Sides;
 use super::super::pages::Page;
-use super::answer::{Framing, put_status};
+use super::answer::Framing;
 use super::carry::Carried;
 use super::chunks::{Chunks, Piece};
-use super::request::put_header;
+use super::head::{put_header, put_status};
 use super::{Ask, Buffers, Connection, Ends, Flow, Stream};
 
 /// Read at once of a large body.
@@ -165,7 +165,7 @@ impl<S: Stream> Connection<'_, S> {
                             put_chunk(answer, &servo[at]);
                         }
                         Piece::More => break,
-                        Piece::End(_) => {
+                        Piece::End => {
                             answer.extend_from_slice(b"0\r\n\r\n");
                             break;
                         }

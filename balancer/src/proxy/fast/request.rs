@@ -1,25 +1,20 @@
 //! A request's head: read, judged, and written anew for the servo, in one pass.
 //!
 //! Only what every reader understands the same way is taken. Whatever else comes is not refused here: it goes the other way
-//! ([`Read::Other`]), and hyper's verdict counts. So this path is never laxer than the other.
+//! ([`read`] returns none), and hyper's verdict counts. So this path is never laxer than the other.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::super::client::Client;
+use super::head::{length, put_header};
 
 /// Headers of one request; with more it goes the other way.
 const MOST_HEADERS: usize = 64;
 /// Values of `X-Forwarded-For`, and of `Forwarded`, in lines of their own: as many proxies stand before us.
 const MOST_IN_CHAIN: usize = 8;
-
-/// What a whole head is.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Read {
-    Request(Head),
-    /// It goes the other way.
-    Other,
-}
+/// Digits of a body's length: more than is carried here.
+const MOST_DIGITS: usize = 9;
 
 /// A request that is carried here. The ranges are places in the bytes it was read from.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,12 +81,8 @@ impl Method {
 }
 
 /// Reads `head`, which is whole ([`super::scan`]), and appends to `to` what the servo gets of it: without what speaks of
-/// this connection, with who asked. The body is not in it.
-pub(super) fn read(head: &[u8], client: &Client, to: &mut Vec<u8>) -> Read {
-    read_checked(head, client, to).map_or(Read::Other, Read::Request)
-}
-
-fn read_checked(head: &[u8], client: &Client, to: &mut Vec<u8>) -> Option<Head> {
+/// this connection, with who asked. The body is not in it. None: it goes the other way.
+pub(super) fn read(head: &[u8], client: &Client, to: &mut Vec<u8>) -> Option<Head> {
     // httparse takes empty lines before a request.
     if !head.first()?.is_ascii_uppercase() {
         return None;
@@ -123,9 +114,9 @@ fn read_checked(head: &[u8], client: &Client, to: &mut Vec<u8>) -> Option<Head> 
         target: place.of(target.as_bytes())?,
         path_len,
         host: place.of(host)?,
-        id: special.id.map(|id| place.of(id)).map_or(Some(None), |at| at.map(Some))?,
-        cookie: special.cookie.map(|line| place.of(line)).map_or(Some(None), |at| at.map(Some))?,
-        body: special.body.unwrap_or_default(),
+        id: place.of_optional(special.id)?,
+        cookie: place.of_optional(special.cookie)?,
+        body: special.body.map_or(Some(0), |body| body.try_into().ok())?,
         close: special.close,
     })
 }
@@ -136,7 +127,7 @@ struct Special<'a> {
     host: Option<&'a [u8]>,
     id: Option<&'a [u8]>,
     cookie: Option<&'a [u8]>,
-    body: Option<usize>,
+    body: Option<u64>,
     connection: bool,
     close: bool,
     forwarded_for: Chain<'a>,
@@ -192,7 +183,7 @@ impl<'a> Special<'a> {
             12 if is("x-request-id") => once(&mut self.id, value)?,
             // Whoever sends this is no balancer: it is taken off the other way.
             13 if is("x-pontoon-hop") => return None,
-            14 if is("content-length") => once(&mut self.body, length(value)?)?,
+            14 if is("content-length") => once(&mut self.body, length(value, MOST_DIGITS)?)?,
             14 if is("http2-settings") => return None,
             15 if is("x-forwarded-for") => {
                 self.forwarded_for.push(value)?;
@@ -213,12 +204,6 @@ impl<'a> Special<'a> {
 /// The second one is one too many.
 fn once<T>(slot: &mut Option<T>, value: T) -> Option<()> {
     slot.replace(value).is_none().then_some(())
-}
-
-/// Digits only: Rust's own reading takes a sign.
-fn length(value: &[u8]) -> Option<usize> {
-    let digits = (1..=9).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
-    digits.then(|| value.iter().fold(0, |length, digit| length * 10 + usize::from(digit - b'0')))
 }
 
 /// A path and query with nothing in it that RFC 3986 does not allow there.
@@ -266,13 +251,6 @@ fn put_hex(to: &mut Vec<u8>, number: u128) {
     to.extend(number.to_be_bytes().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
 }
 
-pub(super) fn put_header(to: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    to.extend_from_slice(name);
-    to.extend_from_slice(b": ");
-    to.extend_from_slice(value);
-    to.extend_from_slice(b"\r\n");
-}
-
 /// Places of slices in the bytes they were cut out of.
 struct Places(Range<usize>);
 
@@ -287,6 +265,11 @@ impl Places {
         let start = (part.as_ptr() as usize).checked_sub(self.0.start)?;
         (start + part.len() <= self.0.len()).then(|| start..start + part.len())
     }
+
+    /// The same of one that need not be there.
+    fn of_optional(&self, part: Option<&[u8]>) -> Option<Option<Range<usize>>> {
+        part.map_or(Some(None), |part| self.of(part).map(Some))
+    }
 }
 
 #[cfg(test)]
@@ -300,10 +283,8 @@ mod tests {
     /// The head and what the servo gets, without the random part.
     fn carried(head: &str) -> Option<(Head, String)> {
         let mut to = Vec::new();
-        match read(head.as_bytes(), &client(), &mut to) {
-            Read::Request(head) => Some((head, String::from_utf8(to).unwrap())),
-            Read::Other => None,
-        }
+        let head = read(head.as_bytes(), &client(), &mut to)?;
+        Some((head, String::from_utf8(to).unwrap()))
     }
 
     fn request(lines: &str) -> String {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
-use http::uri::{Authority, Scheme};
+use http::uri::Authority;
 use http::{Method, Request, StatusCode, Uri, Version};
 use hyper::ext::Protocol as Extended;
 use pontoon_model::{Reach, ServoId};
@@ -12,14 +12,13 @@ use pontoon_model::{Reach, ServoId};
 use super::word::{Ask, Verdict};
 use crate::peers::Peer;
 use crate::peers::links::HOP;
-use crate::proxy::attempts::MOST_KILLED;
-use crate::proxy::exchange::{Answer, Exchange, Failure, Giver};
+use crate::proxy::exchange::{Answer, ClientFault, Exchange, Failure, Giver};
 use crate::proxy::forward::Sides;
 use crate::proxy::headers;
 use crate::proxy::pages::Page;
 use crate::proxy::request_body::{MOST_KEPT, RequestBody};
 use crate::proxy::upstream::Sender;
-use crate::table::Route;
+use crate::table::{Failure as Fault, Route};
 
 /// The peer says first that a servo did not begin to answer in time: it knows which.
 const FOR_ITS_VERDICT: Duration = Duration::from_secs(1);
@@ -50,7 +49,7 @@ impl Exchange {
         let linked = worker.links.to(peer, &worker.peering.credentials).await;
         let mut sender = linked.map_err(Unanswered::Unreached)?;
         let Some(request) = self.request_for_peer(sides, route) else {
-            return Err(Unanswered::Other(Failure::Client));
+            return Err(Unanswered::Other(Failure::Client(ClientFault::Cut)));
         };
         let first_byte = Duration::from_millis(sides.settings.traffic.first_byte_ms.into()) + FOR_ITS_VERDICT;
         let sent = self.within(first_byte, sender.try_send_request(request)).await.map_err(Unanswered::Other)?;
@@ -63,7 +62,7 @@ impl Exchange {
                     _ if error.take_message().is_some() => {
                         Unanswered::Unreached(Arc::new(std::io::ErrorKind::NotConnected.into()))
                     }
-                    Some(failure) => Unanswered::Other(failure),
+                    Some(fault) => Unanswered::Other(Failure::Client(fault)),
                     None => Unanswered::Broken,
                 });
             }
@@ -85,8 +84,8 @@ impl Exchange {
             Some(Verdict::Untaken) => return Err(Unanswered::Untaken),
             Some(Verdict::Lost { killed }) => return Err(Unanswered::Lost { killed, timed_out: false }),
             Some(Verdict::TimedOut { killed }) => return Err(Unanswered::Lost { killed, timed_out: true }),
-            Some(Verdict::Cut) => return Err(Unanswered::Other(Failure::Client)),
-            Some(Verdict::Stalled) => return Err(Unanswered::Other(Failure::ClientStalled)),
+            Some(Verdict::Cut) => return Err(Unanswered::Other(Failure::Client(ClientFault::Cut))),
+            Some(Verdict::Stalled) => return Err(Unanswered::Other(Failure::Client(ClientFault::Stalled))),
             // Whatever that is, it may have done something with the request.
             None => return Err(Unanswered::Broken),
         };
@@ -116,17 +115,13 @@ impl Exchange {
                 return (!self.source.is_whole())
                     .then(|| Page::Unreachable { host: host(), tried: self.attempts.tried.len() });
             }
-            Unanswered::Other(Failure::Client) => return Some(Page::BodyCut),
-            Unanswered::Other(Failure::ClientStalled) => return Some(Page::BodyStalled),
-            Unanswered::Other(Failure::TooLarge) => {
-                return Some(Page::BodyTooLarge { most: sides.settings.traffic.body_bytes });
-            }
-            Unanswered::Broken | Unanswered::Other(Failure::Unreached | Failure::Broken) => {
+            Unanswered::Other(Failure::Client(fault)) => return Some(fault.page(sides)),
+            Unanswered::Broken | Unanswered::Other(Failure::Servo(Fault::Unreached | Fault::Broken)) => {
                 self.attempts.killed += 1;
                 self.attempts.timed_out = false;
                 self.attempts.lost.push(peer);
             }
-            Unanswered::Other(Failure::TimedOut) => {
+            Unanswered::Other(Failure::Servo(Fault::TimedOut)) => {
                 self.attempts.killed += 1;
                 self.attempts.timed_out = true;
                 self.attempts.spent.push(peer.site.clone());
@@ -137,7 +132,7 @@ impl Exchange {
                 self.attempts.spent.push(peer.site.clone());
             }
         }
-        (!self.is_repeatable() || self.attempts.killed >= MOST_KILLED).then(|| self.attempts.lost(sides))
+        self.attempts.give_up(sides, self.is_repeatable())
     }
 
     /// The protocol to change to, in words. With a body the wish cannot be passed on; servers may leave one ungranted.
@@ -186,20 +181,12 @@ impl Exchange {
             request.extensions_mut().insert(Extended::from(protocol.as_str()));
         }
         *request.method_mut() = method;
-        *request.uri_mut() = absolute(path);
+        // For whom it is stands in `Host`, exactly as the client has written it.
+        *request.uri_mut() = headers::absolute_form(Some(Authority::from_static("pontoon")), path);
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = headers;
         Some(request)
     }
-}
-
-/// As HTTP/2 wants it. For whom it is stands in `Host`, exactly as the client has written it.
-fn absolute(path: Uri) -> Uri {
-    let mut parts = path.into_parts();
-    parts.scheme = Some(Scheme::HTTP);
-    parts.authority = Some(Authority::from_static("pontoon"));
-    parts.path_and_query.get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
-    Uri::from_parts(parts).unwrap_or_else(|_| Uri::from_static("http://pontoon/"))
 }
 
 impl Giver {

@@ -28,11 +28,11 @@ use crate::proxy::attempts::Attempts;
 use crate::proxy::authority;
 use crate::proxy::client::Client;
 use crate::proxy::connection::{drive, unless_ended};
-use crate::proxy::exchange::{Answer, Exchange, Giver, Origin};
-use crate::proxy::forward::Sides;
+use crate::proxy::exchange::{Answer, Exchange, Origin};
+use crate::proxy::forward::{Sides, with_body};
 use crate::proxy::headers;
 use crate::proxy::pages::Page;
-use crate::proxy::response_body::{Ends, Lease, ResponseBody};
+use crate::proxy::response_body::{Ends, ResponseBody};
 use crate::proxy::tunnel;
 use crate::proxy::worker::Worker;
 use crate::table::Statistics;
@@ -236,15 +236,5 @@ fn pass_back(
         *response.status_mut() = NOT_UPGRADED;
     }
     response.headers_mut().insert(HOP, verdict.to_value());
-    let lease = match giver {
-        Giver::Servo(in_flight) => {
-            let address = in_flight.servo().address;
-            Some(Lease { sender, address, pool: sides.worker.pool.clone(), _in_flight: in_flight })
-        }
-        // Not from here: what comes from a peer goes to no other.
-        Giver::Peer { .. } => None,
-    };
-    *response.version_mut() = http::Version::HTTP_11;
-    let idle = sides.settings.idle();
-    response.map(|incoming| ResponseBody::servo(incoming, lease, ends, idle))
+    with_body(sides, response, sender, giver, ends)
 }

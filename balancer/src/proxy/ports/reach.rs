@@ -11,13 +11,9 @@ use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
 
 use super::Parts;
+use crate::proxy::attempts::{FIRST_PAUSE, LONGEST_PAUSE};
+use crate::proxy::upstream::{self, ConnectError};
 use crate::table::{Failure, InFlight, Picked, Route, Servo, Wish};
-
-/// As a request has it: hosts of a cluster are near.
-const CONNECT: Duration = Duration::from_secs(1);
-/// Between looks while no servo takes connections: a restarted process needs a moment to listen.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
 /// A connection to a servo of `route`, on which `first` was sent. While there is none, waits up to `hold`, as requests do.
 pub(super) async fn servo(
@@ -65,17 +61,17 @@ pub(super) async fn servo(
 
 async fn connect(parts: &Parts, route: &Route, servo: &Arc<Servo>, first: &[u8]) -> Option<TcpStream> {
     let connecting = async {
-        let mut stream = TcpStream::connect(servo.address).await?;
+        let mut stream = upstream::dial(servo.address).await?;
+        // A few bytes: there is room for them on a new connection.
         stream.write_all(first).await?;
-        std::io::Result::Ok(stream)
+        Result::<_, ConnectError>::Ok(stream)
     };
-    match time::timeout(CONNECT, connecting).await {
-        Ok(Ok(stream)) => {
+    match connecting.await {
+        Ok(stream) => {
             servo.trust();
             return Some(stream);
         }
-        Ok(Err(error)) => tracing::debug!(servo = %servo.id, address = %servo.address, %error, "cannot connect"),
-        Err(_) => tracing::debug!(servo = %servo.id, address = %servo.address, "no connection within {CONNECT:?}"),
+        Err(error) => tracing::debug!(servo = %servo.id, address = %servo.address, %error, "cannot connect"),
     }
     if servo.failed(Failure::Unreached) {
         parts.watcher.watch(servo, Failure::Unreached, &route.host);
