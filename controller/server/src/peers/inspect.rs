@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use pontoon_kit::clock;
 use pontoon_model::{AppName, BalancerName, ControllerId, RouteVersion};
+use pontoon_proto::services::peers_client::PeersClient;
 use pontoon_proto::{
     ConnectedReply, ConnectedRequest, DescribeRequest, EdgeProgressRequest, InspectRequest, Inspected, MeasureRequest,
     MeasuredReply, RequestsAnswer, RequestsQuestion,
 };
 use tokio::time::timeout;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 
 use crate::blobs::{self, BlobStore};
-use crate::raft::{Consensus, Peer};
+use crate::raft::{Consensus, Link, Peer};
 
 /// A controller that says nothing within this time is shown as not reachable: people wait for the list.
 pub(super) const ANSWER: Duration = Duration::from_secs(1);
@@ -67,45 +68,46 @@ pub(crate) async fn inspect_all(from: ControllerId, others: &[Peer]) -> Vec<Seen
     .await
 }
 
+/// Asks all of `others` at the same time; what those say that answer in time and can tell.
+async fn ask_all<T, F>(others: &[Peer], ask: impl Fn(PeersClient<Link>, ControllerId) -> F) -> Vec<T>
+where
+    F: Future<Output = Result<T, Status>>,
+{
+    let answers = join_all(others.iter().map(|peer| timeout(ANSWER, ask(peer.client(), peer.id())))).await;
+    answers.into_iter().filter_map(|answer| answer.ok()?.ok()).collect()
+}
+
 /// The agents and balancers that are connected to those of `others` that answer and can tell.
 pub(crate) async fn connected_all(from: ControllerId, others: &[Peer]) -> Vec<ConnectedReply> {
-    let asked = join_all(others.iter().map(|peer| async move {
-        let mut client = peer.client();
-        let said = timeout(ANSWER, client.connected(ConnectedRequest { from })).await.ok()?.ok()?;
-        Some(said.into_inner())
-    }));
-    asked.await.into_iter().flatten().collect()
+    let ask = |mut client: PeersClient<Link>, _| async move {
+        Ok(client.connected(ConnectedRequest { from }).await?.into_inner())
+    };
+    ask_all(others, ask).await
 }
 
 /// What those of `others` that answer have heard of requests; one row each.
 pub(crate) async fn requests_all(from: ControllerId, others: &[Peer], app: Option<&AppName>) -> Vec<RequestsAnswer> {
-    let asked = join_all(others.iter().map(|peer| async move {
-        let mut client = peer.client();
+    let ask = |mut client: PeersClient<Link>, _| {
         let question = RequestsQuestion { from, app: app.cloned() };
-        let said = timeout(ANSWER, client.requests(question)).await.ok()?.ok()?;
-        Some(said.into_inner())
-    }));
-    asked.await.into_iter().flatten().collect()
+        async move { Ok(client.requests(question).await?.into_inner()) }
+    };
+    ask_all(others, ask).await
 }
 
 /// How far the balancers are that are connected to those of `others` that answer and can tell.
 pub(crate) async fn edge_progress_all(from: ControllerId, others: &[Peer]) -> Vec<(BalancerName, RouteVersion)> {
-    let asked = join_all(others.iter().map(|peer| async move {
-        let mut client = peer.client();
-        let said = timeout(ANSWER, client.edge_progress(EdgeProgressRequest { from })).await.ok()?.ok()?;
-        Some(said.into_inner().balancers)
-    }));
-    asked.await.into_iter().flatten().flatten().collect()
+    let ask = |mut client: PeersClient<Link>, _| async move {
+        Ok(client.edge_progress(EdgeProgressRequest { from }).await?.into_inner().balancers)
+    };
+    ask_all(others, ask).await.into_iter().flatten().collect()
 }
 
 /// The timing of all of `others` that answer and have one to tell.
 pub(crate) async fn measure_all(from: ControllerId, others: &[Peer]) -> Vec<(ControllerId, MeasuredReply)> {
-    let asked = join_all(others.iter().map(|peer| async move {
-        let mut client = peer.client();
-        let said = timeout(ANSWER, client.measure(MeasureRequest { from })).await.ok()?.ok()?;
-        Some((peer.id(), said.into_inner()))
-    }));
-    asked.await.into_iter().flatten().collect()
+    let ask = |mut client: PeersClient<Link>, id| async move {
+        Ok((id, client.measure(MeasureRequest { from }).await?.into_inner()))
+    };
+    ask_all(others, ask).await
 }
 
 async fn ask(from: ControllerId, peer: &Peer) -> Option<Answer> {
