@@ -130,7 +130,7 @@ pub async fn canary(session: &Session, verb: Canary) -> anyhow::Result<()> {
         }
         Canary::Set(args) => {
             let app = app_of(&args.app)?;
-            let (release, _) = the_canary(session, &app).await?;
+            let release = the_canary(session, &app).await?;
             let how = SetBeside { share: args.share, servos: args.servos };
             let changed = session.client.set_beside(&app, release, &how).await?;
             Ok(output::print(session.format, &changed, |_| format!("{release} gets {} % of the requests", args.share))?)
@@ -142,13 +142,13 @@ pub async fn canary(session: &Session, verb: Canary) -> anyhow::Result<()> {
         }
         Canary::Promote(args) => {
             let app = app_of(&args.app)?;
-            let (release, _) = the_canary(session, &app).await?;
+            let release = the_canary(session, &app).await?;
             let changed = session.client.promote(&app, release).await?;
             wait::change(session, &app, changed, &args.wait, "promoting").await
         }
         Canary::Stop(app) => {
             let app = app_of(&app)?;
-            let (release, _) = the_canary(session, &app).await?;
+            let release = the_canary(session, &app).await?;
             stop(session, &app, release).await
         }
     }
@@ -238,15 +238,13 @@ async fn stop(session: &Session, app: &AppName, release: ReleaseNumber) -> anyho
     Ok(output::print(session.format, &changed, |_| format!("{release} of {app} ends"))?)
 }
 
-async fn the_canary(session: &Session, app: &AppName) -> anyhow::Result<(ReleaseNumber, Beside)> {
+async fn the_canary(session: &Session, app: &AppName) -> anyhow::Result<ReleaseNumber> {
     let all = session.client.beside(app).await?;
     let canary = all.into_iter().find(|beside| beside.share > 0);
     let canary = canary.ok_or_else(|| {
         anyhow!("{app} has no canary; `pontoon deploy --canary 10%` or `pontoon canary start` begins one")
     })?;
-    let release =
-        canary.release.ok_or_else(|| anyhow!("the canary of {app} is still built; try again once it runs"))?;
-    Ok((release, canary))
+    canary.release.ok_or_else(|| anyhow!("the canary of {app} is still built; try again once it runs"))
 }
 
 /// The one that is named, or the only one there is.
