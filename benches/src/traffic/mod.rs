@@ -100,7 +100,7 @@ fn once(proxy: &Proxy, load: &Load) -> Result<Run> {
         ensure!(load.close && bad.contains("Socket errors"), "{} {}: {bad}", proxy.name, load.name);
     }
     let requests: f64 = word(&text, "requests in", -1)?.parse()?;
-    let p99 = word(&text, "99%", 1)?;
+    let p99 = word(&text, "\n     99%", 1)?;
     let per_second: f64 = word(&text, "Requests/sec:", 1)?.parse()?;
     Ok(Run { per_cpu_second: requests / cpu.as_secs_f64(), per_second, p99_ms: milliseconds(&p99)? })
 }
