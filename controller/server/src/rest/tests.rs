@@ -531,9 +531,15 @@ async fn events_that_are_no_longer_held_are_said_to_be() {
     let (id, name, data) = slow.next().await;
     assert_eq!((id, name.as_str()), (None, "compacted"));
     let oldest = data["oldest"].as_u64().unwrap();
-    assert_eq!(oldest, second);
+    // The controller has entries of its own, at any time.
+    assert!(oldest >= second, "{oldest} is before {second}");
     let refused = api.answer(Method::GET, &format!("/v1/events?from={first}"), &[]).await;
     assert_eq!((refused.status(), header(&refused, "pontoon-oldest")), (StatusCode::GONE, Some(&*oldest.to_string())));
     let next = api.label("next").await;
-    assert_eq!(Events::open(&api, &format!("?from={oldest}"), &[]).await.next().await.0, Some(next));
+    let mut again = Events::open(&api, &format!("?from={oldest}"), &[]).await;
+    let mut index = again.next().await.0.unwrap();
+    while index < next {
+        index = again.next().await.0.unwrap();
+    }
+    assert_eq!(index, next);
 }

@@ -1,7 +1,7 @@
 mod child;
 mod damage;
-mod figures;
 mod full;
+mod growth;
 mod image;
 mod memory;
 mod power_cut;
