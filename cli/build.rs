@@ -7,6 +7,11 @@ fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../images");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("images.tar");
     println!("cargo::rerun-if-changed={}", root.display());
+    // Cargo forgets `strip` for a package whose profile says anything of its own, as ours does.
+    let linux = env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
+    if linux && env::var("PROFILE").is_ok_and(|profile| profile == "release") {
+        println!("cargo::rustc-link-arg-bins=-Wl,--strip-all");
+    }
 
     let mut archive = tar::Builder::new(fs::File::create(out)?);
     append(&mut archive, &root, Path::new(""))?;
