@@ -17,7 +17,22 @@ use super::{Picked, Table};
 const QUIET: Duration = Duration::from_secs(600);
 
 impl Table {
-    /// The same, awake.
+    /// Picks a servo of `route` and counts the request in. When the table changed meanwhile, `route` becomes its successor.
+    pub fn pick(&self, route: &mut Arc<Route>, wish: &Wish<'_>) -> Picked {
+        let mut split = self.split_of(route);
+        loop {
+            if let Some(picked) = pick_of(route, split.as_ref(), wish) {
+                return picked;
+            }
+            match self.woken(&route.host) {
+                Some(newer) => *route = newer,
+                None => return Picked::Gone,
+            }
+            split = self.split_of(route);
+        }
+    }
+
+    /// The route of `host`, awake.
     fn woken(&self, host: &str) -> Option<Arc<Route>> {
         let route = self.route(host)?;
         if route.is_asleep() { self.updater.lock().wake(&self.routes, host) } else { Some(route) }
@@ -40,21 +55,6 @@ impl Table {
         if route.is_asleep() {
             // One that has left the table is counted by nobody.
             self.woken(&route.host);
-        }
-    }
-
-    /// Picks a servo of `route` and counts the request in. When the table changed meanwhile, `route` becomes its successor.
-    pub fn pick(&self, route: &mut Arc<Route>, wish: &Wish<'_>) -> Picked {
-        let mut split = self.split_of(route);
-        loop {
-            if let Some(picked) = pick_of(route, split.as_ref(), wish) {
-                return picked;
-            }
-            match self.woken(&route.host) {
-                Some(newer) => *route = newer,
-                None => return Picked::Gone,
-            }
-            split = self.split_of(route);
         }
     }
 
