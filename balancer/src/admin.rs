@@ -191,7 +191,7 @@ impl Admin {
                 split.share()
             ));
             for (of, route) in [(false, &live), (true, &beside)] {
-                let release = route.target().release.map_or_else(String::new, |release| release.to_string());
+                let release = route.release().map_or_else(String::new, |release| release.to_string());
                 for (class, count) in (1..).zip(split.answers(of)) {
                     line(format_args!(
                         "pontoon_balancer_release_answers_total{{app=\"{}\",host=\"{host}\",release=\"{release}\",status=\"{class}xx\"}} {count}",
@@ -200,8 +200,9 @@ impl Admin {
                 }
             }
         }
-        for route in self.table.routes() {
-            let (host, app, counts) = (&route.host, &route.app.name, &route.statistics);
+        // Of a large table most have nothing to say.
+        for route in self.table.awake() {
+            let (host, app, counts) = (&route.host, &route.app.name, route.statistics());
             for (name, count) in [
                 ("requests_total", counts.requests()),
                 ("errors_total", counts.errors()),

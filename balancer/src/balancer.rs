@@ -119,6 +119,7 @@ impl Balancer {
             tasks.spawn(outlived(admin.run(listener, ends.alone.clone()), ends.running.clone()));
         }
         tasks.spawn(watching);
+        tasks.spawn(outlived(table.clone().let_sleep(ends.running.clone()), ends.running.clone()));
         // A process that has been relieved offers no connections: its successor does.
         let offers = config.dials_out().then(|| proxy.taker.clone());
         let peers = peers::watch::keep(table.peers().clone(), credentials.clone(), offers, ends.alone.clone());
@@ -252,8 +253,9 @@ impl Balancer {
 /// Takes in what is on disk. An empty table takes any version.
 fn load(table: &Table, store: &Store) -> std::io::Result<()> {
     if let Some(last) = store.load()? {
-        table.apply_table(&last).map_err(std::io::Error::other)?;
-        tracing::info!(version = %last.version, routes = last.routes.len(), "serving by the last table");
+        let (version, routes) = (last.version(), last.len());
+        table.become_table(version, last.routes()).map_err(std::io::Error::other)?;
+        tracing::info!(%version, routes, "serving by the last table");
     }
     if let Some(last) = store.load_edge()? {
         table.apply_edge(&last).map_err(std::io::Error::other)?;

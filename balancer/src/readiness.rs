@@ -91,9 +91,10 @@ impl Readiness {
     /// Whether one of its servos takes requests: of this site itself, of another through its balancers if it has any.
     fn is_reached(&self, route: &Route) -> bool {
         let peers = self.table.peers();
-        route.target().servos().iter().any(|servo| {
-            let by_peer = if servo.site == *peers.own_site() { None } else { peers.answers(&servo.site) };
-            by_peer.unwrap_or_else(|| !servo.is_avoided())
+        self.table.any_servo(route, |site, servo| {
+            let by_peer = if *site == *peers.own_site() { None } else { peers.answers(site) };
+            // Nobody has asked one that sleeps.
+            by_peer.unwrap_or_else(|| servo.is_none_or(|servo| !servo.is_avoided()))
         })
     }
 }

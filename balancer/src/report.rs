@@ -31,13 +31,14 @@ struct Sum {
 
 impl Sum {
     fn add(&mut self, route: &Route) {
-        self.total.add(&route.statistics.counts());
-        self.in_flight += route.statistics.in_flight();
+        self.total.add(&route.statistics().counts());
+        self.in_flight += route.statistics().in_flight();
         let load = |servo: &Arc<crate::table::Servo>| {
             let load = ServoLoad { servo: servo.id, in_flight: servo.in_flight(), ejected: servo.is_avoided() };
             (load.in_flight > 0 || load.ejected).then_some((load.servo, load))
         };
-        self.servos.extend(route.target().servos().iter().filter_map(load));
+        let target = route.target();
+        self.servos.extend(target.iter().flat_map(|target| target.servos()).filter_map(load));
     }
 }
 
@@ -47,7 +48,7 @@ impl Reporter {
     pub(crate) fn next(&mut self, table: &Table) -> Option<Next> {
         let mut sums: HashMap<AppName, Sum> = HashMap::new();
         // Most host names of a large cluster are quiet.
-        for route in table.routes().iter().filter(|route| route.statistics.requests() > 0) {
+        for route in table.awake().iter().filter(|route| route.statistics().requests() > 0) {
             sums.entry(route.app.name.clone()).or_default().add(route);
         }
         self.told.retain(|app, _| sums.contains_key(app));
@@ -98,7 +99,7 @@ mod tests {
     use pontoon_model::{Route as RouteModel, RouteServo, RouteTable, RouteVersion, SiteName, Traffic};
 
     use super::*;
-    use crate::table::{Failure, Picked, Statistics, Wish};
+    use crate::table::{Failure, Picked, Wish};
 
     fn table(version: u64, hosts: &[(&str, &str)]) -> RouteTable {
         let route = |(host, app): &(&str, &str)| {
@@ -128,8 +129,8 @@ mod tests {
 
     fn serve(table: &Table, host: &str) {
         let route = table.route(host).unwrap();
-        let counted = Statistics::begin(&route);
-        route.statistics.answered(200, Duration::from_millis(3));
+        let counted = table.begin(&route);
+        route.statistics().answered(200, Duration::from_millis(3));
         drop(counted);
     }
 
@@ -162,7 +163,7 @@ mod tests {
         routes.apply_table(&table(1, &[("a.x", "a")])).unwrap();
         let mut reporter = Reporter::default();
         let mut route = routes.route("a.x").unwrap();
-        let counted = Statistics::begin(&route);
+        let counted = routes.begin(&route);
         let traffic = Traffic::default();
         let Picked::Servo(in_flight) = routes.pick(&mut route, &Wish::of(&traffic, &[], None)) else { panic!() };
         in_flight.servo().failed(Failure::Broken);

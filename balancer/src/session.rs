@@ -201,7 +201,7 @@ impl Session {
             name: self.name.clone(),
             site: self.site.clone(),
             listen: self.listen,
-            have: self.table.version(),
+            have: self.table.held(),
         };
         outgoing.send(BalancerMessage::Hello(hello)).await.map_err(|_| Ended::Closed)?;
         let mut request = Request::new(ReceiverStream::new(messages));
@@ -302,18 +302,8 @@ impl Session {
 
     fn obey(&self, directive: BalancerDirective) -> Result<(), Ended> {
         match directive {
-            BalancerDirective::Table(table) => match self.table.apply_table(&table) {
-                // It will catch up, and then sends a delta that does not fit, which leads to a new Hello.
-                Err(error @ ApplyError::Older { given, have }) => {
-                    if is_former(given.0, have.0) {
-                        return Err(Ended::Former { given: given.0, known: have.0 });
-                    }
-                    tracing::warn!(
-                        "ignored: {error}; if the cluster was made anew, remove this balancer's data folder"
-                    );
-                }
-                applied => applied?,
-            },
+            BalancerDirective::Table(table) => self.took_table(self.table.apply_table(&table))?,
+            BalancerDirective::Piece(piece) => self.took_table(self.table.apply_piece(&piece))?,
             BalancerDirective::Delta(delta) => self.table.apply_delta(&delta)?,
             BalancerDirective::Trust(now) => {
                 if let Err(error) = obey(&self.credentials, &self.renewal, now) {
@@ -331,6 +321,21 @@ impl Session {
             BalancerDirective::TailUnwanted { stream } => self.tails.end(stream),
         }
         Ok(())
+    }
+
+    /// What became of a whole table.
+    fn took_table(&self, taken: Result<(), ApplyError>) -> Result<(), Ended> {
+        match taken {
+            // It will catch up, and then sends a delta that does not fit, which leads to a new Hello.
+            Err(error @ ApplyError::Older { given, have }) => {
+                if is_former(given.0, have.0) {
+                    return Err(Ended::Former { given: given.0, known: have.0 });
+                }
+                tracing::warn!("ignored: {error}; if the cluster was made anew, remove this balancer's data folder");
+                Ok(())
+            }
+            taken => Ok(taken?),
+        }
     }
 }
 

@@ -3,19 +3,19 @@
 //! The file is one envelope with the version and the number of routes, then one envelope per route: a table may be
 //! larger than an envelope, and a damaged route is found.
 
-use std::io;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pontoon_kit::{CancellationToken, file};
 use pontoon_model::wire::{self, Envelope, Wire, WireError};
-use pontoon_model::{EdgeEntry, EdgeTable, Route, RouteTable, RouteVersion};
+use pontoon_model::{EdgeEntry, EdgeTable, Route, RouteVersion};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::table::Table;
+use crate::table::{List, Table};
 
 const FILE: &str = "routes";
 /// Domains, settings, certificates and keys: the same form, in a file of its own since it changes at other times.
@@ -26,6 +26,16 @@ const DAMAGED: &str = ".damaged";
 /// Changes that come within this time are written together: a deployment of many servos changes the table many
 /// times a second, and an SD card takes tens of milliseconds for one write.
 const GATHER: Duration = Duration::from_millis(100);
+/// A large table is not written all the time while it changes: this many times as long as the last write took is none.
+const REST: u32 = 10;
+/// A table on disk is never older, whatever writing it costs.
+const LONGEST_GATHER: Duration = Duration::from_secs(30);
+/// Routes between two pauses, and how long those are: a large table takes half a second of a core, which requests may want.
+/// A pause follows half a millisecond's work.
+const BETWEEN_PAUSES: usize = 200;
+const PAUSE: Duration = Duration::from_millis(2);
+/// Bytes in one call to the system.
+const WRITTEN_AT_ONCE: usize = 64 * 1024;
 /// After a failed write (disk full), the next one.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -82,8 +92,8 @@ impl Store {
     }
 
     /// What another process has written; unlike [`Self::load`] it leaves alone what it cannot read.
-    pub(crate) fn peek(&self) -> io::Result<Option<RouteTable>> {
-        self.look(FILE, decode)
+    pub(crate) fn peek(&self) -> io::Result<Option<Stored>> {
+        self.look(FILE, Stored::read)
     }
 
     /// The same for what counts besides the routes.
@@ -91,20 +101,20 @@ impl Store {
         self.look(EDGE_FILE, decode_edge)
     }
 
-    fn look<T>(&self, file: &str, decode: impl FnOnce(&[u8]) -> Result<T, WireError>) -> io::Result<Option<T>> {
+    fn look<T>(&self, file: &str, decode: impl FnOnce(Vec<u8>) -> Result<T, WireError>) -> io::Result<Option<T>> {
         let bytes = file::read_if_there(&self.folder.join(file))?;
-        bytes.map(|bytes| decode(&bytes)).transpose().map_err(io::Error::other)
+        bytes.map(decode).transpose().map_err(io::Error::other)
     }
 
     /// The last table. A damaged file is set aside: the controllers send the table again.
-    pub(crate) fn load(&self) -> io::Result<Option<RouteTable>> {
-        self.read(FILE, decode)
+    pub(crate) fn load(&self) -> io::Result<Option<Stored>> {
+        self.read(FILE, Stored::read)
     }
 
-    fn read<T>(&self, file: &str, decode: impl FnOnce(&[u8]) -> Result<T, WireError>) -> io::Result<Option<T>> {
+    fn read<T>(&self, file: &str, decode: impl FnOnce(Vec<u8>) -> Result<T, WireError>) -> io::Result<Option<T>> {
         let path = self.folder.join(file);
         let Some(bytes) = file::read_if_there(&path)? else { return Ok(None) };
-        match decode(&bytes) {
+        match decode(bytes) {
             Ok(table) => Ok(Some(table)),
             Err(error) => {
                 let aside = self.folder.join(format!("{file}{DAMAGED}"));
@@ -115,9 +125,23 @@ impl Store {
         }
     }
 
-    fn save(&self, table: &RouteTable) -> io::Result<()> {
-        let bytes = encode(table).map_err(io::Error::other)?;
-        file::replace(&self.folder.join(FILE), &bytes, 0o600)
+    /// Writes the routes one after the other, with `pause` after some of them.
+    fn save(&self, list: &List, pause: impl Fn()) -> io::Result<()> {
+        file::replace_with(&self.folder.join(FILE), 0o600, |file| {
+            let mut file = BufWriter::with_capacity(WRITTEN_AT_ONCE, file);
+            let header = Header { version: list.version, routes: list.len() as u64 };
+            let mut bytes = wire::encode(&header).map_err(io::Error::other)?;
+            for (at, route) in (1..).zip(list.routes()) {
+                bytes = wire::seal_after(bytes, ROUTE_KIND, ROUTE_VERSION, &route).map_err(io::Error::other)?;
+                file.write_all(&bytes)?;
+                bytes.clear();
+                if at % BETWEEN_PAUSES == 0 {
+                    pause();
+                }
+            }
+            file.write_all(&bytes)?;
+            file.flush()
+        })
     }
 
     /// Domains, settings, certificates and keys, as they were last. A damaged file is set aside.
@@ -132,9 +156,15 @@ impl Store {
 
     /// Writes `table` after each change, until `shutdown`; then once more if something is unwritten.
     pub(crate) fn keep(self, table: Arc<Table>, shutdown: CancellationToken) -> impl Future<Output = ()> {
-        let save = move |store: &Self, table: &Table| {
-            let snapshot = table.snapshot();
-            store.save(&snapshot).map(|()| snapshot.version)
+        let stopping = shutdown.clone();
+        let pause = move || {
+            if !stopping.is_cancelled() {
+                std::thread::sleep(PAUSE);
+            }
+        };
+        let save = move |store: &Self, table: &Table| match table.list() {
+            Some(list) => store.save(&list, &pause).map(|()| Some(list.version)),
+            None => Ok(None),
         };
         let (versions, current) = (table.watch(), Table::version);
         self.keep_with(table, versions, current, save, shutdown)
@@ -144,7 +174,7 @@ impl Store {
     pub(crate) fn keep_edge(self, table: Arc<Table>, shutdown: CancellationToken) -> impl Future<Output = ()> {
         let save = move |store: &Self, table: &Table| {
             let snapshot = table.edge();
-            store.save_edge(&snapshot).map(|()| snapshot.version)
+            store.save_edge(&snapshot).map(|()| Some(snapshot.version))
         };
         let (versions, current) = (table.watch_edge(), |table: &Table| *table.watch_edge().borrow());
         self.keep_with(table, versions, current, save, shutdown)
@@ -156,10 +186,11 @@ impl Store {
         table: Arc<Table>,
         mut versions: watch::Receiver<RouteVersion>,
         current: impl Fn(&Table) -> RouteVersion,
-        save: impl Fn(&Self, &Table) -> io::Result<RouteVersion> + Clone + Send + 'static,
+        save: impl Fn(&Self, &Table) -> io::Result<Option<RouteVersion>> + Clone + Send + 'static,
         shutdown: CancellationToken,
     ) -> impl Future<Output = ()> {
         let mut written = *versions.borrow_and_update();
+        let mut gather = GATHER;
         async move {
             loop {
                 tokio::select! {
@@ -167,13 +198,17 @@ impl Store {
                     () = shutdown.cancelled() => break,
                 }
                 // Ends early on shutdown: the last write below takes what was gathered.
-                let _ = tokio::time::timeout(GATHER, shutdown.cancelled()).await;
+                let _ = tokio::time::timeout(gather, shutdown.cancelled()).await;
                 versions.mark_unchanged();
+                let begun = Instant::now();
                 match self.write(&table, save.clone()).await {
-                    Ok(version) => {
+                    Ok(Some(version)) => {
                         written = version;
+                        gather = (begun.elapsed() * REST).clamp(GATHER, LONGEST_GATHER);
                         self.tell_written();
                     }
+                    // It changes once all of it has come.
+                    Ok(None) => {}
                     Err(error) => {
                         tracing::error!(%error, folder = %self.folder.display(), "cannot write the route table; trying again in {RETRY:?}");
                         versions.mark_changed();
@@ -192,8 +227,8 @@ impl Store {
     async fn write(
         &self,
         table: &Arc<Table>,
-        save: impl Fn(&Self, &Table) -> io::Result<RouteVersion> + Send + 'static,
-    ) -> io::Result<RouteVersion> {
+        save: impl Fn(&Self, &Table) -> io::Result<Option<RouteVersion>> + Send + 'static,
+    ) -> io::Result<Option<RouteVersion>> {
         let (store, table) = (self.clone(), table.clone());
         tokio::task::spawn_blocking(move || save(&store, &table)).await.map_err(io::Error::other)?
     }
@@ -207,57 +242,90 @@ fn encode_edge(table: &EdgeTable) -> Result<Vec<u8>, WireError> {
     Ok(bytes)
 }
 
-fn decode_edge(bytes: &[u8]) -> Result<EdgeTable, WireError> {
-    let (header, entries) = decode_rows::<EdgeHeader, EdgeEntry>(bytes, ENTRY_KIND, ENTRY_VERSION)?;
+fn decode_edge(bytes: Vec<u8>) -> Result<EdgeTable, WireError> {
+    let header: EdgeHeader = header_of(&bytes)?;
+    let rows = rows::<EdgeEntry>(&bytes, ENTRY_KIND, ENTRY_VERSION)?;
+    let entries = rows.map(|row| row.map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
     if entries.len() as u64 != header.entries {
         return Err(WireError::Malformed("fewer or more entries than its header says"));
     }
     Ok(EdgeTable { version: header.version, entries })
 }
 
-fn encode(table: &RouteTable) -> Result<Vec<u8>, WireError> {
-    let mut bytes = wire::encode(&Header { version: table.version, routes: table.routes.len() as u64 })?;
-    for route in &table.routes {
-        bytes.extend(wire::seal(ROUTE_KIND, ROUTE_VERSION, &**route)?);
-    }
-    Ok(bytes)
+/// A table that was read and found whole. Its routes are decoded one by one: all of them take several times as much.
+pub(crate) struct Stored {
+    header: Header,
+    bytes: Vec<u8>,
 }
 
-fn decode(bytes: &[u8]) -> Result<RouteTable, WireError> {
-    let (header, routes) = decode_rows::<Header, Route>(bytes, ROUTE_KIND, ROUTE_VERSION)?;
-    if routes.len() as u64 != header.routes {
-        return Err(WireError::Malformed("fewer or more routes than its header says"));
+impl Stored {
+    fn read(bytes: Vec<u8>) -> Result<Self, WireError> {
+        let (header, mut routes) = (header_of::<Header>(&bytes)?, 0);
+        for route in rows::<Route>(&bytes, ROUTE_KIND, ROUTE_VERSION)? {
+            route?;
+            routes += 1;
+        }
+        if routes != header.routes {
+            return Err(WireError::Malformed("fewer or more routes than its header says"));
+        }
+        Ok(Self { header, bytes })
     }
-    Ok(RouteTable { version: header.version, routes })
+
+    /// Which.
+    pub(crate) fn version(&self) -> RouteVersion {
+        self.header.version
+    }
+
+    /// How many routes there are.
+    pub(crate) fn len(&self) -> u64 {
+        self.header.routes
+    }
+
+    /// The routes.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = Route> {
+        // Each was decoded before.
+        rows(&self.bytes, ROUTE_KIND, ROUTE_VERSION).into_iter().flatten().map_while(Result::ok)
+    }
 }
 
-/// A header and the rows after it, all of one kind.
-fn decode_rows<H: Wire, R: DeserializeOwned>(
+fn header_of<H: Wire>(bytes: &[u8]) -> Result<H, WireError> {
+    let (_, rest) = Envelope::read(bytes)?;
+    wire::decode(&bytes[..bytes.len() - rest.len()])
+}
+
+/// What comes after the header: rows, all of one kind. Ends after one that cannot be read.
+fn rows<R: DeserializeOwned>(
     bytes: &[u8],
     kind: u16,
     version: u16,
-) -> Result<(H, Vec<Arc<R>>), WireError> {
+) -> Result<impl Iterator<Item = Result<R, WireError>>, WireError> {
     let (_, mut rest) = Envelope::read(bytes)?;
-    let header: H = wire::decode(&bytes[..bytes.len() - rest.len()])?;
-    let mut rows = Vec::new();
-    while !rest.is_empty() {
-        let (envelope, after) = Envelope::read(rest)?;
-        if envelope.kind != kind {
-            return Err(WireError::WrongKind { expected: kind, found: envelope.kind });
+    Ok(std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
         }
-        if envelope.version != version {
-            return Err(WireError::TooNew { kind, version: envelope.version });
-        }
-        rows.push(Arc::new(envelope.decode::<R>()?));
-        rest = after;
+        let row = row(rest, kind, version);
+        rest = row.as_ref().map_or(&[][..], |(_, after)| *after);
+        Some(row.map(|(row, _)| row))
+    }))
+}
+
+/// The first row, and what comes after it.
+fn row<R: DeserializeOwned>(bytes: &[u8], kind: u16, version: u16) -> Result<(R, &[u8]), WireError> {
+    let (envelope, after) = Envelope::read(bytes)?;
+    if envelope.kind != kind {
+        return Err(WireError::WrongKind { expected: kind, found: envelope.kind });
     }
-    Ok((header, rows))
+    if envelope.version != version {
+        return Err(WireError::TooNew { kind, version: envelope.version });
+    }
+    Ok((envelope.decode()?, after))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pontoon_model::{AppName, ReleaseNumber, RouteServo, Secret, ServoId, SiteName, Traffic};
+    use pontoon_model::{AppName, ReleaseNumber, RouteServo, RouteTable, Secret, ServoId, SiteName, Traffic};
 
     fn table() -> RouteTable {
         let route = Route {
@@ -275,10 +343,34 @@ mod tests {
         RouteTable { version: RouteVersion(5), routes: vec![Arc::new(route)] }
     }
 
+    fn list() -> List {
+        let routes = Table::new(SiteName::new("s").unwrap());
+        routes.apply_table(&table()).unwrap();
+        routes.list().unwrap()
+    }
+
+    fn written() -> Vec<u8> {
+        let folder = tempfile::tempdir().unwrap();
+        Store::open(folder.path()).unwrap().save(&list(), || ()).unwrap();
+        std::fs::read(folder.path().join(FILE)).unwrap()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<RouteTable, WireError> {
+        Stored::read(bytes.to_vec()).map(whole)
+    }
+
+    fn whole(stored: Stored) -> RouteTable {
+        RouteTable { version: stored.version(), routes: stored.routes().map(Arc::new).collect() }
+    }
+
+    fn loaded(store: &Store) -> Option<RouteTable> {
+        store.load().unwrap().map(whole)
+    }
+
     /// Golden: what a balancer of this version wrote must stay readable.
     #[test]
     fn golden_bytes_of_the_file() {
-        let hex: String = encode(&table()).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = written().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, GOLDEN);
     }
 
@@ -298,7 +390,7 @@ mod tests {
     fn golden_bytes_of_the_file_of_the_rest() {
         let hex: String = encode_edge(&edge()).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, EDGE_GOLDEN);
-        assert_eq!(decode_edge(&encode_edge(&edge()).unwrap()), Ok(edge()));
+        assert_eq!(decode_edge(encode_edge(&edge()).unwrap()), Ok(edge()));
     }
 
     const EDGE_GOLDEN: &str = "b72203010010000000177e537f07000000000000000300000000000000b72303010024000000a119157800000000030000000000000061\
@@ -308,7 +400,7 @@ mod tests {
 
     #[test]
     fn every_cut_is_found() {
-        let bytes = encode(&table()).unwrap();
+        let bytes = written();
         assert_eq!(decode(&bytes), Ok(table()));
         for len in 0..bytes.len() {
             assert!(decode(&bytes[..len]).is_err(), "cut to {len}");
@@ -319,17 +411,17 @@ mod tests {
     fn a_damaged_file_is_set_aside_and_not_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("new")).unwrap();
-        assert_eq!(store.load().unwrap(), None);
-        store.save(&table()).unwrap();
-        assert_eq!(store.load().unwrap(), Some(table()));
+        assert_eq!(loaded(&store), None);
+        store.save(&list(), || ()).unwrap();
+        assert_eq!(loaded(&store), Some(table()));
         let path = folder.path().join("new").join(FILE);
         let mut bytes = std::fs::read(&path).unwrap();
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        assert_eq!(store.load().unwrap(), None);
+        assert_eq!(loaded(&store), None);
         assert!(folder.path().join("new").join("routes.damaged").exists());
-        assert_eq!(store.load().unwrap(), None);
+        assert_eq!(loaded(&store), None);
     }
 
     #[tokio::test]
@@ -343,6 +435,6 @@ mod tests {
         routes.apply_table(&table()).unwrap();
         shutdown.cancel();
         keeper.await.unwrap();
-        assert_eq!(store.load().unwrap(), Some(table()));
+        assert_eq!(loaded(&store), Some(table()));
     }
 }

@@ -28,6 +28,10 @@ mod transfer;
 mod usage;
 mod workload;
 
+/// As `pontoon` has it: balancers and controllers that are measured run in processes of this program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use anyhow::{Result, bail};
 
 type Bench = (&'static str, fn() -> Result<()>);

@@ -51,7 +51,7 @@ async fn follow_disk(table: &Arc<Table>, store: &Store) {
     let (store, table) = (store.clone(), table.clone());
     let read = move || {
         if let Some(newest) = store.peek()? {
-            table.apply_table(&newest).map_err(std::io::Error::other)?;
+            table.become_table(newest.version(), newest.routes()).map_err(std::io::Error::other)?;
         }
         if let Some(newest) = store.peek_edge()? {
             table.apply_edge(&newest).map_err(std::io::Error::other)?;

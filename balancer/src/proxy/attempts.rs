@@ -85,7 +85,9 @@ impl Attempts {
         let in_flight = match table.pick(route, &wish) {
             Picked::Servo(in_flight) => in_flight,
             Picked::Exhausted if within.is_none() && !peers.is_empty() => {
-                let left = peers.in_vain(&route.target().sites_beyond(peers.own_site(), &self.spent), &self.lost);
+                let target = route.target();
+                let sites = target.as_ref().map(|target| target.sites_beyond(peers.own_site(), &self.spent));
+                let left = peers.in_vain(&sites.unwrap_or_default(), &self.lost);
                 return left.map(Next::Peer).ok_or(Picked::Exhausted);
             }
             other => return Err(other),
@@ -94,9 +96,9 @@ impl Attempts {
         if within.is_some() || servo.site == *peers.own_site() || peers.is_empty() {
             return Ok(Next::Servo(in_flight));
         }
-        let sites = match self.session == Some(servo.id) {
-            true => vec![servo.site.clone()],
-            false => route.target().sites_like(servo, &wish),
+        let sites = match route.target().as_ref() {
+            Some(target) if self.session != Some(servo.id) => target.sites_like(servo, &wish),
+            _ => vec![servo.site.clone()],
         };
         Ok(peers.toward(&sites, &self.lost).map_or(Next::Servo(in_flight), Next::Peer))
     }

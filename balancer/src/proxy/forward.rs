@@ -22,7 +22,7 @@ use super::tunnel;
 use super::upstream::Sender;
 use super::worker::Worker;
 use crate::access_log::{About, Pending};
-use crate::table::{Settings, Statistics};
+use crate::table::Settings;
 
 /// Answers one request.
 pub(super) async fn answer(
@@ -62,7 +62,7 @@ pub(super) async fn answer(
     if let Some(log) = &mut log {
         log.routed(&host, Some(&route.app.name));
     }
-    let counted = Statistics::begin(&route);
+    let counted = worker.table.begin(&route);
     let settings = route.app.settings().clone();
     let mut sides = Sides { worker, client, settings: &settings, host: &host };
     let answered = match gate::check(&Asked::of(&parts, &body), &settings, client, &host) {
@@ -73,7 +73,7 @@ pub(super) async fn answer(
         Err(page) => Err(page),
     };
     let status = answered.as_ref().map_or_else(Page::status, |(_, answer)| answer.response.status());
-    route.statistics.answered(status.as_u16(), begun.elapsed());
+    route.statistics().answered(status.as_u16(), begun.elapsed());
     let mut response = match answered {
         Ok((exchange, answer)) => {
             worker.table.answered(&route, answer.giver.servo(), status.as_u16());

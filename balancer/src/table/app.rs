@@ -37,8 +37,8 @@ pub struct Settings {
 }
 
 impl App {
-    pub(super) fn new(name: AppName, traffic: Traffic) -> Self {
-        Self { name, settings: ArcSwap::from_pointee(Settings::new(traffic)) }
+    pub(super) fn new(name: AppName, settings: Arc<Settings>) -> Self {
+        Self { name, settings: ArcSwap::new(settings) }
     }
 
     /// How its requests are treated now.
@@ -46,13 +46,13 @@ impl App {
         self.settings.load()
     }
 
-    pub(super) fn set(&self, traffic: Traffic) {
-        self.settings.store(Arc::new(Settings::new(traffic)));
+    pub(super) fn set(&self, settings: Arc<Settings>) {
+        self.settings.store(settings);
     }
 }
 
 impl Settings {
-    fn new(traffic: Traffic) -> Self {
+    pub(super) fn new(traffic: Traffic) -> Self {
         let burst = NonZeroU32::new(traffic.rate.saturating_mul(BURST));
         let limiter = NonZeroU32::new(traffic.rate).zip(burst).map(|(rate, burst)| {
             RateLimiter::new(Quota::per_second(rate).allow_burst(burst), HashMapStateStore::default(), MonotonicClock)

@@ -7,8 +7,8 @@ use std::time::Duration;
 use pontoon_model::{ServoId, SiteName, Traffic};
 use rand::RngExt as _;
 
-use super::route::{TIERS, Target};
 use super::servo::Servo;
+use super::target::{TIERS, Target};
 
 /// A new servo gets at least this part of what the others get: without any requests it would never become warm.
 const LEAST_SHARE: f64 = 0.1;
@@ -176,6 +176,7 @@ fn draw_two(len: usize) -> [usize; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::millis;
     use crate::table::servo::Failure;
     use pontoon_model::SiteName;
 
@@ -184,11 +185,17 @@ mod tests {
         let servos: Vec<_> = (0..tiers.len())
             .map(|id| {
                 let address = format!("127.0.0.1:{}", id + 1).parse().unwrap();
-                Arc::new(Servo::new(ServoId(id as u64), SiteName::new("a").unwrap(), address, Arc::default()))
+                Arc::new(Servo::new(
+                    ServoId(id as u64),
+                    SiteName::new("a").unwrap(),
+                    address,
+                    millis::now(),
+                    Arc::default(),
+                ))
             })
             .collect();
         let placed = tiers.iter().copied().zip(servos.iter().cloned()).collect();
-        (Target::new(None, "", placed), servos)
+        (Target::new("", placed), servos)
     }
 
     fn any<'a>(tried: &'a [Arc<Servo>]) -> Wish<'a> {

@@ -34,11 +34,6 @@ impl Edge {
         self.version
     }
 
-    /// Whether the app has settings of its own.
-    pub(super) fn has(&self, app: &AppName) -> bool {
-        self.entries.contains_key(&EdgeKey::App(app.clone()))
-    }
-
     /// The ports that lead to apps.
     pub(super) fn ports(&self) -> BTreeMap<u16, PortEntry> {
         let of_ports = self.entries.range(EdgeKey::Port(0)..).map(|(_, entry)| entry);

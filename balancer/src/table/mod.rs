@@ -4,35 +4,49 @@
 //! - once [`Table::progress`] says `applied = V`, no request picks a servo that V or an older version took out of
 //!   the table, however long ago that request began;
 //! - once it says `drained = V`, no request (or upgraded connection) is in flight to such a servo.
+//!
+//! Most routes of a large table are never asked for: they sleep ([`Route`]).
 
 mod app;
+mod change;
 mod choose;
 mod domains;
 mod edge;
+mod list;
+mod packed;
+mod pick;
 mod route;
+mod routes;
 mod servo;
+mod sites;
 mod split;
+mod statistics;
+mod target;
 mod update;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pontoon_model::{EdgeEntry, EdgeKey, EdgeTable, RouteTable, RouteVersion, ServoId, SiteName};
-use pontoon_proto::{BalancerAck, EdgeDelta, RouteDelta};
+use pontoon_model::{EdgeEntry, EdgeKey, EdgeTable, RouteVersion, SiteName};
+use pontoon_proto::{BalancerAck, EdgeDelta};
 use tokio::sync::{Notify, watch};
 
 pub use app::{App, Settings};
-use choose::Choice;
+use change::Whole;
 pub use choose::Wish;
 use domains::Domains;
 pub use edge::PortEntry;
 use edge::{Change, Edge};
-pub use route::{Counted, LATENCY_BOUNDS, Route, Statistics, Target, Waiting};
-use servo::Refused;
+pub use list::List;
+pub use route::{Counted, Route, Waiting};
+use routes::Routes;
 pub use servo::{Failure, InFlight, Servo};
+use sites::Sites;
 pub use split::Split;
 use split::Splits;
+pub use statistics::{LATENCY_BOUNDS, Statistics};
+pub use target::Target;
 use update::Updater;
 
 use crate::peers::Peers;
@@ -76,16 +90,21 @@ pub enum Picked {
 
 /// The route table.
 pub struct Table {
-    routes: papaya::HashMap<Box<str>, Arc<Route>>,
+    routes: Routes,
+    sites: Arc<Sites>,
     domains: Domains,
     splits: Splits,
     /// Certificates and keys.
     secrets: Arc<Secrets>,
     /// The balancers of other sites.
     peers: Arc<Peers>,
-    /// Serializes changes; never taken by a request.
-    updater: Mutex<Updater>,
-    /// Taken after `updater`, if both are.
+    /// Held for a whole change, or a look at all routes; taken before `updater`. What it holds is a change that has begun.
+    turn: Mutex<Option<Whole>>,
+    /// Taken for one route at a time, since a request waits for it that wakes an app; by no other request. Fair if asked to be.
+    updater: parking_lot::Mutex<Updater>,
+    /// Held by whoever lists all routes.
+    listing: Mutex<()>,
+    /// Taken before `updater`, if both are.
     edge: Mutex<Edge>,
     applied: AtomicU64,
     applied_watch: watch::Sender<RouteVersion>,
@@ -97,14 +116,18 @@ impl Table {
     /// An empty table, version 0, of a balancer in `site`.
     pub fn new(site: SiteName) -> Self {
         let drained = Arc::<Notify>::default();
+        let sites = Arc::new(Sites::new(site.clone()));
         Self {
-            routes: papaya::HashMap::new(),
+            routes: Routes::default(),
             domains: Domains::default(),
             splits: Splits::default(),
             secrets: Arc::default(),
-            peers: Arc::new(Peers::new(site.clone())),
+            peers: Arc::new(Peers::new(site)),
+            turn: Mutex::default(),
+            listing: Mutex::default(),
             edge: Mutex::default(),
-            updater: Mutex::new(Updater::new(site, drained.clone())),
+            updater: parking_lot::Mutex::new(Updater::new(sites.clone(), drained.clone())),
+            sites,
             applied: AtomicU64::new(0),
             applied_watch: watch::Sender::new(RouteVersion(0)),
             edge_changed: watch::Sender::new(RouteVersion(0)),
@@ -114,7 +137,7 @@ impl Table {
 
     /// The route of `host` (lower case, no port).
     pub fn route(&self, host: &str) -> Option<Arc<Route>> {
-        self.routes.pin().get(host).cloned()
+        self.routes.get(host)
     }
 
     /// The route that answers for `path` on `host` (lower case, no port): by a domain, by the host name of a route, or by
@@ -127,60 +150,6 @@ impl Table {
         let route = |host: &str| self.route(host);
         let exact = self.domains.exact(host, path, route).flatten();
         exact.or_else(|| self.route(host)).or_else(|| self.domains.wild(host, path, route).flatten())
-    }
-
-    /// Picks a servo of `route` and counts the request in. When the table changed meanwhile, `route` becomes its successor.
-    pub fn pick(&self, route: &mut Arc<Route>, wish: &Wish<'_>) -> Picked {
-        let mut split = self.split_of(route);
-        loop {
-            {
-                let target = route.target();
-                let beside = split.as_ref().map(|(_, beside)| beside.target());
-                let choice = match (&split, &beside) {
-                    (Some((split, _)), Some(beside)) => split.choose(&target, beside, wish),
-                    _ => target.choose(wish),
-                };
-                let servo = match choice {
-                    Choice::Servo(servo) => servo,
-                    Choice::Full => return Picked::Full,
-                    Choice::Nobody if target.is_empty() && beside.as_ref().is_none_or(|beside| beside.is_empty()) => {
-                        return Picked::Empty(target.reason.to_string());
-                    }
-                    Choice::Nobody => return Picked::Exhausted,
-                };
-                match Servo::enter(servo, wish.most) {
-                    Ok(in_flight) => return Picked::Servo(in_flight),
-                    // Others were faster: the next look sees that it is full.
-                    Err(Refused::Full) => continue,
-                    Err(Refused::Removed) => {}
-                }
-            }
-            // The servo was removed after `target` was read. New targets are in place before servos are marked
-            // as removed, so reading again finds another; each round needs another change of the table.
-            match self.route(&route.host) {
-                Some(newer) => *route = newer,
-                None => return Picked::Gone,
-            }
-            split = self.split_of(route);
-        }
-    }
-
-    /// Where a part of a route's requests goes, and how large it is.
-    fn split_of(&self, route: &Route) -> Option<(Arc<Split>, Arc<Route>)> {
-        // Nearly all requests end here.
-        if self.splits.is_empty() {
-            return None;
-        }
-        let split = self.splits.of(&route.host)?;
-        let beside = self.route(&split.beside)?;
-        Some((split, beside))
-    }
-
-    /// Counts an answer for the release that gave it, where the route's requests are split.
-    pub fn answered(&self, route: &Route, servo: ServoId, status: u16) {
-        if let Some((split, beside)) = self.split_of(route) {
-            split.answered(beside.target().has(servo), status);
-        }
     }
 
     /// Every split, with the host name of its route.
@@ -210,35 +179,31 @@ impl Table {
 
     /// Makes `table` what counts besides the routes.
     pub fn apply_edge(&self, table: &EdgeTable) -> Result<(), ApplyError> {
-        let mut updater = self.updater();
         let mut edge = self.lock_edge();
         if table.version < edge.version() {
             return Err(ApplyError::Older { given: table.version, have: edge.version() });
         }
-        edge.become_table(table, |change| self.take_in(&mut updater, change));
-        updater.forget_apps(|app| edge.has(app));
+        edge.become_table(table, |change| self.take_in(change));
         self.edge_changed.send_replace(edge.version());
         Ok(())
     }
 
     /// Applies the difference to what counts besides the routes.
     pub fn apply_edge_delta(&self, delta: &EdgeDelta) -> Result<(), ApplyError> {
-        let mut updater = self.updater();
         let mut edge = self.lock_edge();
         if delta.from != edge.version() || delta.to < edge.version() {
             return Err(ApplyError::Gap { from: delta.from, have: edge.version() });
         }
-        edge.change(delta.to, &delta.changed, &delta.removed, |change| self.take_in(&mut updater, change));
-        updater.forget_apps(|app| edge.has(app));
+        edge.change(delta.to, &delta.changed, &delta.removed, |change| self.take_in(change));
         self.edge_changed.send_replace(edge.version());
         Ok(())
     }
 
-    fn take_in(&self, updater: &mut Updater, change: Change<'_>) {
+    fn take_in(&self, change: Change<'_>) {
         match change {
             Change::Put(entry) => match &**entry {
                 EdgeEntry::Domain { domain, route } => self.domains.put(domain, route),
-                EdgeEntry::App { app, traffic } => updater.treat(app, Some(traffic.clone())),
+                EdgeEntry::App { app, traffic } => self.updater.lock().treat(app, Some(traffic.clone())),
                 EdgeEntry::Certificate(certificate) => self.secrets.put_certificate(certificate),
                 EdgeEntry::Keys(keys) => self.secrets.set_keys(keys),
                 EdgeEntry::Challenge(challenge) => self.secrets.put_challenge(challenge),
@@ -249,7 +214,7 @@ impl Table {
             },
             Change::Take(key) => match key {
                 EdgeKey::Domain(domain) => self.domains.take(domain),
-                EdgeKey::App(app) => updater.treat(app, None),
+                EdgeKey::App(app) => self.updater.lock().treat(app, None),
                 EdgeKey::Certificate(fingerprint) => self.secrets.take_certificate(fingerprint),
                 EdgeKey::Keys => self.secrets.set_keys(&[]),
                 EdgeKey::Challenge(host) => self.secrets.take_challenge(host),
@@ -282,7 +247,7 @@ impl Table {
 
     /// How far this balancer is.
     pub fn progress(&self) -> BalancerAck {
-        let mut updater = self.updater();
+        let mut updater = self.updater.lock();
         let applied = self.version();
         BalancerAck { applied, drained: updater.drained(applied) }
     }
@@ -304,74 +269,30 @@ impl Table {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.routes.is_empty()
+        self.len() == 0
     }
 
     /// Whether `wanted` says so of any route; looks no further.
-    pub(crate) fn any_route(&self, mut wanted: impl FnMut(&Route) -> bool) -> bool {
-        self.routes.pin().values().any(|route| wanted(route))
+    pub(crate) fn any_route(&self, wanted: impl FnMut(&Arc<Route>) -> bool) -> bool {
+        self.routes.any(wanted)
+    }
+
+    /// Whether `wanted` says so of the site of any of a route's servos, and of the servo itself if the route is awake.
+    pub(crate) fn any_servo(&self, route: &Route, wanted: impl Fn(&SiteName, Option<&Servo>) -> bool) -> bool {
+        match route.target().as_ref() {
+            Some(target) => target.servos().iter().any(|servo| wanted(&servo.site, Some(servo))),
+            None => route.packed().rows().any(|row| wanted(&self.sites.name(row.site), None)),
+        }
     }
 
     /// Every route, in no order.
     pub fn routes(&self) -> Vec<Arc<Route>> {
-        self.routes.pin().values().cloned().collect()
+        self.routes.all()
     }
 
-    /// The whole table as controllers send it, ordered by host name.
-    pub fn snapshot(&self) -> RouteTable {
-        // Held so that no change comes between two routes.
-        let _updater = self.updater();
-        let mut routes: Vec<_> = self.routes.pin().values().map(|route| Arc::new(route.to_model())).collect();
-        routes.sort_by(|one, other| one.host.cmp(&other.host));
-        RouteTable { version: self.version(), routes }
-    }
-
-    /// Makes `table` the table.
-    pub fn apply_table(&self, table: &RouteTable) -> Result<(), ApplyError> {
-        let mut updater = self.updater();
-        let have = self.version();
-        if table.version < have {
-            return Err(ApplyError::Older { given: table.version, have });
-        }
-        let mut gone: std::collections::HashSet<Box<str>> = self.routes.pin().keys().cloned().collect();
-        for route in &table.routes {
-            gone.remove(route.host.as_str());
-            updater.put(&self.routes, route);
-        }
-        for host in gone {
-            updater.take(&self.routes, &host);
-        }
-        self.settle(&mut updater, table.version);
-        Ok(())
-    }
-
-    /// Applies the difference to the version held.
-    pub fn apply_delta(&self, delta: &RouteDelta) -> Result<(), ApplyError> {
-        let mut updater = self.updater();
-        let have = self.version();
-        if delta.from != have || delta.to < have {
-            return Err(ApplyError::Gap { from: delta.from, have });
-        }
-        for host in &delta.removed {
-            updater.take(&self.routes, host);
-        }
-        for route in &delta.changed {
-            updater.put(&self.routes, route);
-        }
-        self.settle(&mut updater, delta.to);
-        Ok(())
-    }
-
-    fn settle(&self, updater: &mut Updater, version: RouteVersion) {
-        updater.settle(version);
-        // After the removals: whoever reads this version can no longer pick what it removed.
-        self.applied.store(version.0, Ordering::Release);
-        self.applied_watch.send_replace(version);
-    }
-
-    fn updater(&self) -> MutexGuard<'_, Updater> {
-        // The updater's changes are each complete in themselves; a panic between them costs at most a drain.
-        self.updater.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The routes of apps that were asked for lately, in no order.
+    pub fn awake(&self) -> Vec<Arc<Route>> {
+        self.updater.lock().awake_routes()
     }
 }
 

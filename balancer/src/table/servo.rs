@@ -20,7 +20,10 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 /// Set once the servo has left the table; the other bits count requests in flight.
 const REMOVED: u32 = 1 << 31;
 
-/// A servo of the table, shared by all routes that name it.
+/// A servo that comes back at another address is another one to us: the old one drains by itself.
+pub(super) type Key = (ServoId, SocketAddr);
+
+/// A servo of an app that is awake, shared by all routes that name it.
 #[derive(Debug)]
 pub struct Servo {
     /// Which.
@@ -48,13 +51,14 @@ pub struct Servo {
 }
 
 impl Servo {
-    pub(super) fn new(id: ServoId, site: SiteName, address: SocketAddr, drained: Arc<Notify>) -> Self {
+    /// `since`: by [`millis::now`], when it came into the table.
+    pub(super) fn new(id: ServoId, site: SiteName, address: SocketAddr, since: u64, drained: Arc<Notify>) -> Self {
         Self {
             id,
             site,
             address,
             state: AtomicU32::new(0),
-            since: AtomicU64::new(millis::now()),
+            since: AtomicU64::new(since),
             avoided_until: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             failed_at: AtomicU64::new(0),
@@ -79,6 +83,15 @@ impl Servo {
         if most > 0 && before >= most { Err(Refused::Full) } else { Ok(in_flight) }
     }
 
+    pub(super) fn key(&self) -> Key {
+        (self.id, self.address)
+    }
+
+    /// When it came into the table.
+    pub(super) fn since(&self) -> u64 {
+        self.since.load(Ordering::Relaxed)
+    }
+
     pub(super) fn uses(&self) -> u32 {
         self.uses.load(Ordering::Relaxed)
     }
@@ -100,6 +113,21 @@ impl Servo {
     /// Lets no further request in; says whether requests are still in flight.
     pub(super) fn remove(&self) -> bool {
         self.state.fetch_or(REMOVED, Ordering::AcqRel) & !REMOVED > 0
+    }
+
+    /// Lets no further request in, unless one is in flight.
+    pub(super) fn remove_if_idle(&self) -> bool {
+        self.state.compare_exchange(0, REMOVED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Lets requests in again.
+    pub(super) fn readmit(&self) {
+        self.state.fetch_and(!REMOVED, Ordering::AcqRel);
+    }
+
+    /// Whether it failed and has not shown since that it is well.
+    pub(super) fn is_ailing(&self) -> bool {
+        self.is_avoided() || self.watched.load(Ordering::Relaxed)
     }
 
     /// Whether it has left the table.
@@ -143,7 +171,7 @@ impl Servo {
 
     /// How long it has been in the table.
     pub(super) fn age(&self) -> Duration {
-        Duration::from_millis(millis::now().wrapping_sub(self.since.load(Ordering::Relaxed)))
+        Duration::from_millis(millis::now().wrapping_sub(self.since()))
     }
 
     #[cfg(test)]
@@ -216,7 +244,7 @@ mod tests {
 
     fn servo() -> Arc<Servo> {
         let address = "127.0.0.1:1".parse().unwrap();
-        Arc::new(Servo::new(ServoId(1), SiteName::new("a").unwrap(), address, Arc::default()))
+        Arc::new(Servo::new(ServoId(1), SiteName::new("a").unwrap(), address, millis::now(), Arc::default()))
     }
 
     #[test]

@@ -7,7 +7,7 @@ use pontoon_model::{AppName, ServoId};
 use rand::RngExt as _;
 
 use super::choose::{Choice, Wish};
-use super::route::Target;
+use super::target::Target;
 
 /// Splits by the host name of the route; read by every request once there is any, changed by the updater only.
 #[derive(Default)]

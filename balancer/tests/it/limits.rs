@@ -22,7 +22,7 @@ async fn a_body_larger_than_the_app_takes_is_refused_before_or_as_it_comes() {
     assert_eq!(ask(fixture.address(), chunked).await.status(), 413);
     assert_eq!(ask(fixture.address(), &with_body("POST", "a.example", "just ten!!")).await.text(), "fine");
     let route = fixture.balancer.table().route("a.example").unwrap();
-    assert_eq!(route.statistics.errors(), 0, "it is no error of the app");
+    assert_eq!(route.statistics().errors(), 0, "it is no error of the app");
 }
 
 #[tokio::test]

@@ -31,7 +31,8 @@ async fn an_unknown_host_name_and_an_app_without_servos_are_explained() {
     let empty = ask(fixture.address(), &with_body("POST", "new.example", "x")).await;
     assert_eq!((empty.status(), empty.header("retry-after")), (503, Some("2")));
     assert!(empty.text().contains("no release was deployed yet"), "{empty:?}");
-    let statistics = &fixture.balancer.table().route("new.example").unwrap().statistics;
+    let route = fixture.balancer.table().route("new.example").unwrap();
+    let statistics = route.statistics();
     assert_eq!((statistics.requests(), statistics.errors()), (1, 1));
 }
 

@@ -5,7 +5,7 @@ use pontoon_kit::{Authority, Role};
 use pontoon_model::epoch::beginning_of;
 use pontoon_model::{RouteTable, RouteVersion, Timestamp};
 use pontoon_proto::{
-    BalancerAck, BalancerDirective, BalancerMessage, RequestCounts, RouteDelta, TailChunk, TailRequest,
+    BalancerAck, BalancerDirective, BalancerMessage, RequestCounts, RouteDelta, RoutePiece, TailChunk, TailRequest,
 };
 
 use super::support::controller::{Controller, Session};
@@ -50,6 +50,30 @@ async fn tables_and_deltas_are_applied_and_acknowledged() {
     for _ in 0..2 {
         session.ack(|_| true).await;
     }
+}
+
+#[tokio::test]
+async fn a_table_in_pieces_counts_with_the_last_and_one_that_breaks_off_is_asked_for_anew() {
+    let (fixture, mut controller) = fixture().await;
+    let (old, new) = (Servo::answering("old").await, Servo::answering("new").await);
+    let piece = |first, last, host: &str, servo: &Servo| {
+        let routes = vec![route(host, &[servo.address])];
+        BalancerDirective::Piece(RoutePiece { version: RouteVersion(5), first, last, routes })
+    };
+    let mut session = controller.session().await;
+    session.send(table(3, &old)).await;
+    session.ack(|now| now == ack(3, 3)).await;
+    session.send(piece(true, false, "b.example", &new)).await;
+    session.send(BalancerDirective::GoElsewhere).await;
+    let mut session = controller.session().await;
+    assert_eq!(session.hello.have, RouteVersion(0), "what it has is the table of no version");
+    assert_eq!(ask(fixture.address(), &get("a.example")).await.text(), "old");
+    assert_eq!(ask(fixture.address(), &get("b.example")).await.text(), "new");
+    session.send(piece(true, false, "b.example", &new)).await;
+    session.send(piece(false, true, "c.example", &new)).await;
+    session.ack(|now| now == ack(5, 5)).await;
+    assert_eq!(ask(fixture.address(), &get("a.example")).await.status(), 404);
+    assert_eq!(ask(fixture.address(), &get("c.example")).await.text(), "new");
 }
 
 #[tokio::test]

@@ -130,9 +130,9 @@ async fn it_goes_through_the_balancer_of_the_site_that_has_one_and_the_app_hears
         within("an answer", sender.send_request(http2::request("http", "a.example", "posted"))).await.unwrap();
     assert_eq!(http2::text(answered).await, "from there");
     assert_eq!(servo.seen.requests()[21].text(), "posted");
-    let counts = |site: &Site| site.balancer.table().route("a.example").unwrap().statistics.requests();
+    let counts = |site: &Site| site.balancer.table().route("a.example").unwrap().statistics().requests();
     assert_eq!((counts(&world.here), counts(&world.others[0])), (22, 0));
-    let in_flight = || world.others[0].balancer.table().route("a.example").unwrap().statistics.in_flight();
+    let in_flight = || world.others[0].balancer.table().route("a.example").unwrap().statistics().in_flight();
     until(|| if in_flight() == 0 { Ok(()) } else { Err("still in flight".to_owned()) }).await;
 }
 
@@ -155,9 +155,15 @@ async fn what_the_user_does_wrong_is_held_against_nobody_and_head_has_no_body() 
     assert_eq!(ask(world.address(), &get("a.example")).await.text(), "there");
     assert!(world.here.peer("b-there").unwrap().is_up());
     let there = world.others[0].balancer.table().route("a.example").unwrap();
-    assert!(!there.target().servos()[0].is_avoided());
-    until(|| if there.target().servos()[0].in_flight() == 0 { Ok(()) } else { Err("still in flight".to_owned()) })
-        .await;
+    assert!(!there.target().as_ref().unwrap().servos()[0].is_avoided());
+    until(|| {
+        if there.target().as_ref().unwrap().servos()[0].in_flight() == 0 {
+            Ok(())
+        } else {
+            Err("still in flight".to_owned())
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -188,7 +194,7 @@ async fn what_came_from_another_site_goes_to_no_third_and_not_back() {
         assert_eq!((answer.status(), answer.header("x-pontoon-error")), (503, Some("unreachable")));
     }
     assert_eq!(servo.seen.connections(), 0);
-    let counts = |site: &Site| site.balancer.table().route("a.example").unwrap().statistics.requests();
+    let counts = |site: &Site| site.balancer.table().route("a.example").unwrap().statistics().requests();
     assert_eq!((counts(&world.here), counts(&world.others[0])), (2, 0), "nothing has come back");
 }
 
@@ -297,7 +303,7 @@ async fn a_websocket_goes_through_and_holds_its_servo_and_a_refusal_is_the_apps_
     assert_eq!((seen.header("sec-websocket-key"), seen.header("upgrade")), (Some("x"), Some("websocket")));
     assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
     let there = world.others[0].balancer.table().clone();
-    let in_flight = || there.route("a.example").unwrap().target().servos()[0].in_flight();
+    let in_flight = || there.route("a.example").unwrap().target().as_ref().unwrap().servos()[0].in_flight();
     assert_eq!(in_flight(), 1, "a servo in use is not drained");
     drop(client);
     until(|| if in_flight() == 0 { Ok(()) } else { Err("the tunnel is open".to_owned()) }).await;

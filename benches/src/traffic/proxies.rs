@@ -273,7 +273,8 @@ pub(crate) fn serve_balancer(args: &[String]) -> Result<()> {
         if let Ok(how) = std::env::var(table::LARGE) {
             let routes = balancer.table().clone();
             // Where the balancer's own session would change it.
-            std::thread::spawn(move || table::fill(&routes, how == table::CHANGING, route));
+            let folder = folder.to_owned();
+            std::thread::spawn(move || table::fill(&routes, &folder, how == table::CHANGING, route));
         }
         Err(balancer.failed().await.into())
     })

@@ -8,12 +8,17 @@ use std::path::Path;
 /// Replaces `path` by `bytes`: temporary file beside it, fsync, rename, fsync of the folder.
 /// After a crash the file holds the old or the new bytes, never a part. `mode` is the file's permission.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_with(path, mode, |file| file.write_all(bytes))
+}
+
+/// The same with what `write` writes, which need not be in memory all at once.
+pub fn replace_with(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
     let temporary = folder.join(format!(".{}.{:016x}.tmp", name.to_string_lossy(), rand::random::<u64>()));
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        file.write_all(bytes)?;
+        write(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
         File::open(folder)?.sync_all()

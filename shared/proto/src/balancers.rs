@@ -90,6 +90,22 @@ pub enum BalancerDirective {
         /// Which.
         stream: u64,
     },
+    /// A piece of a table that is too large for one message; only to who says that it reads this
+    /// ([`crate::known::PIECES`]).
+    Piece(RoutePiece),
+}
+
+/// Some routes of a table. All of its pieces come one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutePiece {
+    /// The table's version.
+    pub version: RouteVersion,
+    /// Whether it begins the table: pieces of another that came before count no longer.
+    pub first: bool,
+    /// Whether it ends the table: host names that were in no piece are gone.
+    pub last: bool,
+    /// The routes.
+    pub routes: Vec<Arc<Route>>,
 }
 
 /// The difference of two route tables.

@@ -195,6 +195,8 @@ fn balancers(text: &mut String) {
     });
     let table = RouteTable { version: RouteVersion(4), routes: vec![route.clone()] };
     message(text, "BalancerDirective::Table", &BalancerDirective::Table(table));
+    let piece = RoutePiece { version: RouteVersion(4), first: true, last: false, routes: vec![route.clone()] };
+    message(text, "BalancerDirective::Piece", &BalancerDirective::Piece(piece));
     let delta = RouteDelta {
         from: RouteVersion(3),
         to: RouteVersion(4),

@@ -22,8 +22,11 @@ pub const EDGE: &str = "edge";
 /// to it: `Requests` and `Tail`.
 pub const REQUESTS: &str = "requests";
 
+/// In [`READS`]: the directive `Piece`.
+pub const PIECES: &str = "pieces";
+
 /// [`READS`] of this version.
-pub const ALL: &str = "controllers,trust,edge,requests";
+pub const ALL: &str = "controllers,trust,edge,requests,pieces";
 
 /// A header of the request that opens a balancer's session: how other balancers reach it ([`pontoon_model::Reach`]); without it
 /// they do not. Not in `Hello` for the same reason.

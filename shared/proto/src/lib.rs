@@ -22,7 +22,7 @@ mod golden;
 
 pub use agents::{AgentDirective, AgentHello, AgentMessage, BuildReport, Heartbeat};
 pub use balancers::{
-    BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, EdgeDelta, PortReport, RouteDelta,
+    BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, EdgeDelta, PortReport, RouteDelta, RoutePiece,
 };
 pub use blobs::{BlobPart, BlobPresence, BlobRequest, BlobStored};
 pub use enrolment::{

@@ -38,7 +38,7 @@ use super::gate::{self, Asked};
 use super::pages::Page;
 use super::worker::{MOST_HEAD_BYTES, Worker};
 use crate::access_log::{About, Pending};
-use crate::table::{Counted, Statistics};
+use crate::table::Counted;
 use buffers::Buffers;
 pub(super) use buffers::Spare;
 use carry::Stop;
@@ -306,7 +306,7 @@ impl<S: Stream> Connection<'_, S> {
             Ask { to_head: head.method == Method::Head, idempotent: head.method.is_idempotent(), close: head.close };
         // Dropped last: the connection is idle once the request's line is written.
         let _serving = self.activity.serve();
-        let mut ends = Ends { counted: Statistics::begin(&route), log };
+        let mut ends = Ends { counted: worker.table.begin(&route), log };
         let sides = Sides { worker, client, settings: &settings, host: &host };
         let carried = self.carry(&sides, &mut route, &mut attempts, &ask).await;
         if matches!(carried, Err(Stop::Elsewhere)) {
@@ -325,7 +325,7 @@ impl<S: Stream> Connection<'_, S> {
         match carried {
             Ok(carried) => {
                 let servo = carried.in_flight.servo().id;
-                route.statistics.answered(carried.answer.status, begun.elapsed());
+                route.statistics().answered(carried.answer.status, begun.elapsed());
                 worker.table.answered(&route, servo, carried.answer.status);
                 if let Some(log) = &mut ends.log {
                     log.answered(carried.answer.status, Some(servo));
@@ -336,7 +336,7 @@ impl<S: Stream> Connection<'_, S> {
             }
             Err(Stop::Page(page)) => {
                 let status = page.status().as_u16();
-                route.statistics.answered(status, begun.elapsed());
+                route.statistics().answered(status, begun.elapsed());
                 if let Some(log) = &mut ends.log {
                     log.answered(status, None);
                 }

@@ -35,7 +35,6 @@ use crate::proxy::pages::Page;
 use crate::proxy::response_body::{Ends, ResponseBody};
 use crate::proxy::tunnel;
 use crate::proxy::worker::Worker;
-use crate::table::Statistics;
 
 /// What a servo's own 2xx to a wish for another protocol is sent with: with a status of success the wish would be granted.
 const NOT_UPGRADED: StatusCode = StatusCode::MISDIRECTED_REQUEST;
@@ -163,7 +162,7 @@ async fn answer(worker: &Worker, mut request: Request<Incoming>, serving: Servin
         log.routed(&host, Some(&route.app.name));
     }
     // Counted where it came in; here only who waits for room is told of its end.
-    let counted = Statistics::join(&route);
+    let counted = worker.table.join(&route);
     let settings = route.app.settings().clone();
     let mut sides = Sides { worker, client: &client, settings: &settings, host: &host };
     let origin = Origin::Peer { attempts: Box::new(Attempts::of_peer(ask.session, ask.killed)), tunnel };

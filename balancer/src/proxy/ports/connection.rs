@@ -16,7 +16,7 @@ use super::{header, reach};
 use crate::proxy::activity::HEADER_READ;
 use crate::proxy::announced;
 use crate::proxy::worker::GRACE;
-use crate::table::{Servo, Statistics};
+use crate::table::Servo;
 
 /// How often a connection is looked at: the limits checked are a second and more.
 const LOOK: Duration = Duration::from_secs(1);
@@ -59,11 +59,11 @@ async fn carry(shared: &Shared, mut client: TcpStream, peer: SocketAddr) {
         log.answered(NO_SERVO, None);
     }
     let Some(mut route) = route else { return };
-    let (_counted, begun) = (Statistics::begin(&route), Instant::now());
+    let (_counted, begun) = (shared.parts.table.begin(&route), Instant::now());
     let hold = Duration::from_millis(route.app.settings().traffic.hold_ms.into());
     let reached = reach::servo(&shared.parts, &mut route, hold, &first).await;
     let status = if reached.is_ok() { CARRIED } else { NO_SERVO };
-    route.statistics.answered(status, begun.elapsed());
+    route.statistics().answered(status, begun.elapsed());
     if let Some(log) = &mut log {
         log.answered(status, reached.as_ref().ok().map(|(_, in_flight)| in_flight.servo().id));
     }

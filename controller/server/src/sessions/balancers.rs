@@ -1,13 +1,11 @@
 //! A balancer's session: who it is, the routes it shall follow and what it needs besides, how far it is.
 
-use std::sync::Arc;
-
-use pontoon_core::{command, view};
+use pontoon_core::command;
 use pontoon_kit::{CancellationToken, Peer, Role, rpc};
 use pontoon_model::{BalancerName, EdgeTable, MachineRole, Reach, RouteTable, RouteVersion};
 use pontoon_proto::known::{READS, REQUESTS};
 use pontoon_proto::services::balancers_server::Balancers;
-use pontoon_proto::{BalancerDirective, BalancerHello, BalancerMessage, RouteDelta};
+use pontoon_proto::{BalancerDirective, BalancerHello, BalancerMessage};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,7 +16,7 @@ use super::connected::version_of;
 use super::known::{self, Reads};
 use super::tails::{Tails, Telling};
 use super::{
-    Connected, HELLO, Heard, KnownFeed, LEAVE, OUTBOX, TableFeed, edge, key_of, leaderless, peering, push_trust,
+    Connected, HELLO, Heard, KnownFeed, LEAVE, OUTBOX, TableFeed, edge, key_of, leaderless, peering, push_trust, routes,
 };
 use crate::raft::{Leadership, Proposer, StateFeed};
 use crate::requests::Requests;
@@ -103,7 +101,7 @@ impl BalancersService {
         }
         let ended = tokio::select! {
             ended = self.listen(&hello.name, &mut inbound, telling.as_ref()) => ended,
-            ended = self.push_routes(&hello, index, outbox) => ended,
+            ended = self.push_routes(&hello, (index, reads.pieces), outbox) => ended,
             ended = self.push_edge(index, outbox), if reads.edge => ended,
             ended = push_trust(self.feed.trust(), notices, outbox, BalancerDirective::Trust), if reads.trust => ended,
             ended = self.push_known(outbox), if reads.controllers => ended,
@@ -165,19 +163,26 @@ impl BalancersService {
     }
 
     /// Sends the table, unless the balancer has it, and then what changes.
-    async fn push_routes(&self, hello: &BalancerHello, index: u64, outbox: &Outbox) -> Result<(), Status> {
-        let mut routes = self.routes.follow();
+    async fn push_routes(
+        &self,
+        hello: &BalancerHello,
+        (index, reads_pieces): (u64, bool),
+        outbox: &Outbox,
+    ) -> Result<(), Status> {
+        let mut tables = self.routes.follow();
         let stopping = || Status::unavailable("this controller is stopping");
         // The balancer's version may come from another controller: first be at least as far as the registration.
         let known = self.feed.at(index).await.route_version();
-        let mut current = routes.at_least(known).await.ok_or_else(stopping)?;
+        let mut current = tables.at_least(known).await.ok_or_else(stopping)?;
         if hello.have != current.version {
-            send(outbox, BalancerDirective::Table(RouteTable::clone(&current))).await?;
+            for directive in routes::whole(&current, reads_pieces) {
+                send(outbox, directive).await?;
+            }
         }
         loop {
-            let next = routes.changed().await.ok_or_else(stopping)?;
-            if let Some(delta) = delta(&current, &next) {
-                send(outbox, BalancerDirective::Delta(delta)).await?;
+            let next = tables.changed().await.ok_or_else(stopping)?;
+            for directive in routes::changes(&current, &next, reads_pieces) {
+                send(outbox, directive).await?;
             }
             current = next;
         }
@@ -201,14 +206,6 @@ impl BalancersService {
             current = next;
         }
     }
-}
-
-fn delta(from: &Arc<RouteTable>, to: &Arc<RouteTable>) -> Option<RouteDelta> {
-    if from.version == to.version {
-        return None;
-    }
-    let (changed, removed) = view::route_delta(from, to);
-    Some(RouteDelta { from: from.version, to: to.version, changed, removed })
 }
 
 async fn send(outbox: &Outbox, directive: BalancerDirective) -> Result<(), Status> {

@@ -54,6 +54,8 @@ pub(super) struct Reads {
     pub(super) edge: bool,
     /// Who looks at requests.
     pub(super) requests: bool,
+    /// Tables in pieces.
+    pub(super) pieces: bool,
 }
 
 impl Reads {
@@ -65,6 +67,7 @@ impl Reads {
             trust: has(known::TRUST),
             edge: has(known::EDGE),
             requests: has(known::REQUESTS),
+            pieces: has(known::PIECES),
         }
     }
 }

@@ -12,6 +12,7 @@ mod logs;
 mod peering;
 mod relay;
 mod reports;
+mod routes;
 mod tables;
 mod tails;
 

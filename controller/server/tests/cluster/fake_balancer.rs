@@ -97,6 +97,7 @@ async fn session(
                     | BalancerDirective::Trust(_)
                     | BalancerDirective::Edge(_)
                     | BalancerDirective::EdgeDelta(_)
+                    | BalancerDirective::Piece(_)
                     | BalancerDirective::TailWanted { .. }
                     | BalancerDirective::TailUnwanted { .. },
                 ) => {
