@@ -1,6 +1,6 @@
 //! What ten thousand clients cost that have asked once and keep their connections: memory of the balancer, beside nginx.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -50,7 +50,12 @@ pub(super) fn ask(stream: &mut TcpStream, address: SocketAddr) -> Result<()> {
     stream.write_all(format!("GET / HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", address.port()).as_bytes())?;
     let (mut answer, mut buffer) = (Vec::new(), [0; 4_096]);
     while !is_whole(&answer) {
-        let len = stream.read(&mut buffer)?;
+        let len = match stream.read(&mut buffer) {
+            // A signal for this process, of which the proxy knows nothing: the kernel does not go on by itself with a read that
+            // has a timeout.
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         ensure!(len > 0, "the connection ended in the answer");
         answer.extend_from_slice(&buffer[..len]);
     }
