@@ -245,7 +245,10 @@ impl Table {
                 EdgeEntry::Peer(row) => self.peers.put(row),
                 // Whoever listens follows the version and looks.
                 EdgeEntry::Port { .. } => {}
-                EdgeEntry::Split { app, route, beside, share } => self.splits.put(app, route, beside, *share),
+                EdgeEntry::Split { app, route, beside, share } => {
+                    self.splits.put(app, route, beside, *share);
+                    self.ring_beside(beside);
+                }
             },
             Change::Take(key) => match key {
                 EdgeKey::Domain(domain) => self.domains.take(domain),
@@ -337,6 +340,7 @@ impl Table {
         for route in &table.routes {
             gone.remove(route.host.as_str());
             updater.put(&self.routes, route);
+            self.ring_beside(&route.host);
         }
         for host in gone {
             updater.take(&self.routes, &host);
@@ -357,9 +361,20 @@ impl Table {
         }
         for route in &delta.changed {
             updater.put(&self.routes, route);
+            self.ring_beside(&route.host);
         }
         self.settle(&mut updater, delta.to);
         Ok(())
+    }
+
+    /// A route has changed: whoever waits for a servo of the one that shares its requests with it looks again.
+    fn ring_beside(&self, host: &str) {
+        if self.splits.is_empty() {
+            return;
+        }
+        if let Some(sharing) = self.splits.leading_to(host).and_then(|host| self.route(&host)) {
+            sharing.ring();
+        }
     }
 
     fn settle(&self, updater: &mut Updater, version: RouteVersion) {
