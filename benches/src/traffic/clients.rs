@@ -47,7 +47,7 @@ pub(super) fn client(address: SocketAddr) -> Result<TcpStream> {
 
 /// One request and its answer.
 pub(super) fn ask(stream: &mut TcpStream, address: SocketAddr) -> Result<()> {
-    stream.write_all(format!("GET / HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", address.port()).as_bytes())?;
+    stream.write_all(request(address).as_bytes())?;
     let (mut answer, mut buffer) = (Vec::new(), [0; 4_096]);
     while !is_whole(&answer) {
         let len = match stream.read(&mut buffer) {
@@ -63,7 +63,12 @@ pub(super) fn ask(stream: &mut TcpStream, address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-fn is_whole(answer: &[u8]) -> bool {
+/// For one of the small answers.
+pub(super) fn request(address: SocketAddr) -> String {
+    format!("GET / HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", address.port())
+}
+
+pub(super) fn is_whole(answer: &[u8]) -> bool {
     let head = answer.windows(4).position(|four| four == b"\r\n\r\n");
     head.is_some_and(|head| answer.len() >= head + 4 + super::proxies::SMALL)
 }
