@@ -101,10 +101,12 @@ impl Paced {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
+        let good = b"HTTP/1.1 200";
+        let begin = &self.answer[..good.len().min(self.answer.len())];
+        ensure!(good.starts_with(begin), "{}", String::from_utf8_lossy(&self.answer));
         if !is_whole(&self.answer) {
             return Ok(false);
         }
-        ensure!(self.answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&self.answer));
         self.answer.clear();
         self.asked = false;
         Ok(true)
