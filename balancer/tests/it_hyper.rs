@@ -24,6 +24,8 @@ mod holding;
 mod http2;
 #[path = "it/limits.rs"]
 mod limits;
+#[path = "it/outage.rs"]
+mod outage;
 #[path = "it/retries.rs"]
 mod retries;
 #[path = "it/routing.rs"]

@@ -34,10 +34,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 use anyhow::{Result, bail};
 
+/// As `pontoon` has it: the balancer that is measured is this program, started again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Bench = (&'static str, fn() -> Result<()>);
 
 /// Name and body of each bench.
-const BENCHES: [Bench; 18] = [
+const BENCHES: [Bench; 19] = [
     ("scale", scale::run),
     ("deploy", deploy::run),
     ("idle", idle::run),
@@ -53,6 +57,7 @@ const BENCHES: [Bench; 18] = [
     ("traffic-clients", traffic::clients::run),
     ("traffic-table", traffic::table::run),
     ("traffic-killed", traffic::killed::run),
+    ("traffic-p99", traffic::p99::run),
     ("planner", planner::run),
     ("million", million::run),
     ("million-join", million::join),
@@ -60,8 +65,10 @@ const BENCHES: [Bench; 18] = [
 
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(("--balancer", args)) = wanted.split_first().map(|(first, rest)| (first.as_str(), rest)) {
-        return traffic::serve_balancer(args);
+    match wanted.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        Some(("--balancer", args)) => return traffic::serve_balancer(args),
+        Some(("--paced", args)) => return traffic::p99::pace(args),
+        _ => {}
     }
     // An hour long: never one of all.
     if wanted == ["soak"] {

@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub(super) struct Activity {
     since: AtomicU64,
     verdict: AtomicU32,
     wake: Notify,
+    /// Where it is among those of its worker.
+    pub(super) place: AtomicUsize,
 }
 
 /// What the worker asks of a connection.
@@ -56,6 +58,7 @@ impl Activity {
             since: AtomicU64::new(millis::now()),
             verdict: AtomicU32::new(0),
             wake: Notify::new(),
+            place: AtomicUsize::new(usize::MAX),
         })
     }
 

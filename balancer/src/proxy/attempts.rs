@@ -9,13 +9,23 @@ use pontoon_kit::Backoff;
 use pontoon_model::{Route as RouteModel, ServoId, SiteName};
 use tokio::time::{self, Instant};
 
+use super::deaths::Suspicion;
 use super::forward::Sides;
 use super::pages::Page;
 use crate::peers::Peer;
 use crate::table::{Failure, InFlight, Picked, Route, Servo, Wish};
 
 /// A request that ended the processes (or the patience) of as many servos is sent to no further one: it is what is wrong.
+/// Unless others die without it: one more for each of these (docs/decisions/0024).
 const MOST_KILLED: usize = 3;
+/// So long it waits for others to die: servos that lose their machine or their network end within a moment, and what happens in
+/// the last part of it has not settled ([`super::deaths`]).
+const SUSPENDED: Duration = Duration::from_millis(250);
+/// It looks as often.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// However many die: on more servos no request is tried that it may have ended. Balancers can tell each other of a hundred
+/// ([`super::hop`]).
+const MOST_SPARED: usize = 64;
 
 /// While all servos of an app refuse connections they are tried again after this, twice as long each time: a restarted
 /// process of a servo needs a moment to listen.
@@ -50,6 +60,8 @@ pub(super) struct Attempts {
     pub(super) killed: usize,
     /// The last of them was one without an answer in time.
     pub(super) timed_out: bool,
+    /// Of the deaths that it was at.
+    suspicions: Vec<Suspicion>,
     /// Until when the request waits for a servo, once it does.
     until: Option<Instant>,
     pauses: Backoff,
@@ -66,6 +78,7 @@ impl Attempts {
             spent: Vec::new(),
             killed: 0,
             timed_out: false,
+            suspicions: Vec::new(),
             until: None,
             pauses,
         }
@@ -164,9 +177,10 @@ impl Attempts {
 
     /// A servo failed. `repeatable`: whether the request may be sent although it may have been sent before. What to say if
     /// no other may be asked.
-    pub(super) fn failed(
+    pub(super) async fn failed(
         &mut self,
         sides: &Sides<'_>,
+        route: &Route,
         servo: Arc<Servo>,
         failure: Failure,
         repeatable: bool,
@@ -174,13 +188,47 @@ impl Attempts {
         if servo.failed(failure) {
             sides.worker.watcher.watch(&servo, failure, sides.host);
         }
+        let (deaths, app) = (&sides.worker.deaths, &route.app.name);
+        match failure {
+            Failure::Unreached => deaths.found(app, &servo),
+            Failure::Broken => self.suspicions.push(deaths.suspect(app, &servo)),
+            // It lives.
+            Failure::TimedOut => {}
+        }
         self.tried.push(servo);
         if failure == Failure::Unreached {
             return Ok(());
         }
         self.killed += 1;
         self.timed_out = failure == Failure::TimedOut;
-        self.give_up(sides, repeatable).map_or(Ok(()), Err)
+        match self.give_up(sides, repeatable) {
+            Some(_) if repeatable && self.is_spared(sides, route).await => Ok(()),
+            Some(page) => Err(page),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it is an outage that the request has met so often: waits a moment for servos to die that it was not at. One that
+    /// was left without an answer is not spared: what hangs at a servo keeps others waiting, and their answers would speak for it.
+    async fn is_spared(&self, sides: &Sides<'_>, route: &Route) -> bool {
+        if self.killed > self.suspicions.len() || self.killed >= MOST_SPARED {
+            return false;
+        }
+        let until = Instant::now() + SUSPENDED;
+        loop {
+            if self.killed < MOST_KILLED + sides.worker.deaths.beside(&route.app.name, &self.suspicions) {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// A servo has answered: the request was not what ended the others.
+    pub(super) fn answered(&mut self) {
+        self.suspicions.drain(..).for_each(Suspicion::clear);
     }
 
     /// After the request was sent, and no answer came: what to say, unless it may be sent to yet another.

@@ -1,37 +1,49 @@
 //! Who is at the other end of a client's connection.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
-
-use http::HeaderValue;
+use std::ops::Range;
 
 /// What is known of it for as long as it lives.
 pub(super) struct Client {
     /// Its address.
     pub(super) address: IpAddr,
-    /// The same, for `X-Forwarded-For`.
-    pub(super) value: HeaderValue,
-    /// What `Forwarded` says (RFC 7239), before and behind the host.
-    pub(super) forwarded: [String; 2],
+    /// What `Forwarded` says (RFC 7239) before the host, and where the address is in it: one piece of memory for a connection.
+    before: String,
+    text: Range<usize>,
     /// Whether it came over TLS.
     pub(super) secure: bool,
 }
 
+/// The longest there is, with an address of IPv6.
+const MOST_BEFORE: usize = 64;
+
 impl Client {
     pub(super) fn new(address: IpAddr, secure: bool) -> Self {
         let address = address.to_canonical();
-        // Digits, dots, colons and hex letters only.
-        let value = HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        let node = if address.is_ipv6() { format!("\"[{address}]\"") } else { address.to_string() };
-        let forwarded = [format!("for={node};host=\""), format!("\";proto={}", scheme(secure))];
-        Self { address, value, forwarded, secure }
+        let mut before = String::with_capacity(MOST_BEFORE);
+        let [open, close] = if address.is_ipv6() { ["for=\"[", "]\""] } else { ["for=", ""] };
+        before.push_str(open);
+        // A string takes everything.
+        let _ = write!(before, "{address}");
+        let text = open.len()..before.len();
+        before.push_str(close);
+        before.push_str(";host=\"");
+        Self { address, before, text, secure }
+    }
+
+    /// Its address, as `X-Forwarded-For` has it: digits, dots, colons and hex letters.
+    pub(super) fn text(&self) -> &str {
+        &self.before[self.text.clone()]
+    }
+
+    /// What `Forwarded` says before and behind the host.
+    pub(super) fn forwarded(&self) -> [&str; 2] {
+        [&self.before, if self.secure { "\";proto=https" } else { "\";proto=http" }]
     }
 
     /// How it came, as URLs name it.
     pub(super) fn scheme(&self) -> &'static str {
-        scheme(self.secure)
+        if self.secure { "https" } else { "http" }
     }
-}
-
-fn scheme(secure: bool) -> &'static str {
-    if secure { "https" } else { "http" }
 }

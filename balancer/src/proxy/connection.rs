@@ -1,5 +1,6 @@
 //! A client's connection from its first byte on: who is there, TLS, which HTTP.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -66,6 +67,7 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
     if let Err(error) = served.await {
         tracing::debug!(%peer, %error, "client connection ended before a request");
     }
+    worker.let_go(&activity);
 }
 
 async fn serve_tls(worker: &Rc<Worker>, stream: TcpStream, from: IpAddr, activity: &Arc<Activity>) -> io::Result<()> {
@@ -79,7 +81,8 @@ async fn serve_tls(worker: &Rc<Worker>, stream: TcpStream, from: IpAddr, activit
     }
     let client = Rc::new(Client::new(from, true));
     if protocol == Some(b"h2") {
-        talk(worker, HandOver { stream, begun: BytesMut::new(), http2: true }, client, activity).await;
+        let handed_over = HandOver { stream, begun: BytesMut::new(), http2: true, attempts: None };
+        talk(worker, handed_over, client, activity).await;
         return Ok(());
     }
     begin(worker, stream, client, activity).await
@@ -98,7 +101,7 @@ async fn begin<S: fast::Stream>(
             let mut begun = BytesMut::new();
             let speaks = speaks_http2(&mut stream, &mut begun);
             let Some(http2) = unless_ended(activity, Box::pin(speaks)).await.transpose()? else { return Ok(()) };
-            Some(HandOver { stream, begun, http2 })
+            Some(HandOver { stream, begun, http2, attempts: None })
         }
     };
     if let Some(mut handed_over) = handed_over {
@@ -129,18 +132,21 @@ async fn speaks_http2(stream: &mut (impl AsyncRead + Unpin), begun: &mut BytesMu
 
 async fn talk<S: fast::Stream>(
     worker: &Rc<Worker>,
-    HandOver { stream, begun, http2 }: HandOver<S>,
+    HandOver { stream, begun, http2, attempts }: HandOver<S>,
     client: Rc<Client>,
     activity: &Arc<Activity>,
 ) {
     activity.begin(http2);
     let from = client.address;
     let service = service_fn({
-        let (worker, activity) = (worker.clone(), activity.clone());
+        let (worker, activity, attempts) = (worker.clone(), activity.clone(), Cell::new(attempts));
         move |request: Request<Incoming>| {
             let (worker, client, serving) = (worker.clone(), client.clone(), activity.serve());
+            // The first request's.
+            let attempts = attempts.take();
             async move {
-                let mut answer: Response<ResponseBody> = forward::answer(&worker, &client, request, serving).await;
+                let mut answer: Response<ResponseBody> =
+                    forward::answer(&worker, &client, request, serving, attempts).await;
                 // The next request is another process's.
                 if worker.is_leaving() && !http2 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

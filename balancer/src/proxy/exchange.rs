@@ -39,8 +39,8 @@ pub(super) enum Giver {
 
 /// Where a request comes from.
 pub(super) enum Origin {
-    /// A user: any servo may answer.
-    User,
+    /// A user: any servo may answer. It may have been tried the other way before.
+    User { attempts: Option<Box<Attempts>> },
     /// Another site's balancer, which says what it knows: a servo of this site answers, or none.
     Peer { attempts: Box<Attempts>, tunnel: Option<Tunnel> },
 }
@@ -95,13 +95,14 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn new(mut request: Request<Incoming>, sides: &Sides<'_>, app: &AppName, origin: Origin) -> Self {
         let traffic = &sides.settings.traffic;
-        let (told, tunnel) = match origin {
-            Origin::User => {
+        let of_user = matches!(origin, Origin::User { .. });
+        let (begun, tunnel) = match origin {
+            Origin::User { attempts } => {
                 let upgrade = headers::upgrade_of(request.headers()).filter(|_| request.version() == Version::HTTP_11);
                 let client = |protocol| Tunnel { protocol, client: hyper::upgrade::on(&mut request) };
-                (None, upgrade.map(client))
+                (attempts, upgrade.map(client))
             }
-            Origin::Peer { attempts, tunnel } => (Some(*attempts), tunnel),
+            Origin::Peer { attempts, tunnel } => (Some(attempts), tunnel),
         };
         let (mut parts, body) = request.into_parts();
         // A change of protocol happens in HTTP/1.1 only.
@@ -111,14 +112,14 @@ impl Exchange {
         if parts.version == Version::HTTP_2 {
             headers::as_http1(&mut parts.headers, &parts.uri);
         }
-        if told.is_none() {
+        if of_user {
             headers::describe_client(&mut parts.headers, sides.client);
         }
         if let Some(tunnel) = &tunnel {
             headers::put_upgrade(&mut parts.headers, tunnel.protocol.clone());
         }
         let session = || traffic.affinity.then(|| sides.worker.cookies().read(&parts.headers, app)).flatten();
-        let attempts = told.unwrap_or_else(|| Attempts::new(session()));
+        let attempts = begun.map_or_else(|| Attempts::new(session()), |begun| *begun);
         let repeat = parts.method.is_idempotent() || traffic.retry_unsafe;
         let most_kept = if traffic.retry_unsafe { pontoon_model::Traffic::MOST_KEPT_BYTES } else { MOST_KEPT };
         let source = Source::new(body, if repeat { most_kept } else { 0 }, traffic.body_bytes);
@@ -186,8 +187,11 @@ impl Exchange {
             let in_flight = match picked {
                 Ok(Next::Servo(in_flight)) => in_flight,
                 Ok(Next::Peer(peer)) => match self.through(sides, route, &peer).await {
-                    Ok(answer) if !self.wants_another(sides, &answer) => return Ok(answer),
                     Ok(answer) => {
+                        self.attempts.answered();
+                        if !self.wants_another(sides, &answer) {
+                            return Ok(answer);
+                        }
                         self.attempts.spent.push(peer.site.clone());
                         poor = Some(answer);
                         continue;
@@ -203,6 +207,7 @@ impl Exchange {
             let fault = match self.try_servo(sides, &servo).await {
                 Ok((response, sender)) => {
                     servo.trust();
+                    self.attempts.answered();
                     let answer = Answer { response, sender, giver: Giver::Servo(in_flight) };
                     if !self.wants_another(sides, &answer) {
                         return Ok(answer);
@@ -214,8 +219,10 @@ impl Exchange {
                 Err(Failure::Client(fault)) => return Err(fault.page(sides)),
                 Err(Failure::Servo(fault)) => fault,
             };
+            // What it may wait for now does not end sooner for that.
+            drop(in_flight);
             let repeatable = self.is_repeatable();
-            if let Err(page) = self.attempts.failed(sides, servo, fault, repeatable) {
+            if let Err(page) = self.attempts.failed(sides, route, servo, fault, repeatable).await {
                 return poor.ok_or(page);
             }
         }
@@ -230,10 +237,12 @@ impl Exchange {
     async fn try_servo(&mut self, sides: &Sides<'_>, servo: &Servo) -> Result<(Response<Incoming>, Sender), Failure> {
         let once = !self.is_repeatable();
         let pool = &sides.worker.pool;
+        let mut refused = Fault::Unreached;
         if let Some(sender) = pool.take(servo.address, self.protocol, once) {
+            let ending = sender.ending();
             match self.send(sides, sender).await {
                 Err(Failure::Servo(Fault::Unreached)) => {}
-                Err(Failure::Servo(Fault::Broken)) if self.is_repeatable() => {}
+                Err(Failure::Servo(Fault::Broken)) if self.is_repeatable() => refused = ending.fault_if_refused(),
                 done => return done,
             }
             // The servo was restarted, or closed what was idle: the other kept connections are as dead.
@@ -243,7 +252,7 @@ impl Exchange {
             Ok(sender) => self.send(sides, sender).await,
             Err(error) => {
                 tracing::debug!(servo = %servo.id, address = %servo.address, %error, "cannot connect");
-                Err(Failure::Servo(Fault::Unreached))
+                Err(Failure::Servo(refused))
             }
         }
     }

@@ -9,6 +9,7 @@ use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::activity::Serving;
+use super::attempts::Attempts;
 use super::authority::{self, BadTarget};
 use super::challenge;
 use super::client::Client;
@@ -24,12 +25,13 @@ use super::worker::Worker;
 use crate::access_log::{About, Pending};
 use crate::table::Settings;
 
-/// Answers one request.
+/// Answers one request, which may have been tried already.
 pub(super) async fn answer(
     worker: &Worker,
     client: &Client,
     request: Request<Incoming>,
     serving: Serving,
+    attempts: Option<Box<Attempts>>,
 ) -> Response<ResponseBody> {
     let begun = Instant::now();
     let (parts, body) = request.into_parts();
@@ -67,7 +69,8 @@ pub(super) async fn answer(
     let mut sides = Sides { worker, client, settings: &settings, host: &host };
     let answered = match gate::check(&Asked::of(&parts, &body), &settings, client, &host) {
         Ok(()) => {
-            let mut exchange = Exchange::new(Request::from_parts(parts, body), &sides, &route.app.name, Origin::User);
+            let origin = Origin::User { attempts };
+            let mut exchange = Exchange::new(Request::from_parts(parts, body), &sides, &route.app.name, origin);
             exchange.try_servos(&mut sides, &mut route).await.map(|answer| (exchange, answer))
         }
         Err(page) => Err(page),

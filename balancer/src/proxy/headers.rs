@@ -64,7 +64,8 @@ pub(super) fn put_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 
 /// Says to the servo who asked, for which host and how.
 pub(super) fn describe_client(headers: &mut HeaderMap, client: &Client) {
-    append_to_list(headers, &X_FORWARDED_FOR, client.value.clone());
+    let address = HeaderValue::from_str(client.text()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+    append_to_list(headers, &X_FORWARDED_FOR, address);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme()));
     if let Some(host) = headers.get(header::HOST).cloned() {
         append_to_list(headers, &header::FORWARDED, forwarded(client, &host));
@@ -101,7 +102,7 @@ fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, last: HeaderValue)
 
 /// The host was checked: it has no quote in it.
 fn forwarded(client: &Client, host: &HeaderValue) -> HeaderValue {
-    let [before, behind] = &client.forwarded;
+    let [before, behind] = client.forwarded();
     let line = [before.as_bytes(), host.as_bytes(), behind.as_bytes()].concat();
     HeaderValue::from_maybe_shared(Bytes::from(line)).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
 }

@@ -12,6 +12,7 @@ mod challenge;
 mod client;
 mod connection;
 mod date;
+mod deaths;
 mod exchange;
 mod fast;
 mod forward;
@@ -23,6 +24,7 @@ pub(crate) mod health;
 mod hop;
 pub(crate) mod listen;
 mod local;
+mod noted;
 mod pages;
 pub(crate) mod ports;
 mod request_body;
@@ -121,6 +123,7 @@ impl Proxy {
         let shared = Shared {
             table: table.clone(),
             watcher: watcher.clone(),
+            deaths: Arc::default(),
             tls: acceptor,
             log: log.clone(),
             announced: config.proxy_protocol,

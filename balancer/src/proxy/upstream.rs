@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -15,7 +17,9 @@ use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
 
 use super::local::Local;
+use super::noted::Noted;
 use super::request_body::RequestBody;
+use crate::table::Failure as Fault;
 
 /// A servo that does not accept within this time is passed over: hosts of a cluster are near.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -51,7 +55,7 @@ pub(super) enum Protocol {
 
 /// Sends requests on a connection.
 pub(super) enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Http1),
     Http2(http2::SendRequest<RequestBody>),
 }
 
@@ -62,10 +66,58 @@ impl Sender {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         match self {
-            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http1(http1) => http1.sender.try_send_request(request).await,
             Self::Http2(sender) => sender.try_send_request(request).await,
         }
     }
+
+    /// What will be known of the connection's end.
+    pub(super) fn ending(&self) -> Ending {
+        match self {
+            Self::Http1(http1) => http1.ending.clone(),
+            // Its end is noticed at once, since something always reads.
+            Self::Http2(_) => Ending::default(),
+        }
+    }
+}
+
+/// A connection of hyper's on which there is one request at a time.
+pub(super) struct Http1 {
+    sender: http1::SendRequest<RequestBody>,
+    ending: Ending,
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ending {
+    reset: Arc<AtomicBool>,
+}
+
+impl Ending {
+    /// The connection has ended: notes how.
+    pub(super) fn note(&self, stream: &TcpStream) {
+        self.reset.store(is_reset(stream), Ordering::Relaxed);
+    }
+
+    /// See [`fault_if_refused`].
+    pub(super) fn fault_if_refused(&self) -> Fault {
+        fault_of(self.reset.load(Ordering::Relaxed))
+    }
+}
+
+/// What a servo has done that ended a kept connection with a request on it and takes no new one. Where the servo has ended
+/// before, its machine resets what comes for it, and the request is none of the reasons.
+pub(super) fn fault_if_refused(stream: &TcpStream) -> Fault {
+    fault_of(is_reset(stream))
+}
+
+fn fault_of(reset: bool) -> Fault {
+    if reset { Fault::Unreached } else { Fault::Broken }
+}
+
+/// Whether a connection that has ended was reset. Its end may have been read before.
+fn is_reset(stream: &TcpStream) -> bool {
+    stream.peer_addr().is_err()
 }
 
 /// Connections without a request, by address, the newest last.
@@ -123,7 +175,7 @@ impl<T> Kept<T> {
 /// Connections by address.
 #[derive(Default)]
 pub(super) struct Pool {
-    idle: Kept<http1::SendRequest<RequestBody>>,
+    idle: Kept<Http1>,
     /// Those on which requests are carried without hyper ([`super::fast`]).
     raw: Kept<Raw>,
     /// Of HTTP/2: used by many requests at the same time.
@@ -146,7 +198,7 @@ impl Pool {
             shared.used_at = Instant::now();
             return Some(Sender::Http2(shared.sender.clone()));
         }
-        self.idle.take(address, once, http1::SendRequest::is_ready).map(Sender::Http1)
+        self.idle.take(address, once, |http1| http1.sender.is_ready()).map(Sender::Http1)
     }
 
     /// The same of those without hyper.
@@ -182,7 +234,7 @@ impl Pool {
 
     /// Closes what was idle for too long. A connection of HTTP/2 that is dropped here ends with its last request.
     pub(super) fn sweep(&self) {
-        self.idle.sweep(|sender| !sender.is_closed());
+        self.idle.sweep(|http1| !http1.sender.is_closed());
         self.raw.sweep(|raw| is_open(&raw.stream));
         let used = |shared: &Shared| shared.used_at.elapsed() <= LONGEST_IDLE && !shared.sender.is_closed();
         self.shared.borrow_mut().retain(|_, shared| used(shared));
@@ -190,7 +242,8 @@ impl Pool {
 
     /// Opens a connection.
     pub(super) async fn connect(&self, address: SocketAddr, protocol: Protocol) -> Result<Sender, ConnectError> {
-        let stream = TokioIo::new(dial(address).await?);
+        let ending = Ending::default();
+        let stream = TokioIo::new(Noted::new(dial(address).await?, ending.clone()));
         let ended = move |result: Result<(), hyper::Error>| {
             if let Err(error) = result {
                 // Whoever waits for an answer is told by the sender; here it is only for the curious.
@@ -200,7 +253,7 @@ impl Pool {
         if protocol == Protocol::Http1 {
             let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER_BYTES).handshake(stream).await?;
             tokio::task::spawn_local(async move { ended(connection.with_upgrades().await) });
-            return Ok(Sender::Http1(sender));
+            return Ok(Sender::Http1(Http1 { sender, ending }));
         }
         let (sender, connection) = http2::Builder::new(Local)
             .timer(TokioTimer::new())
@@ -254,15 +307,15 @@ fn is_open_now(stream: &TcpStream) -> bool {
 /// Gives a connection back whose answer was read to its end.
 pub(super) fn give_back(pool: &Rc<Pool>, address: SocketAddr, sender: Sender) {
     // One of HTTP/2 stays in the pool while it is used.
-    let Sender::Http1(mut sender) = sender else { return };
-    if sender.is_ready() {
-        pool.idle.put(address, sender);
-    } else if !sender.is_closed() {
+    let Sender::Http1(mut http1) = sender else { return };
+    if http1.sender.is_ready() {
+        pool.idle.put(address, http1);
+    } else if !http1.sender.is_closed() {
         // The connection's own task has not yet seen the end.
         let pool = pool.clone();
         tokio::task::spawn_local(async move {
-            if let Ok(Ok(())) = time::timeout(READY_TIMEOUT, sender.ready()).await {
-                pool.idle.put(address, sender);
+            if let Ok(Ok(())) = time::timeout(READY_TIMEOUT, http1.sender.ready()).await {
+                pool.idle.put(address, http1);
             }
         });
     }
@@ -277,4 +330,54 @@ pub(super) enum ConnectError {
     Refused(#[from] std::io::Error),
     #[error("{0}")]
     Handshake(#[from] hyper::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = dial(listener.local_addr().unwrap()).await.unwrap();
+        (ours, listener.accept().await.unwrap().0)
+    }
+
+    async fn end(stream: &mut TcpStream) {
+        let read = stream.read(&mut [0]).await;
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    }
+
+    #[tokio::test]
+    async fn a_servo_that_was_dead_before_a_request_was_sent_has_not_died_of_it() {
+        let (mut ours, servo) = pair().await;
+        drop(servo);
+        ours.write_all(b"GET").await.unwrap();
+        end(&mut ours).await;
+        assert_eq!(fault_if_refused(&ours), Fault::Unreached);
+        // It has not read it either.
+        let (mut ours, servo) = pair().await;
+        ours.write_all(b"GET").await.unwrap();
+        servo.readable().await.unwrap();
+        drop(servo);
+        end(&mut ours).await;
+        assert_eq!(fault_if_refused(&ours), Fault::Unreached);
+    }
+
+    #[tokio::test]
+    async fn a_servo_that_has_read_the_request_may_have_died_of_it() {
+        let (ours, mut servo) = pair().await;
+        let ending = Ending::default();
+        let mut ours = Noted::new(ours, ending.clone());
+        ours.write_all(b"GET").await.unwrap();
+        servo.read_exact(&mut [0; 3]).await.unwrap();
+        drop(servo);
+        assert_eq!(ours.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(ending.fault_if_refused(), Fault::Broken);
+        // And the next one has not.
+        let _ = ours.write_all(b"GET").await;
+        let _ = ours.read(&mut [0]).await;
+        assert_eq!(ending.fault_if_refused(), Fault::Unreached);
+    }
 }

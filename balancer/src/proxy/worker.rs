@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 use pontoon_kit::CancellationToken;
+use slab::Slab;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use super::activity::{Activity, Verdict};
 use super::connection::{self, Kind};
 use super::date::Date;
+use super::deaths::Deaths;
 use super::fast::Spare;
 use super::hop::{self, Peering};
 use super::local::Local;
@@ -62,6 +64,7 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 pub(super) struct Shared {
     pub(super) table: Arc<Table>,
     pub(super) watcher: Watcher,
+    pub(super) deaths: Arc<Deaths>,
     pub(super) tls: TlsAcceptor,
     pub(super) log: AccessLog,
     /// Whether connections begin with a header of the PROXY protocol.
@@ -84,7 +87,7 @@ pub(super) struct Worker {
     pub(super) http2: http2::Builder<Local>,
     pub(super) http2_of_peers: http2::Builder<Local>,
     pub(super) links: Rc<hop::links::Links>,
-    activities: RefCell<Vec<Weak<Activity>>>,
+    activities: RefCell<Slab<Weak<Activity>>>,
     connections: TaskTracker,
     /// Connections that changed their protocol.
     pub(super) tunnels: TaskTracker,
@@ -180,7 +183,14 @@ impl Worker {
 
     /// Looks after a connection from now on.
     pub(super) fn watch_over(&self, activity: &Arc<Activity>) {
-        self.activities.borrow_mut().push(Arc::downgrade(activity));
+        let place = self.activities.borrow_mut().insert(Arc::downgrade(activity));
+        activity.place.store(place, Ordering::Relaxed);
+    }
+
+    /// A connection has ended. Without this it is noticed by the next sweep; but short ones come by ten thousands a second, and
+    /// until then each keeps its memory.
+    pub(super) fn let_go(&self, activity: &Activity) {
+        self.activities.borrow_mut().try_remove(activity.place.load(Ordering::Relaxed));
     }
 
     async fn accept(self: &Rc<Self>, listener: &TcpListener, kind: Kind) {
@@ -208,7 +218,7 @@ impl Worker {
             let now = millis::now();
             self.activities
                 .borrow_mut()
-                .retain(|activity| activity.upgrade().map(|activity| activity.check(now)).is_some());
+                .retain(|_, activity| activity.upgrade().map(|activity| activity.check(now)).is_some());
         }
     }
 
@@ -226,7 +236,8 @@ impl Worker {
             }
         }
         // Of HTTP/2 both sides know which request was the last.
-        let activities = || self.activities.borrow().iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
+        let activities =
+            || self.activities.borrow().iter().filter_map(|(_, activity)| activity.upgrade()).collect::<Vec<_>>();
         activities().iter().filter(|activity| activity.is_http2()).for_each(|activity| activity.end(Verdict::Finish));
         self.connections.close();
         tokio::select! {
@@ -243,7 +254,7 @@ impl Worker {
 
     /// Ends idle connections, waits for requests in flight. Tunnels are cut at the end: they have none of their own.
     async fn finish(&self) {
-        for activity in self.activities.borrow().iter().filter_map(Weak::upgrade) {
+        for activity in self.activities.borrow().iter().filter_map(|(_, activity)| activity.upgrade()) {
             activity.end(Verdict::Finish);
         }
         self.connections.close();

@@ -72,7 +72,9 @@ impl Table {
         let Some(whole) = turn else { return };
         let mut updater = self.updater.lock();
         for route in routes {
-            whole.came.push(updater.put(&self.routes, route.borrow()));
+            let route = route.borrow();
+            whole.came.push(updater.put(&self.routes, route));
+            self.ring_beside(&route.host);
             MutexGuard::bump(&mut updater);
         }
     }
@@ -101,6 +103,7 @@ impl Table {
         // First those that come: a servo may move there from one that goes.
         for route in &delta.changed {
             updater.put(&self.routes, route);
+            self.ring_beside(&route.host);
             MutexGuard::bump(&mut updater);
         }
         for host in &delta.removed {
@@ -109,6 +112,16 @@ impl Table {
         }
         self.settle(&mut updater, delta.to);
         Ok(())
+    }
+
+    /// A route has changed: whoever waits for a servo of the one that shares its requests with it looks again.
+    pub(super) fn ring_beside(&self, host: &str) {
+        if self.splits.is_empty() {
+            return;
+        }
+        if let Some(sharing) = self.splits.leading_to(host).and_then(|host| self.routes.get(&host)) {
+            sharing.ring();
+        }
     }
 
     fn settle(&self, updater: &mut Updater, version: RouteVersion) {

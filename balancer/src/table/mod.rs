@@ -210,7 +210,10 @@ impl Table {
                 EdgeEntry::Peer(row) => self.peers.put(row),
                 // Whoever listens follows the version and looks.
                 EdgeEntry::Port { .. } => {}
-                EdgeEntry::Split { app, route, beside, share } => self.splits.put(app, route, beside, *share),
+                EdgeEntry::Split { app, route, beside, share } => {
+                    self.splits.put(app, route, beside, *share);
+                    self.ring_beside(beside);
+                }
             },
             Change::Take(key) => match key {
                 EdgeKey::Domain(domain) => self.domains.take(domain),

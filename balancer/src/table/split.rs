@@ -11,7 +11,11 @@ use super::target::Target;
 
 /// Splits by the host name of the route; read by every request once there is any, changed by the updater only.
 #[derive(Default)]
-pub(super) struct Splits(papaya::HashMap<Box<str>, Arc<Split>>);
+pub(super) struct Splits {
+    by_route: papaya::HashMap<Box<str>, Arc<Split>>,
+    /// The route whose requests are split, by the one beside it.
+    by_beside: papaya::HashMap<Box<str>, Box<str>>,
+}
 
 /// How one route's requests are split.
 #[derive(Debug)]
@@ -31,21 +35,26 @@ struct Answers([AtomicU64; 5]);
 
 impl Splits {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_route.is_empty()
     }
 
     pub(super) fn of(&self, host: &str) -> Option<Arc<Split>> {
-        self.0.pin().get(host).cloned()
+        self.by_route.pin().get(host).cloned()
     }
 
     /// All of them, with their route's host name.
     pub(super) fn all(&self) -> Vec<(Box<str>, Arc<Split>)> {
-        self.0.pin().iter().map(|(host, split)| (host.clone(), split.clone())).collect()
+        self.by_route.pin().iter().map(|(host, split)| (host.clone(), split.clone())).collect()
+    }
+
+    /// The route that has this one beside it.
+    pub(super) fn leading_to(&self, beside: &str) -> Option<Box<str>> {
+        self.by_beside.pin().get(beside).cloned()
     }
 
     /// What is counted goes on while the other release stays the same.
     pub(super) fn put(&self, app: &AppName, route: &str, beside: &str, share: u8) {
-        let splits = self.0.pin();
+        let splits = self.by_route.pin();
         match splits.get(route).filter(|split| *split.beside == *beside) {
             Some(split) => split.share.store(share, Ordering::Relaxed),
             None => {
@@ -54,12 +63,17 @@ impl Splits {
                 let answers = Default::default();
                 let split = Split { app: app.clone(), beside: beside.into(), share: AtomicU8::new(share), answers };
                 splits.insert(route.into(), Arc::new(split));
+                self.by_beside.pin().insert(beside.into(), route.into());
             }
         }
     }
 
     pub(super) fn take(&self, app: &AppName) {
-        self.0.pin().retain(|_, split| split.app != *app);
+        let (splits, besides) = (self.by_route.pin(), self.by_beside.pin());
+        for (route, split) in splits.iter().filter(|(_, split)| split.app == *app) {
+            besides.remove(&split.beside);
+            splits.remove(route);
+        }
     }
 }
 

@@ -2,12 +2,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pontoon_model::{Route, Traffic};
+use pontoon_model::{EdgeEntry, Route, RouteVersion, Traffic};
+use pontoon_proto::RouteDelta;
 use tokio::io::AsyncWriteExt;
 
 use super::support::http::{Client, ask, get, ok, read_message, with_body};
 use super::support::servo::{Servo, answer_all};
-use super::support::{Fixture, empty_route, route, until, within};
+use super::support::{Fixture, app, empty_route, route, until, within};
 
 fn waiting(fixture: &Fixture) -> u32 {
     fixture.balancer.table().route("a.example").unwrap().waiting()
@@ -58,6 +59,35 @@ async fn a_route_that_is_taken_away_ends_the_wait() {
     until_waiting(&fixture, 1).await;
     fixture.route(2, Vec::new());
     assert_eq!(client.answer().await.status(), 404);
+}
+
+#[tokio::test]
+async fn a_request_that_waits_goes_to_the_canary_if_that_is_ready_first() {
+    const CANARY: &str = "a--v2.example";
+    let split = || EdgeEntry::Split { app: app(), route: "a.example".into(), beside: CANARY.into(), share: 10 };
+    let patient = || Traffic { hold_ms: 60_000, ..Traffic::default() };
+    let live = || empty_route("a.example", Route::NOT_READY);
+    let canary = Servo::answering("canary").await;
+    // The canary's route was there, was not there, and was there without being the live one's canary.
+    for (routes, splits) in [
+        (vec![live(), empty_route(CANARY, Route::NOT_READY)], vec![split()]),
+        (vec![live()], vec![split()]),
+        (vec![live(), route(CANARY, &[canary.address])], vec![]),
+    ] {
+        let (fixture, is_split) = (Fixture::start().await, !splits.is_empty());
+        fixture.treat(1, patient(), splits);
+        fixture.route(1, routes);
+        let mut client = Client::connect(fixture.address()).await;
+        client.send(get("a.example").as_bytes()).await;
+        until_waiting(&fixture, 1).await;
+        let changed = vec![route(CANARY, &[canary.address])];
+        let (from, to) = (RouteVersion(1), RouteVersion(2));
+        match is_split {
+            true => fixture.balancer.table().apply_delta(&RouteDelta { from, to, changed, removed: vec![] }).unwrap(),
+            false => fixture.treat(2, patient(), vec![split()]),
+        }
+        assert_eq!(client.answer().await.text(), "canary");
+    }
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ mod health;
 mod holding;
 mod http2;
 mod limits;
+mod outage;
 mod ports;
 mod retries;
 mod routing;

@@ -1,6 +1,6 @@
 //! What ten thousand clients cost that have asked once and keep their connections: memory of the balancer, beside nginx.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -47,10 +47,15 @@ pub(super) fn client(address: SocketAddr) -> Result<TcpStream> {
 
 /// One request and its answer.
 pub(super) fn ask(stream: &mut TcpStream, address: SocketAddr) -> Result<()> {
-    stream.write_all(format!("GET / HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", address.port()).as_bytes())?;
+    stream.write_all(request(address).as_bytes())?;
     let (mut answer, mut buffer) = (Vec::new(), [0; 4_096]);
     while !is_whole(&answer) {
-        let len = stream.read(&mut buffer)?;
+        let len = match stream.read(&mut buffer) {
+            // A signal for this process, of which the proxy knows nothing: the kernel does not go on by itself with a read that
+            // has a timeout.
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         ensure!(len > 0, "the connection ended in the answer");
         answer.extend_from_slice(&buffer[..len]);
     }
@@ -58,7 +63,12 @@ pub(super) fn ask(stream: &mut TcpStream, address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-fn is_whole(answer: &[u8]) -> bool {
+/// For one of the small answers.
+pub(super) fn request(address: SocketAddr) -> String {
+    format!("GET / HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", address.port())
+}
+
+pub(super) fn is_whole(answer: &[u8]) -> bool {
     let head = answer.windows(4).position(|four| four == b"\r\n\r\n");
     head.is_some_and(|head| answer.len() >= head + 4 + super::proxies::SMALL)
 }

@@ -13,6 +13,8 @@ use crate::figure;
 const CLIENTS: usize = 32;
 const BEFORE: Duration = Duration::from_secs(1);
 const AFTER: Duration = Duration::from_secs(3);
+/// Of the failures of one run so many are told.
+const SHOWN: usize = 5;
 
 pub(crate) fn run() -> Result<()> {
     for (name, servos, killed) in [("one_of_two", 2, 1), ("nine_of_ten", 10, 9)] {
@@ -52,21 +54,26 @@ fn under_load(mut proxies: Proxies, at: usize, killed: usize) -> Result<Seen> {
         )
     })?;
     let requests: usize = seen.iter().map(|(requests, ..)| requests).sum();
-    let errors: usize = seen.iter().map(|(_, errors, _)| errors).sum();
+    let errors: Vec<_> = seen.iter().flat_map(|(_, errors, _)| errors).collect();
     let longest = seen.iter().map(|(.., longest)| *longest).max().unwrap_or_default();
-    eprintln!("  {}: {errors} of {requests} failed, the longest took {longest:?}", proxies.all[at].name);
-    Ok(Seen { errors: errors as f64, longest_ms: longest.as_secs_f64() * 1e3 })
+    let name = proxies.all[at].name;
+    eprintln!("  {name}: {} of {requests} failed, the longest took {longest:?}", errors.len());
+    for error in errors.iter().take(SHOWN) {
+        eprintln!("    {error}");
+    }
+    Ok(Seen { errors: errors.len() as f64, longest_ms: longest.as_secs_f64() * 1e3 })
 }
 
-/// Requests one after another, on one connection as long as that lives: how many, how many failed, how long the longest took.
-fn client(address: SocketAddr, stop: &AtomicBool) -> (usize, usize, Duration) {
-    let (mut requests, mut errors, mut longest) = (0, 0, Duration::ZERO);
+/// Requests one after another, on one connection as long as that lives: how many, what those were told that failed, how long
+/// the longest took.
+fn client(address: SocketAddr, stop: &AtomicBool) -> (usize, Vec<String>, Duration) {
+    let (mut requests, mut errors, mut longest) = (0, Vec::new(), Duration::ZERO);
     let mut connection = None;
     while !stop.load(Ordering::Relaxed) {
         let begun = Instant::now();
         requests += 1;
-        if ask(&mut connection, address).is_err() {
-            errors += 1;
+        if let Err(error) = ask(&mut connection, address) {
+            errors.push(format!("after {:?}: {error:#}", begun.elapsed()));
             connection = None;
         }
         longest = longest.max(begun.elapsed());

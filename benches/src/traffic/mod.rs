@@ -3,6 +3,8 @@
 
 pub(crate) mod clients;
 pub(crate) mod killed;
+pub(crate) mod p99;
+mod paced;
 mod proxies;
 pub(crate) mod table;
 

@@ -1,7 +1,7 @@
 //! The balancer, HAProxy and nginx before one nginx that answers, each configured as its users would for speed.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use pontoon_model::{
     ServoId, Timestamp,
 };
 
-use super::{scheduled, table};
+use super::{clients, scheduled, table};
 use crate::ports;
 
 /// Body of the small answers.
@@ -42,7 +42,7 @@ impl Proxy {
     }
 }
 
-/// A process and what it started.
+/// A process, last, and what it started.
 fn processes(child: &Child) -> Result<Vec<u32>> {
     let pid = child.id();
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
@@ -63,23 +63,23 @@ pub(super) struct Proxies {
     pub(super) upstreams: Vec<Upstream>,
 }
 
-/// An nginx that answers.
-pub(super) struct Upstream(Child);
+/// An nginx that answers; none once it is killed.
+pub(super) struct Upstream(Option<Child>);
 
 impl Upstream {
-    /// Ends it without a word, and its worker with it.
+    /// Ends it without a word, and its worker with it. The one that starts workers comes first: it would start another.
     pub(super) fn kill(&mut self) -> Result<()> {
-        for pid in processes(&self.0)? {
-            Command::new("kill").args(["-9", &pid.to_string()]).status()?;
-        }
-        self.0.wait()?;
+        let Some(mut child) = self.0.take() else { return Ok(()) };
+        let pids = processes(&child)?.into_iter().rev().map(|pid| pid.to_string());
+        Command::new("kill").arg("-9").args(pids).status()?;
+        child.wait()?;
         Ok(())
     }
 }
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        stop(&mut self.0);
+        self.0.iter_mut().for_each(stop);
     }
 }
 
@@ -115,7 +115,7 @@ impl Proxies {
 
         let upstream = |(number, at): (usize, &SocketAddr)| {
             let name = format!("upstream-{number}");
-            nginx(folder, &name, other_core, &upstream_conf(&name, *at, folder)).map(Upstream)
+            nginx(folder, &name, other_core, &upstream_conf(&name, *at, folder)).map(|child| Upstream(Some(child)))
         };
         let upstreams = upstreams_at.iter().enumerate().map(upstream).collect::<Result<Vec<_>>>()?;
         let ours = balancer(folder, core, (at[0], at[1]), upstreams_at, env)?;
@@ -125,16 +125,20 @@ impl Proxies {
         let all = Self { all: [ours, haproxy, nginx], upstreams };
         let proxies = all.all.iter().flat_map(|proxy| [proxy.plain, proxy.tls]);
         for address in upstreams_at.iter().copied().chain(proxies) {
-            until_listening(address)?;
+            until("nobody listens", address, || TcpStream::connect(address).is_ok())?;
+        }
+        // Ours listens a moment before it has its table.
+        for proxy in &all.all {
+            until("nobody answers", proxy.plain, || clients::client(proxy.plain).is_ok())?;
         }
         Ok(all)
     }
 }
 
-fn until_listening(address: SocketAddr) -> Result<()> {
+fn until(what: &str, at: SocketAddr, mut done: impl FnMut() -> bool) -> Result<()> {
     let begun = Instant::now();
-    while std::net::TcpStream::connect(address).is_err() {
-        ensure!(begun.elapsed() < START, "nobody listens on {address} after {START:?}");
+    while !done() {
+        ensure!(begun.elapsed() < START, "{what} on {at} after {START:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())

@@ -43,6 +43,11 @@ impl Buffers {
                 *buffer = BytesMut::new();
             }
         }
+        // What was read lies before what is empty now: the next head would be read in two pieces.
+        for (buffer, bytes) in [(&mut self.input, INPUT_BYTES), (&mut self.servo, SERVO_BYTES)] {
+            // One that never had as much has nothing to reclaim.
+            let _ = buffer.try_reclaim(bytes);
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -13,7 +13,7 @@ use tokio_util::io::poll_read_buf;
 use super::super::attempts::{Attempts, Next};
 use super::super::forward::Sides;
 use super::super::pages::Page;
-use super::super::upstream::Raw;
+use super::super::upstream::{self, Raw};
 use super::answer::{self, Answer};
 use super::{Ask, Connection, Stream};
 use crate::table::{Failure as Fault, InFlight, Route, Servo};
@@ -34,7 +34,7 @@ pub(super) enum Stop {
     Page(Page),
     /// The client has gone.
     Gone,
-    /// Another site's balancer is to be asked: the other way does that, from the beginning.
+    /// Another site's balancer is to be asked: the other way does that, and goes on with these attempts.
     Elsewhere,
 }
 
@@ -67,13 +67,16 @@ impl<S: Stream> Connection<'_, S> {
             let fault = match self.try_servo(sides, in_flight.servo(), ask).await {
                 Ok((servo, answer)) => {
                     in_flight.servo().trust();
+                    attempts.answered();
                     return Ok(Carried { servo, in_flight, answer });
                 }
                 Err(Failure::Gone) => return Err(Stop::Gone),
                 Err(Failure::Servo(fault)) => fault,
             };
             let servo = in_flight.servo().clone();
-            attempts.failed(sides, servo, fault, ask.idempotent).map_err(Stop::Page)?;
+            drop(in_flight);
+            let failed = attempts.failed(sides, route, servo, fault, ask.idempotent);
+            self.unless_gone(failed).await.ok_or(Stop::Gone)?.map_err(Stop::Page)?;
         }
     }
 
@@ -81,11 +84,12 @@ impl<S: Stream> Connection<'_, S> {
     async fn try_servo(&mut self, sides: &Sides<'_>, servo: &Servo, ask: &Ask) -> Result<(Raw, Answer), Failure> {
         let first_byte = Duration::from_millis(sides.settings.traffic.first_byte_ms.into());
         let pool = &sides.worker.pool;
+        let mut broken = None;
         if let Some(mut raw) = pool.take_raw(servo.address, !ask.idempotent) {
             match self.send(&mut raw.stream, first_byte, ask).await {
                 Ok(answer) => return Ok((raw, answer)),
                 Err(Failure::Servo(Fault::Unreached)) => {}
-                Err(Failure::Servo(Fault::Broken)) if ask.idempotent => {}
+                Err(Failure::Servo(Fault::Broken)) if ask.idempotent => broken = Some(raw),
                 Err(failure) => return Err(failure),
             }
             // The servo was restarted, or closed what was idle: the other kept connections are as dead.
@@ -95,7 +99,9 @@ impl<S: Stream> Connection<'_, S> {
             Some(Ok(raw)) => raw,
             Some(Err(error)) => {
                 tracing::debug!(servo = %servo.id, address = %servo.address, %error, "cannot connect");
-                return Err(Failure::Servo(Fault::Unreached));
+                return Err(Failure::Servo(
+                    broken.map_or(Fault::Unreached, |raw| upstream::fault_if_refused(&raw.stream)),
+                ));
             }
             None => return Err(Failure::Gone),
         };

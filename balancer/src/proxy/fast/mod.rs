@@ -62,6 +62,8 @@ pub(super) struct HandOver<S> {
     pub(super) begun: BytesMut,
     /// It begins as HTTP/2 does.
     pub(super) http2: bool,
+    /// Where the first request on it was tried already.
+    pub(super) attempts: Option<Box<Attempts>>,
 }
 
 /// Serves a connection until it ends, its worker says so, or something comes that is not carried here.
@@ -73,19 +75,23 @@ pub(super) async fn serve<S: Stream>(
 ) -> Option<HandOver<S>> {
     let mut connection = Connection { worker, client, activity, stream, buffers: None, timer: None };
     loop {
-        let http2 = match connection.head().await {
+        let (http2, attempts) = match connection.head().await {
             // Most connections have no request most of the time.
             Begun::Head(len) => match Box::pin(connection.request(len)).await {
                 Flow::Next => continue,
-                Flow::Ended => return None,
-                Flow::Other => false,
+                Flow::Ended => break,
+                Flow::Other => (false, None),
+                Flow::Elsewhere(attempts) => (false, Some(attempts)),
             },
-            Begun::Other { http2 } => http2,
-            Begun::Ended => return None,
+            Begun::Other { http2 } => (http2, None),
+            Begun::Ended => break,
         };
         let begun = connection.buffers.take().map(|buffers| buffers.input).unwrap_or_default();
-        return Some(HandOver { stream: connection.stream, begun, http2 });
+        return Some(HandOver { stream: connection.stream, begun, http2, attempts });
     }
+    // The next connection's.
+    connection.buffers.into_iter().for_each(|buffers| worker.spare.put(buffers));
+    None
 }
 
 struct Connection<'a, S> {
@@ -114,6 +120,8 @@ enum Flow {
     Next,
     Ended,
     Other,
+    /// As `Other`, after these attempts.
+    Elsewhere(Box<Attempts>),
 }
 
 /// What of a request counts once it is on its way.
@@ -313,7 +321,7 @@ impl<S: Stream> Connection<'_, S> {
             // What was tried was not sent, or may be sent again. It is counted, and noted, the other way.
             Counted::forget(ends.counted);
             ends.log.into_iter().for_each(|log| log.forget());
-            return Flow::Other;
+            return Flow::Elsewhere(Box::new(attempts));
         }
         self.buffers().input.advance(head_len + head.body);
         let carried = match carried {

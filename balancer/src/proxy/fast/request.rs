@@ -226,14 +226,14 @@ const PLAIN: [bool; 256] = {
 fn describe_client(to: &mut Vec<u8>, client: &Client, host: &[u8], special: &Special<'_>) {
     to.extend_from_slice(b"x-forwarded-for: ");
     special.forwarded_for.put(to);
-    to.extend_from_slice(client.value.as_bytes());
+    to.extend_from_slice(client.text().as_bytes());
     to.extend_from_slice(b"\r\nx-forwarded-proto: ");
     to.extend_from_slice(client.scheme().as_bytes());
     to.extend_from_slice(b"\r\nx-forwarded-host: ");
     to.extend_from_slice(host);
     to.extend_from_slice(b"\r\nforwarded: ");
     special.forwarded.put(to);
-    let [before, behind] = &client.forwarded;
+    let [before, behind] = client.forwarded();
     to.extend_from_slice(before.as_bytes());
     to.extend_from_slice(host);
     to.extend_from_slice(behind.as_bytes());

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 use super::http::{Message, ok, read_message};
 
@@ -81,6 +81,11 @@ impl Servo {
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// What ends it as if it were dropped.
+    pub fn abort_handle(&self) -> AbortHandle {
+        self.task.abort_handle()
     }
 
     /// Answers every request with `text`, keeping connections open.
