@@ -60,10 +60,13 @@ impl SealingKeeper {
         let mut trusted = self.feed.trust();
         let mut found = Found::default();
         loop {
-            let trust = trusted.borrow_and_update().clone();
+            trusted.mark_unchanged();
             let looked = async {
                 found.caught_up = found.caught_up || self.has_caught_up().await;
-                self.look(&trust, &mut found).await
+                // As it is now: what it was before this controller had caught up names no key that came later, and forgetting one
+                // of these cannot be undone.
+                let state = self.feed.snapshot();
+                self.look(state.trust(), &mut found).await
             };
             let looked = tokio::select! {
                 () = stop.cancelled() => return,

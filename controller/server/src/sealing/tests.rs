@@ -101,6 +101,8 @@ fn a_key_goes_when_the_state_no_longer_names_it_and_one_that_was_only_offered_st
     let (folder, keys, first) = one_key();
     let mut state = naming(&[first]);
     keys.follow(state.trust()).unwrap();
+    keys.follow(State::default().trust()).unwrap();
+    assert!(keys.holds(first), "a state of before says nothing");
     let second = id_of(&keys.next().unwrap());
     assert_ne!(second, first, "the first is in use");
     keys.follow(state.trust()).unwrap();
