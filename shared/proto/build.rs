@@ -103,6 +103,7 @@ fn main() {
                 ("measure", "Measure", Unary, "MeasureRequest", "MeasuredReply"),
                 ("connected", "Connected", Unary, "ConnectedRequest", "ConnectedReply"),
                 ("edge_progress", "EdgeProgress", Unary, "EdgeProgressRequest", "EdgeProgress"),
+                ("sealing_keys", "SealingKeys", Unary, "SealingKeysRequest", "SealingKeysReply"),
                 ("has_blob", "HasBlob", Unary, "BlobRequest", "BlobPresence"),
                 ("get_blob", "GetBlob", ServerStream, "BlobRequest", "BlobPart"),
                 ("put_blob", "PutBlob", ClientStream, "BlobPart", "BlobStored"),

@@ -120,8 +120,8 @@ fn tls_in_words(url: &str, failure: &TlsFailure) -> String {
     match failure {
         TlsFailure::UnknownAuthority | TlsFailure::NotTheAuthority { .. } => format!(
             "{url} shows a certificate that no authority known here has signed: another cluster answers there, or the \
-             cluster's authority was changed (`pontoon ca rotate`) more than once since the last command. If the address is \
-             right, ask an admin for the fingerprint that `pontoon ca status` shows, and log in anew: `pontoon login {url} \
+             cluster's authority was changed (`pontoon ca rotate`) more than five times since the last command, or more than once \
+             by controllers of an older version. If the address is right, ask an admin for the fingerprint that `pontoon ca status` shows, and log in anew: `pontoon login {url} \
              --fingerprint SHA256`"
         ),
         TlsFailure::Ended => format!("the certificate of {url} has ended by this machine's clock: {clock}"),

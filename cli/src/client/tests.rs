@@ -299,13 +299,16 @@ async fn the_authority_that_follows_is_learnt_from_a_controller_while_the_one_be
     let client = secure(address, first.certificate());
     client.apps().await.unwrap();
     let learnt = client.followed().expect("the second");
-    // With what was learnt alone a controller of the third one is trusted, and with the first it is not.
+    // With what was learnt alone a controller of the third one is trusted, and with the first as well.
     let third = second.successor().unwrap();
     let address = serve_as(&third.issue(Role::Controller, "a").unwrap()).await;
     let client = secure(address, &learnt);
     client.apps().await.unwrap();
     assert!(client.followed().is_some());
-    secure(address, first.certificate()).apps().await.unwrap_err();
+    let slept = secure(address, first.certificate());
+    slept.apps().await.unwrap();
+    assert!(slept.followed().is_some(), "it walks from the first to the second and the third");
+    secure(address, Authority::create().unwrap().certificate()).apps().await.unwrap_err();
     assert_eq!(secure(address, third.certificate()).followed(), None, "nothing to learn");
 }
 

@@ -30,7 +30,7 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
             output::print(session.format, &changed, |_| {
                 "another authority signs; `pontoon ca status` shows it, and who still has a certificate of the former one.\n\
                  Tokens to join with that were made before name the former one: make others. Whoever is logged in learns of the \
-                 new one with the next command; who runs none before the next change must log in anew."
+                 new one with the next command, also who sleeps through up to five changes."
                     .into()
             })?;
         }
@@ -38,7 +38,8 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
             let changed = session.client.retire_ca(force).await?;
             output::print(session.format, &changed, |_| {
                 "the former authority is trusted no longer; a machine that was off gets a certificate of the new one by itself \
-                 when it is back. Join tokens and logins that know the former one only must be made anew."
+                 when it is back, and who is logged in learns of it with the next command. Join tokens that name the former one must \
+                 be made anew."
                     .into()
             })?;
         }

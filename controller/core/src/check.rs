@@ -21,6 +21,7 @@ pub fn violations(state: &State) -> Vec<String> {
     }
     found.extend(state.answers.violation(state.index()));
     found.extend(state.trust.violations());
+    found.extend(state.sealing_violations());
     let site_of = |balancer: &BalancerName| state.balancer(balancer).map(|row| &row.site);
     found.extend(state.edge.violations(state.index(), |app| state.app(app).is_some(), site_of));
     found.extend(state.acme.violations(state.index(), |host| state.edge.domains_at(host).next().is_some()));

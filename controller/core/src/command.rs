@@ -10,8 +10,8 @@ use pontoon_model::wire::{self, Envelope, WireError};
 use pontoon_model::{
     AcmeAccount, AcmeSettings, AppName, BalancerName, BlobRef, BuildId, BuildOutcome, Capacity, Certificate, Challenge,
     ControllerId, ControllerName, CpuMillis, Digest, Domain, HealthCheck, HostName, Incarnation, Language, MachineRole,
-    MemoryBytes, OrderRow, PortSettings, Process, ProcessName, Reach, ReleaseNumber, RuntimeKind, Scope, Secret,
-    ServoId, ServoReport, SiteName, Timestamp, TokenId, Traffic, Trouble,
+    MemoryBytes, OrderRow, PortSettings, Process, ProcessName, Reach, ReleaseNumber, RuntimeKind, Scope, SealingKeyId,
+    Secret, SecretPlace, ServoId, ServoReport, SiteName, Timestamp, TokenId, Traffic, Trouble,
 };
 use serde::{Deserialize, Serialize};
 
@@ -54,8 +54,8 @@ pub struct SetScale {
 pub struct ChangeEnv {
     /// Whose.
     pub app: AppName,
-    /// Names and new values.
-    pub set: BTreeMap<String, String>,
+    /// Names and new values: sealed, once the cluster has a key for that.
+    pub set: BTreeMap<String, Secret>,
     /// Names to remove.
     pub unset: Vec<String>,
 }
@@ -306,6 +306,40 @@ pub struct RetireAuthority {
     pub fingerprint: Digest,
     /// Even if that shuts out machines.
     pub force: bool,
+}
+
+/// Values are sealed with another key from now on, which a majority of the controllers has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptSealingKey {
+    /// The newest one as whoever proposes this knows it.
+    pub follows: Option<SealingKeyId>,
+    /// The next.
+    pub id: SealingKeyId,
+}
+
+/// A key that nothing is sealed with any more is forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetireSealingKey {
+    /// Which.
+    pub id: SealingKeyId,
+}
+
+/// A value that is kept otherwise, and is the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resealed {
+    /// Where.
+    pub place: SecretPlace,
+    /// As it is kept there: what is another by now stays.
+    pub from: Secret,
+    /// Sealed with the newest key.
+    pub to: Secret,
+}
+
+/// Values that were plain, or sealed with a former key, are sealed with the newest one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reseal {
+    /// Which.
+    pub values: Vec<Resealed>,
 }
 
 /// Allows what all members can read by now: see [`crate::level`].
@@ -605,6 +639,7 @@ commands! {
     115, 1 => ChangeSettings,
     116, 1 => ChangeLabels,
     117, 1 => RaiseFeatureLevel,
+    118, 1 => Reseal,
     140, 1 => FoundTrust,
     141, 1 => CreateJoinToken,
     142, 1 => RevokeJoinToken,
@@ -613,6 +648,8 @@ commands! {
     145, 1 => RevokeMachine,
     146, 1 => RotateAuthority,
     147, 1 => RetireAuthority,
+    148, 1 => AdoptSealingKey,
+    149, 1 => RetireSealingKey,
     120, 1 => ApplyPlan,
     130, 1 => RemoveController,
     150, 1 => CreateApiToken,

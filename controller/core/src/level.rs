@@ -13,6 +13,9 @@ pub const NEWEST: u32 = if cfg!(feature = "next-level") { 4 } else { 3 };
 /// The level from which releases may run beside live ones.
 pub(crate) const BESIDE: u32 = 3;
 
+/// The level from which values are sealed.
+pub const SEALING: u32 = 3;
+
 /// Kind, version, and the level from which they may be written; what is not here may always be.
 const NEEDS: &[(u16, u16, u32)] = &[
     // ChangeLabels, and the App that has labels.
@@ -27,6 +30,11 @@ const NEEDS: &[(u16, u16, u32)] = &[
     (145, 1, 3),
     (146, 1, 3),
     (147, 1, 3),
+    // Keys that values are sealed with, and what is sealed anew.
+    (148, 1, SEALING),
+    (149, 1, SEALING),
+    (118, 1, SEALING),
+    (25, 1, SEALING),
     // RemoveController.
     (130, 1, 3),
     // API tokens: their commands and their row.
@@ -92,7 +100,7 @@ mod tests {
     use pontoon_model::wire::Wire;
     use pontoon_model::{
         AcmeRow, ApiToken, App, BesideRow, Certificate, Challenge, ChosenTiming, DomainRow, EdgeKeys, EdgeStamp,
-        OrderRow, PeerRow, PortRow, TrafficRow,
+        OrderRow, PeerRow, PortRow, SealingKey, TrafficRow,
     };
 
     use super::*;
@@ -120,6 +128,7 @@ mod tests {
                 (PeerRow::KIND, PeerRow::VERSION),
                 (PortRow::KIND, PortRow::VERSION),
                 (BesideRow::KIND, BesideRow::VERSION),
+                (SealingKey::KIND, SealingKey::VERSION),
             ];
             let row = rows.iter().any(|row| row.0 == *kind && *version <= row.1);
             assert!(command || row, "{kind} v{version} does not exist");

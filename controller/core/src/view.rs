@@ -1,12 +1,13 @@
 //! What each consumer may see of the state.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_model::{
     App, AppName, Assignment, Beside, Build, BuildSpec, CpuMillis, EdgeEntry, EdgeKey, EdgeTable, HealthCheck, Host,
     HostName, HostState, MemoryBytes, PortRow, ProcessName, Release, ReleaseNumber, Route, RouteServo, RouteTable,
-    Servo, ServoSpec, Size, beside,
+    Secret, SecretPlace, Servo, ServoSpec, Size, beside,
 };
 
 use crate::State;
@@ -21,27 +22,46 @@ pub const fn build_size() -> Size {
     Size { memory: MemoryBytes::mib(1024), cpu: CpuMillis(2000) }
 }
 
-/// Everything a host shall run. An unknown host shall run nothing.
-pub fn assignment(state: &State, name: &HostName) -> Assignment {
+/// Everything a host shall run. An unknown host shall run nothing. `open` gives the values of environments as they are; where it
+/// cannot, there is no assignment, since one without them would be another.
+pub fn assignment<E>(
+    state: &State,
+    name: &HostName,
+    mut open: impl FnMut(&SecretPlace, &Secret) -> Result<String, E>,
+) -> Result<Assignment, E> {
     let host = state.host(name);
-    Assignment {
-        host: name.clone(),
-        generation: host.map_or(0, |host| host.generation),
-        servos: host
-            .into_iter()
-            .flat_map(|host| state.servos_on(&host.name).filter_map(move |servo| servo_spec(state, host, servo)))
-            .collect(),
-        builds: state.builds_on(name).map(|build| build_spec(state, build)).collect(),
+    let mut servos = Vec::new();
+    for (host, servo) in host.into_iter().flat_map(|host| state.servos_on(name).map(move |servo| (host, servo))) {
+        servos.extend(servo_spec(state, host, servo, &mut open)?);
     }
+    let builds = state.builds_on(name).map(|build| build_spec(state, build, &mut open)).collect::<Result<_, E>>()?;
+    Ok(Assignment { host: name.clone(), generation: host.map_or(0, |host| host.generation), servos, builds })
 }
 
-fn servo_spec(state: &State, host: &Host, servo: &Servo) -> Option<ServoSpec> {
-    let release = state.release(&servo.app, servo.release)?;
+fn opened<E>(
+    app: &AppName,
+    env: &BTreeMap<String, Secret>,
+    mut open: impl FnMut(&SecretPlace, &Secret) -> Result<String, E>,
+) -> Result<BTreeMap<String, String>, E> {
+    let place = |name: &String| SecretPlace::Env { app: app.clone(), name: name.clone() };
+    env.iter().map(|(name, value)| Ok((name.clone(), open(&place(name), value)?))).collect()
+}
+
+fn servo_spec<E>(
+    state: &State,
+    host: &Host,
+    servo: &Servo,
+    open: impl FnMut(&SecretPlace, &Secret) -> Result<String, E>,
+) -> Result<Option<ServoSpec>, E> {
+    let Some(release) = state.release(&servo.app, servo.release) else { return Ok(None) };
     let command = match &servo.one_off {
         Some(command) => command.to_string(),
-        None => release.processes.get(&servo.process)?.command.clone(),
+        None => match release.processes.get(&servo.process) {
+            Some(process) => process.command.clone(),
+            None => return Ok(None),
+        },
     };
-    let mut env = release.env.clone();
+    let mut env = opened(&servo.app, &release.env, open)?;
     for (key, value) in [
         ("PONTOON_APP", servo.app.to_string()),
         ("PONTOON_RELEASE", servo.release.to_string()),
@@ -56,7 +76,7 @@ fn servo_spec(state: &State, host: &Host, servo: &Servo) -> Option<ServoSpec> {
     // What speaks another protocol answers no GET.
     let path = release.health.path.clone().filter(|_| !tcp);
     let health = HealthCheck { path, ..release.health.clone() };
-    Some(ServoSpec {
+    Ok(Some(ServoSpec {
         id: servo.id,
         app: servo.app.clone(),
         process: servo.process.clone(),
@@ -72,19 +92,24 @@ fn servo_spec(state: &State, host: &Host, servo: &Servo) -> Option<ServoSpec> {
         one_off: servo.one_off.is_some(),
         desired: servo.desired,
         grace: STOP_GRACE,
-    })
+    }))
 }
 
-fn build_spec(state: &State, build: &Build) -> BuildSpec {
-    BuildSpec {
+fn build_spec<E>(
+    state: &State,
+    build: &Build,
+    open: impl FnMut(&SecretPlace, &Secret) -> Result<String, E>,
+) -> Result<BuildSpec, E> {
+    let env = state.app(&build.app).map(|app| opened(&build.app, &app.env, open)).transpose()?;
+    Ok(BuildSpec {
         id: build.id,
         app: build.app.clone(),
         source: build.source,
         language: build.language,
-        env: state.app(&build.app).map(|app| app.env.clone()).unwrap_or_default(),
+        env: env.unwrap_or_default(),
         size: build_size(),
         timeout: BUILD_TIMEOUT,
-    }
+    })
 }
 
 /// The host name under which an app is reached.

@@ -102,6 +102,21 @@ fn port_settings() -> PortSettings {
     PortSettings { proxy_protocol: ProxyHeader::V2, idle_ms: 1_000, connections: 7 }
 }
 
+fn places() -> [SecretPlace; 6] {
+    [
+        SecretPlace::Env { app: name("web"), name: "A".into() },
+        SecretPlace::Certificate(Digest([5; 32])),
+        SecretPlace::EdgeKeys,
+        SecretPlace::AcmeExternal { kid: "kid".into() },
+        SecretPlace::AcmeAccount { url: "https://acme.example.org/account/1".into() },
+        SecretPlace::Authority(Digest([1; 32])),
+    ]
+}
+
+fn resealed(place: SecretPlace) -> Resealed {
+    Resealed { place, from: "b".into(), to: Secret::sealed(SealingKeyId(2), &[9; Secret::SEAL + 1]) }
+}
+
 fn commands() -> Vec<Command> {
     let app: AppName = name("web");
     let host: HostName = name("a");
@@ -167,6 +182,7 @@ fn commands() -> Vec<Command> {
         }
         .into(),
         RaiseFeatureLevel { to: 2 }.into(),
+        Reseal { values: places().map(resealed).into() }.into(),
         FoundTrust {
             cluster: "home".into(),
             certificate_life: 3600,
@@ -212,6 +228,8 @@ fn commands() -> Vec<Command> {
         }
         .into(),
         RetireAuthority { fingerprint: Digest([1; 32]), force: true }.into(),
+        AdoptSealingKey { follows: Some(SealingKeyId(1)), id: SealingKeyId(2) }.into(),
+        RetireSealingKey { id: SealingKeyId(1) }.into(),
         ApplyPlan { ops: ops(app.clone(), host, size) }.into(),
         RemoveController { id: ControllerId(6) }.into(),
         CreateApiToken {
@@ -422,6 +440,7 @@ fn golden_bytes_of_every_row() {
         certificate_ends: Timestamp(10),
     };
     row(&mut text, "RevokedKey", &revoked);
+    row(&mut text, "SealingKey", &SealingKey { id: SealingKeyId(0xAB), made_at: at, sequence: 5 });
     let controller = Controller {
         id: ControllerId(6),
         name: name("c"),

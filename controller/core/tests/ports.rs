@@ -57,7 +57,7 @@ fn its_servos_listen_with_and_without_a_port_and_are_checked_by_a_connect() {
         world.apply(scale).unwrap();
     }
     world.converge();
-    let assignment = view::assignment(&world.state, &"a".parse().unwrap());
+    let assignment = common::assignment(&world.state, &"a".parse().unwrap());
     let listening: Vec<_> = assignment.servos.iter().map(|spec| (spec.process.as_str(), spec.listens)).collect();
     assert_eq!(listening, [("tcp", true), ("worker", false)]);
     assert!(world.state.servos_of(&app).all(|servo| !world.state.is_routed(servo)), "nothing leads to it yet");

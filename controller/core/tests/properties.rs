@@ -22,6 +22,8 @@ enum Step {
     Scale(u8, u32, u64),
     ScaleSite(u8, u8, u32),
     Env(u8, u8),
+    /// Another key seals, or a former one is forgotten, or what is sealed with it is sealed anew.
+    Seal(u8),
     /// A machine joins with a token, or renews, or is revoked; or the authority is changed.
     Trust(u8, u8),
     Label(u8, u8),
@@ -62,6 +64,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (app.clone(), 0..6u32, prop_oneof![Just(64u64), Just(256), Just(900), Just(1)]).prop_map(|(a, n, m)| Step::Scale(a, n, m)),
         1 => (app.clone(), 0..2u8, 0..3u32).prop_map(|(a, s, n)| Step::ScaleSite(a, s, n)),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Env(a, v)),
+        2 => (0..4u8).prop_map(Step::Seal),
         1 => (app.clone(), 0..4u8).prop_map(|(a, v)| Step::Label(a, v)),
         3 => (app.clone(), 0..14u8, 0..5u8).prop_map(|(a, what, n)| Step::Edge(a, what, n)),
         4 => (0..8u8, 0..4u8).prop_map(|(what, n)| Step::Trust(what, n)),
@@ -117,6 +120,33 @@ fn world() -> World {
     world
 }
 
+/// As it would be written now: sealed, if there is a key for that.
+fn secret(world: &World, text: &str) -> Secret {
+    match world.state.trust().sealing_key() {
+        Some(key) => Secret::sealed(key.id, &[&[0; Secret::SEAL], text.as_bytes()].concat()),
+        None => text.into(),
+    }
+}
+
+fn seal(world: &mut World, what: u8) {
+    let keys: Vec<_> = world.state.trust().sealing_keys().iter().map(|key| key.id).collect();
+    let next = SealingKeyId(keys.iter().map(|id| id.0).max().unwrap_or_default() + 1);
+    let command: Command = match (what, keys.as_slice()) {
+        (0, _) | (_, []) => AdoptSealingKey { follows: keys.last().copied(), id: next }.into(),
+        (1, [first, ..]) => RetireSealingKey { id: *first }.into(),
+        _ => {
+            let values: Vec<_> = world.state.secrets().map(|(place, from)| (place, from.clone())).collect();
+            let reseal = |(place, from): (SecretPlace, Secret)| {
+                let value = vec![b'x'; from.value_len()];
+                let to = secret(world, &String::from_utf8(value).unwrap());
+                Resealed { place, from, to }
+            };
+            Reseal { values: values.into_iter().map(reseal).collect() }.into()
+        }
+    };
+    let _ = world.apply(command);
+}
+
 fn trust(world: &mut World, what: u8, n: u8) {
     let (role, name, key) = (MachineRole::Agent, format!("m{}", n % 2), Digest([n; 32]));
     let authority = |n: u64| Digest([100 + n as u8; 32]);
@@ -124,7 +154,7 @@ fn trust(world: &mut World, what: u8, n: u8) {
         + world.state.trust().signing().map_or(0, |row| row.sequence % 5);
     let signed_by = world.state.trust().signing().map_or(authority(0), |signing| signing.fingerprint);
     let certificate_ends = world.now.plus(Duration::from_millis(u64::from(n) * 1000));
-    let (pem, secret) = (String::new(), Secret(String::new()));
+    let (pem, secret) = (String::new(), secret(world, ""));
     let command: Command = match what {
         0 => FoundTrust {
             cluster: "c".into(),
@@ -171,7 +201,7 @@ fn edge(world: &mut World, app: AppName, what: u8, n: u8) {
                 fingerprint,
                 names: vec![format!("{n}.example")],
                 chain: String::new(),
-                key: Secret(String::new()),
+                key: secret(world, ""),
                 begins: Timestamp(0),
                 ends: Timestamp(1),
                 origin: CertificateOrigin::Uploaded,
@@ -188,7 +218,7 @@ fn edge(world: &mut World, app: AppName, what: u8, n: u8) {
             }
             RegisterPeer { name, reach: reach[usize::from(n) % 3] }.into()
         }
-        5 => RotateEdgeKeys { follows: newest.filter(|_| n > 0), key: Secret(format!("{n}")) }.into(),
+        5 => RotateEdgeKeys { follows: newest.filter(|_| n > 0), key: secret(world, &format!("{n}")) }.into(),
         _ => ChangeSettings { base_domain: ["localhost", "b.example"][n as usize % 2].into() }.into(),
     };
     let _ = world.apply(command);
@@ -267,7 +297,7 @@ fn take(world: &mut World, step: &Step) {
         })),
         Step::Env(a, v) => drop(world.apply(ChangeEnv {
             app: app(a),
-            set: BTreeMap::from([("COLOR".to_owned(), v.to_string())]),
+            set: BTreeMap::from([("COLOR".to_owned(), secret(world, &v.to_string()))]),
             unset: vec![],
         })),
         Step::Label(a, v) => drop(world.apply(ChangeLabels {
@@ -275,6 +305,7 @@ fn take(world: &mut World, step: &Step) {
             set: Labels::from_iter([(format!("l{v}").into(), "x".into())]),
             unset: vec![format!("l{}", (v + 1) % 4)],
         })),
+        Step::Seal(what) => seal(world, what),
         Step::Trust(what, n) => trust(world, what, n),
         Step::Edge(a, what, n) => edge(world, app(a), what, n),
         Step::Port(a, n) => {

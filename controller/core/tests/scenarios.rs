@@ -138,7 +138,7 @@ fn step(world: &mut World, line: &str) -> Result<String, String> {
             say = done(world.apply(SetScale { app, process, anywhere: None, in_site, memory: None, cpu: None }))?;
         }
         ["env", name, key, value] => {
-            let set = [(key.to_string(), value.to_string())].into();
+            let set = [(key.to_string(), Secret::from(*value))].into();
             say = done(world.apply(ChangeEnv { app: name.parse().unwrap(), set, unset: vec![] }))?;
         }
         ["rollback", name, to @ ..] => {

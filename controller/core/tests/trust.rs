@@ -165,7 +165,43 @@ fn a_host_that_was_revoked_and_joins_anew_counts_its_starts_from_the_beginning()
     world.apply(register(7)).unwrap();
     refused(world.apply(register(1)), RejectedKind::Conflict, "later start");
     world.apply(RevokeMachine { role: MachineRole::Agent, name: "a".into() }).unwrap();
+    let admission = admit(&world, "a", 2);
+    world.apply(admission).unwrap();
     world.apply(register(1)).unwrap();
+}
+
+/// A controller that takes a registration may not know yet that the machine was revoked: the entry says which came first.
+#[test]
+fn a_registration_that_was_on_its_way_when_its_machine_was_revoked_brings_nothing_back() {
+    let mut world = founded();
+    world.apply(token(MachineRole::Agent, 5)).unwrap();
+    world.apply(admit(&world, "a", 1)).unwrap();
+    let register = RegisterHost {
+        name: "a".parse().unwrap(),
+        site: "east".parse().unwrap(),
+        incarnation: Incarnation(7),
+        capacity: Capacity { memory: MemoryBytes::mib(1), cpu: CpuMillis(1000) },
+        runtime: RuntimeKind::Process,
+    };
+    world.apply(register.clone()).unwrap();
+    world.apply(RevokeMachine { role: MachineRole::Agent, name: "a".into() }).unwrap();
+    refused(world.apply(register.clone()), RejectedKind::Conflict, "agent a was revoked");
+    let later = RegisterHost { incarnation: Incarnation(8), ..register };
+    refused(world.apply(later), RejectedKind::Conflict, "agent a was revoked");
+    assert!(world.state.host(&"a".parse().unwrap()).unwrap().is_shut_out(), "it is as its revocation left it");
+
+    let role = MachineRole::Balancer;
+    world.apply(CreateJoinToken { secret: Digest([11; 32]), ..token(role, 5) }).unwrap();
+    let admission = AdmitMachine { token: Digest([11; 32]), role, ..admit(&world, "door", 3) };
+    world.apply(admission).unwrap();
+    world.apply(RevokeMachine { role, name: "door".into() }).unwrap();
+    let register = RegisterBalancer {
+        name: "door".parse().unwrap(),
+        site: "east".parse().unwrap(),
+        listen: "10.0.0.1:80".parse().unwrap(),
+    };
+    refused(world.apply(register), RejectedKind::Conflict, "balancer door was revoked");
+    assert!(world.state.balancer(&"door".parse().unwrap()).is_none(), "no drain waits for its word");
 }
 
 /// A host is not trusted from the entry on that revokes it, and not only when it has been silent for a while.

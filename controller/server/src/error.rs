@@ -11,6 +11,7 @@ use crate::blobs::BlobError;
 use crate::config::ConfigError;
 use crate::raft::ConsensusError;
 use crate::rest::TlsError;
+use crate::sealing::SealError;
 
 /// Why a controller cannot start or go on. What lies beneath is its source.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,9 @@ pub enum ControllerError {
          configuration and the store as they are; where no other controller runs, `pontoon controller init` with it does"
     )]
     Identity(#[from] PkiError),
+    /// The keys that values are sealed with cannot be used.
+    #[error("this controller cannot open what is kept sealed")]
+    Sealing(#[from] SealError),
     /// The bearer token cannot be read.
     #[error("cannot read the token file {}", path.display())]
     TokenFile {

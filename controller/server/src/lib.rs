@@ -5,7 +5,7 @@
 //! agents and balancers, [`peers`] to the other controllers, `members` lets others in and out,
 //! `rejoin` brings back one whose store is lost, [`trust`] says who belongs, [`blobs`] keeps sources and bundles,
 //! [`source`] looks at what users upload, [`rest`] talks to people, [`tokens`] keeps the first API token, [`acme`] orders
-//! certificates, [`audit`] keeps what was asked, [`mod@backup`] takes the whole away and brings it back.
+//! certificates, [`sealing`] keeps values sealed, [`audit`] keeps what was asked, [`mod@backup`] takes the whole away and brings it back.
 
 pub mod acme;
 mod announce;
@@ -23,6 +23,7 @@ pub mod raft;
 mod rejoin;
 mod requests;
 pub mod rest;
+pub mod sealing;
 pub mod sessions;
 pub mod source;
 pub mod tokens;

@@ -35,6 +35,7 @@ use crate::raft::{Consensus, ConsensusConfig, Member, Peers, RaftService};
 use crate::rejoin;
 use crate::requests::Requests;
 use crate::rest::{self, Api, ApiParts, Failures, Limits, Rest, Tls, TokenHash};
+use crate::sealing::{self, SealingKeeper, SealingKeys};
 use crate::sessions::{
     self, AgentDirectory, AgentsService, BalancersService, Connected, Heard, KnownFeed, Logs, TableFeed, Tails,
 };
@@ -57,6 +58,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     config.validate()?;
     let _lock = lock(&config.data_dir).await?;
     let credentials = Credentials::new(Identity::load(&config.tls_dir)?)?;
+    let sealing = SealingKeys::open(&config.tls_dir)?;
     let token = config.token_file.as_deref().map(TokenHash::load).transpose()?;
     let rest_tls = config.rest_tls_files().map(Tls::load).transpose()?.map(Arc::new);
     let store = BlobStore::open(&config.data_dir)?;
@@ -69,7 +71,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     let Listeners { grpc, rest } = listeners;
     tracing::info!(name = %config.name, id = %consensus.id(), grpc = %config.grpc, rest = %config.rest, "the controller has started");
 
-    let kept = Kept { token, store, audit, credentials: credentials.clone() };
+    let kept = Kept { token, store, audit, credentials: credentials.clone(), sealing };
     let parts = Parts::new(config, kept, Arc::new(consensus));
     let membership = parts.membership();
     let mut tasks = Tasks::default();
@@ -181,6 +183,7 @@ struct Kept {
     store: BlobStore,
     audit: AuditLog,
     credentials: Credentials,
+    sealing: SealingKeys,
 }
 
 /// The parts that know each other.
@@ -191,6 +194,7 @@ struct Parts {
     uses: TokenUses,
     store: BlobStore,
     credentials: Credentials,
+    sealing: SealingKeys,
     peers: Peers,
     consensus: Arc<Consensus>,
     fetcher: Fetcher,
@@ -209,7 +213,7 @@ struct Parts {
 
 impl Parts {
     fn new(config: Config, kept: Kept, consensus: Arc<Consensus>) -> Self {
-        let Kept { token, store, audit, credentials } = kept;
+        let Kept { token, store, audit, credentials, sealing } = kept;
         let peers = consensus.peers();
         let directory = AgentDirectory::default();
         Self {
@@ -228,6 +232,7 @@ impl Parts {
             uses: TokenUses::default(),
             store,
             credentials,
+            sealing,
             peers,
             consensus,
             directory,
@@ -265,12 +270,18 @@ impl Parts {
             folder: self.config.tls_dir.clone(),
             feed: feed.clone(),
             proposer: self.consensus.proposer(),
+            sealing: self.sealing.clone(),
             reads: self.consensus.reads(),
             leadership: leadership.clone(),
         };
         tasks.spawn("the keeping of trust", never_fails(keeper.run(stopping())));
-        let edge_keys =
-            EdgeKeysKeeper { feed: feed.clone(), proposer: self.consensus.proposer(), leadership: leadership.clone() };
+        tasks.spawn("the keys that values are sealed with", never_fails(self.sealing_keeper().run(stopping())));
+        let edge_keys = EdgeKeysKeeper {
+            feed: feed.clone(),
+            proposer: self.consensus.proposer(),
+            sealing: self.sealing.clone(),
+            leadership: leadership.clone(),
+        };
         tasks.spawn("the keys of balancers", until(stopping(), edge_keys.run()));
         let acme = AcmeKeeper {
             own: self.consensus.id(),
@@ -279,6 +290,7 @@ impl Parts {
             leadership: leadership.clone(),
             heard: self.heard.clone(),
             peers: self.peers.clone(),
+            sealing: self.sealing.clone(),
         };
         tasks.spawn("the ordering of certificates", until(stopping(), acme.run()));
         // Who was off while the authority changed is refused by the others, and asks them as any machine does.
@@ -291,8 +303,8 @@ impl Parts {
         let known = move || consensus.addresses().into_iter().filter(|address| *address != own).collect();
         tasks.spawn("renewing when refused", until(stopping(), renewing.keep_when_refused(known)));
         if let Some(config) = self.config.founding.clone() {
-            let (feed, proposer) = (feed.clone(), self.consensus.proposer());
-            let founder = Founder { config, feed, proposer, leadership: leadership.clone() };
+            let (feed, proposer, sealing) = (feed.clone(), self.consensus.proposer(), self.sealing.clone());
+            let founder = Founder { config, feed, proposer, sealing, leadership: leadership.clone() };
             tasks.spawn("the founding", once(stopping(), founder.run()));
         }
         let noting = self.uses.clone().run(self.consensus.proposer());
@@ -308,11 +320,28 @@ impl Parts {
         tasks.spawn("the announcement", once(stopping(), announcing));
     }
 
+    fn sealing_keeper(&self) -> SealingKeeper {
+        SealingKeeper {
+            own: self.consensus.id(),
+            keys: self.sealing.clone(),
+            feed: self.consensus.feed(),
+            proposer: self.consensus.proposer(),
+            reads: self.consensus.reads(),
+            leadership: self.consensus.leadership(),
+            peers: self.peers.clone(),
+        }
+    }
+
     /// Gets this controller into the cluster where it is not in it yet; returns when it is out, or stays out.
     fn membership(&self) -> impl Future<Output = ControllerError> + use<> {
         let (consensus, own, name) = (self.consensus.clone(), self.config.grpc_address(), self.config.name.clone());
         let (joins, voter) = (self.config.join && !consensus.is_settled(), self.config.voter);
-        let whole = blobs::whole(self.store.clone(), self.consensus.feed(), self.consensus.reads());
+        let bundles = blobs::whole(self.store.clone(), self.consensus.feed(), self.consensus.reads());
+        let keys = sealing::whole(self.sealing.clone(), self.consensus.feed(), self.consensus.reads());
+        let whole = async move {
+            bundles.await;
+            keys.await;
+        };
         async move {
             let entered = if consensus.is_replacement() {
                 rejoin::become_voter(&consensus, own).await
@@ -361,6 +390,7 @@ impl Parts {
             store: self.store.clone(),
             fetcher: self.fetcher.clone(),
             replicator: self.replicator.clone(),
+            sealing: self.sealing.clone(),
             shutdown: self.stopping.clone(),
         };
         let balancers = BalancersService {
@@ -374,9 +404,15 @@ impl Parts {
             heard: self.heard.clone(),
             requests: self.requests.clone(),
             tails: self.tails.clone(),
+            sealing: self.sealing.clone(),
             shutdown: self.stopping.clone(),
         };
-        let enrolment = EnrolmentService::new(feed.clone(), self.consensus.reads(), self.consensus.proposer());
+        let enrolment = EnrolmentService::new(
+            feed.clone(),
+            self.consensus.reads(),
+            self.consensus.proposer(),
+            self.sealing.clone(),
+        );
         let peers = PeersService {
             feed,
             proposer: self.consensus.proposer(),
@@ -393,6 +429,7 @@ impl Parts {
             connected: self.connected.clone(),
             requests: self.requests.clone(),
             tails: self.tails.clone(),
+            sealing: self.sealing.clone(),
             shutdown: self.stopping.clone(),
         };
         pontoon_kit::rpc::server(pontoon_enrol::needs)
@@ -445,6 +482,7 @@ impl Parts {
             waiting: self.waiting.clone(),
             limits: Limits::default(),
             tcp_ports: self.config.tcp_ports,
+            sealing: self.sealing.clone(),
             shutdown: self.stopping.clone(),
         })
     }

@@ -110,10 +110,11 @@ impl AcmeSettings {
 
     /// What is wrong with it, in a sentence for the person who gave it.
     pub fn check(&self) -> Result<(), String> {
-        let external = self.external.iter().flat_map(|external| [&external.kid, &external.hmac.0]);
-        let texts = [&self.directory, &self.email].into_iter().chain(&self.authority).chain(external);
-        if let Some(long) = texts.into_iter().find(|text| text.len() > Self::MAX_TEXT) {
-            return Err(format!("a text of {} bytes is too long; at most {} are taken", long.len(), Self::MAX_TEXT));
+        let external = self.external.iter().flat_map(|external| [external.kid.len(), external.hmac.value_len()]);
+        let authority = self.authority.as_ref().map(String::len);
+        let mut lengths = [self.directory.len(), self.email.len()].into_iter().chain(authority).chain(external);
+        if let Some(long) = lengths.find(|len| *len > Self::MAX_TEXT) {
+            return Err(format!("a text of {long} bytes is too long; at most {} are taken", Self::MAX_TEXT));
         }
         if !self.directory.strip_prefix("https://").is_some_and(|rest| rest.contains('/')) {
             return Err(format!(
@@ -132,7 +133,7 @@ impl AcmeSettings {
             ));
         }
         if let Some(external) = &self.external
-            && (external.kid.is_empty() || external.hmac.0.is_empty())
+            && (external.kid.is_empty() || external.hmac.value_len() == 0)
         {
             return Err("the external account needs both its key id and its HMAC key".to_owned());
         }

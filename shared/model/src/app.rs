@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::labels::Labels;
-use crate::{AppName, CpuMillis, DeploymentId, MemoryBytes, ProcessName, ReleaseNumber, SiteName, Timestamp};
+use crate::{AppName, CpuMillis, DeploymentId, MemoryBytes, ProcessName, ReleaseNumber, Secret, SiteName, Timestamp};
 
 /// An application: its name, where it is reached, its configuration and how much of it is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub struct App {
     /// Raft index of the last change of this row.
     pub version: u64,
     /// Environment of the next release.
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, Secret>,
     /// Wanted number and size of servos, by process type.
     pub scale: BTreeMap<ProcessName, Scale>,
     /// Releases that took traffic at some time and are still kept: what a rollback may go back to.

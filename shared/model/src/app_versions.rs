@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{App, AppName, DeploymentId, Live, ProcessName, ReleaseNumber, Scale, Timestamp};
+use crate::{App, AppName, DeploymentId, Live, ProcessName, ReleaseNumber, Scale, Secret, Timestamp};
 
 /// Until feature level 1: without labels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,7 +12,7 @@ pub struct AppV1 {
     name: AppName,
     created_at: Timestamp,
     version: u64,
-    env: BTreeMap<String, String>,
+    env: BTreeMap<String, Secret>,
     scale: BTreeMap<ProcessName, Scale>,
     been_live: BTreeSet<ReleaseNumber>,
     releases_made: u32,
@@ -58,7 +58,7 @@ pub struct AppV2 {
     name: AppName,
     created_at: Timestamp,
     version: u64,
-    env: BTreeMap<String, String>,
+    env: BTreeMap<String, Secret>,
     scale: BTreeMap<ProcessName, Scale>,
     been_live: BTreeSet<ReleaseNumber>,
     releases_made: u32,

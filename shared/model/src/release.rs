@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, BlobRef, BuildId, ProcessName, ReleaseNumber, Timestamp};
+use crate::{AppName, BlobRef, BuildId, ProcessName, ReleaseNumber, Secret, Timestamp};
 
 /// A bundle with the configuration it runs under. Never changes after it is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub struct Release {
     /// What to start, by process type.
     pub processes: BTreeMap<ProcessName, Process>,
     /// Environment of its servos, without what the platform adds.
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, Secret>,
     /// How a servo shows that it is ready.
     pub health: HealthCheck,
     /// Why it was made.

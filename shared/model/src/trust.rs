@@ -56,7 +56,7 @@ pub struct Founding {
     pub certificate_life: u64,
 }
 
-/// A text that is never printed.
+/// A text that is never printed: as it is, or sealed (see [`crate::sealed`]), which is a text as well.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(pub String);

@@ -254,6 +254,7 @@ wire! {
     22, 1 => crate::JoinToken;
     23, 1 => crate::Machine;
     24, 1 => crate::RevokedKey;
+    25, 1 => crate::SealingKey;
     30, 1 => crate::ApiToken;
     40, 1 => crate::ChosenTiming;
     50, 1 => crate::DomainRow;

@@ -264,6 +264,10 @@ fn peers(text: &mut String) {
     message(text, "RejoinReply::Wait", &RejoinReply::Wait { why: "why".into() });
     message(text, "RejoinReply::Refused", &RejoinReply::Refused { why: "why".into() });
     message(text, "AuditRequest", &AuditRequest { since: Timestamp(9), limit: 100 });
+    let offered = Some(Bytes::from_static(b"key"));
+    message(text, "SealingKeysRequest", &SealingKeysRequest { from: ControllerId(6), offered });
+    let keys = vec![Bytes::from_static(b"key")];
+    message(text, "SealingKeysReply", &SealingKeysReply { kept: true, keys });
     message(text, "AuditReply", &AuditReply { records: vec![Bytes::from_static(b"{}")] });
     message(text, "RaftMessage", &RaftMessage { body: Bytes::from_static(b"z") });
 }

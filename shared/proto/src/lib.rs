@@ -37,7 +37,7 @@ pub use members::{
 pub use methods::{METHODS, MayCall, may_call};
 pub use peers::{
     AuditReply, AuditRequest, DescribeRequest, Described, ProposeReply, ProposeRequest, ReadIndexReply,
-    ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed,
+    ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed, SealingKeysReply, SealingKeysRequest,
 };
 pub use raft::RaftMessage;
 pub use requests::{
@@ -100,6 +100,8 @@ pontoon_model::wire! {
     385, 1 => RevokedReply;
     390, 1 => AuditRequest;
     391, 1 => AuditReply;
+    392, 1 => SealingKeysRequest;
+    393, 1 => SealingKeysReply;
     395, 1 => RequestsQuestion;
     396, 1 => RequestsAnswer;
     397, 1 => TailRequest;

@@ -1,5 +1,6 @@
 //! Between controllers, Raft apart.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -166,4 +167,34 @@ pub struct AuditRequest {
 pub struct AuditReply {
     /// JSON as in its files, newest last.
     pub records: Vec<Bytes>,
+}
+
+/// Which of the keys that values are sealed with do you have? And keep this one, if there is any.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealingKeysRequest {
+    /// Who asks.
+    pub from: ControllerId,
+    /// A key that is to come into use once a majority has it.
+    pub offered: Option<Bytes>,
+}
+
+impl fmt::Debug for SealingKeysRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealingKeysRequest {{ from: {:?}, offered: {} }}", self.from, self.offered.is_some())
+    }
+}
+
+/// The keys that a controller has.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealingKeysReply {
+    /// Whether the one that was offered is on its disk.
+    pub kept: bool,
+    /// Those of the keys that its state names.
+    pub keys: Vec<Bytes>,
+}
+
+impl fmt::Debug for SealingKeysReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealingKeysReply {{ kept: {}, keys: {} }}", self.kept, self.keys.len())
+    }
 }

@@ -23,6 +23,9 @@ impl State {
             return Ok(Reply::Done);
         };
         settings.check().map_err(Rejected::invalid)?;
+        if let Some(external) = &settings.external {
+            self.check_secret(&external.hmac)?;
+        }
         let known = self.acme.row.as_ref();
         // An account is with one authority; another one that was made elsewhere is another account.
         let is_same = |row: &AcmeRow| {
@@ -46,6 +49,9 @@ impl State {
         };
         if row.account.is_some() && command.account.is_some() && row.account != command.account {
             return Err(Rejected::conflict("there is an account already"));
+        }
+        if let Some(account) = command.account.as_ref().filter(|account| row.account.as_ref() != Some(account)) {
+            self.check_secret(&account.credentials)?;
         }
         let NoteAcmeAccount { account, trouble, .. } = command.clone();
         let row = AcmeRow { account, trouble, ..AcmeRow::clone(row) };

@@ -111,19 +111,18 @@ impl State {
     pub(super) fn change_env(&mut self, command: &ChangeEnv) -> Outcome {
         let mut app = self.app_or_reject(&command.app)?;
         command.set.keys().chain(&command.unset).try_for_each(|key| check_env_name(key))?;
-        if let Some((key, _)) =
-            command.set.iter().find(|(_, value)| value.len() > MAX_ENV_VALUE || value.contains('\0'))
-        {
-            return Err(Rejected::invalid(format!(
-                "the value of {key} is over {MAX_ENV_VALUE} bytes or holds a NUL byte; put large data into a file of the app"
-            )));
+        for (key, value) in &command.set {
+            self.check_secret(value)?;
+            if value.value_len() > MAX_ENV_VALUE || (!value.is_sealed() && value.0.contains('\0')) {
+                return Err(unfit_value(key));
+            }
         }
         let before = app.env.clone();
         app.env.extend(command.set.clone());
         command.unset.iter().for_each(|key| {
             app.env.remove(key);
         });
-        let total: usize = app.env.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let total: usize = app.env.iter().map(|(key, value)| key.len() + value.value_len()).sum();
         if total > MAX_ENV_TOTAL {
             return Err(Rejected::invalid(format!(
                 "the environment would be {total} bytes; at most {MAX_ENV_TOTAL} fit"
@@ -153,6 +152,17 @@ impl State {
         }
         Ok(Reply::Done)
     }
+}
+
+/// Refuses a value that no process could be given, for whoever seals it: afterwards nobody sees it.
+pub fn check_env_value(name: &str, value: &str) -> Result<(), Rejected> {
+    if value.len() > MAX_ENV_VALUE || value.contains('\0') { Err(unfit_value(name)) } else { Ok(()) }
+}
+
+fn unfit_value(name: &str) -> Rejected {
+    Rejected::invalid(format!(
+        "the value of {name} is over {MAX_ENV_VALUE} bytes or holds a NUL byte; put large data into a file of the app"
+    ))
 }
 
 fn check_scale(scale: &Scale) -> Result<(), Rejected> {

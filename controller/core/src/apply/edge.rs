@@ -94,7 +94,8 @@ impl State {
 
     pub(super) fn put_certificate(&mut self, command: &PutCertificate) -> Outcome {
         let certificate = &command.certificate;
-        let bytes = certificate.chain.len() + certificate.key.0.len();
+        self.check_secret(&certificate.key)?;
+        let bytes = certificate.chain.len() + certificate.key.value_len();
         if certificate.names.is_empty() || bytes > MAX_CERTIFICATE_BYTES {
             return Err(Rejected::invalid(format!(
                 "a certificate needs a name, and at most {MAX_CERTIFICATE_BYTES} bytes with its chain and key; this one has \
@@ -142,6 +143,7 @@ impl State {
         if newest != command.follows {
             return Err(Rejected::conflict("another key is the newest by now"));
         }
+        self.check_secret(&command.key)?;
         let keys = std::iter::once(&command.key).chain(known).take(MOST_KEYS).cloned().collect();
         let row = EdgeKeys { keys, made_at: self.header.time };
         self.change_edge(|edge| edge.keys = Some(row.into()));

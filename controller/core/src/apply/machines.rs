@@ -11,6 +11,7 @@ use crate::{Outcome, Rejected, Reply, State};
 
 impl State {
     pub(super) fn register_host(&mut self, command: &RegisterHost) -> Outcome {
+        self.not_shut_out(MachineRole::Agent, command.name.as_str())?;
         let old = self.hosts.get(&command.name).cloned();
         if let Some(old) = old.as_ref().filter(|old| old.incarnation > command.incarnation) {
             return Err(Rejected::conflict(format!(
@@ -78,6 +79,7 @@ impl State {
     }
 
     pub(super) fn register_balancer(&mut self, command: &RegisterBalancer) -> Outcome {
+        self.not_shut_out(MachineRole::Balancer, command.name.as_str())?;
         let old = self.balancers.get(&command.name);
         let balancer = Balancer {
             name: command.name.clone(),
@@ -102,9 +104,8 @@ impl State {
         let Some(balancer) = self.balancers.get(name) else {
             return Err(Rejected::conflict(format!("balancer {name} is not registered (any more)")));
         };
-        // What was on its way when it was revoked comes to nothing.
-        if reach.is_some() && self.trust.is_shut_out(MachineRole::Balancer, name.as_str()) {
-            return Err(Rejected::conflict(format!("balancer {name} was revoked")));
+        if reach.is_some() {
+            self.not_shut_out(MachineRole::Balancer, name.as_str())?;
         }
         let site = balancer.site.clone();
         let now = reach.map(|reach| PeerRow { name: name.clone(), site, reach });
@@ -116,6 +117,16 @@ impl State {
             None => self.end_peer(name),
         }
         Ok(Reply::Done)
+    }
+
+    /// What was on its way when a machine was revoked comes to nothing: it was taken before, by a controller that did not know yet.
+    fn not_shut_out(&self, role: MachineRole, name: &str) -> Result<(), Rejected> {
+        if self.trust.is_shut_out(role, name) {
+            return Err(Rejected::conflict(format!(
+                "{role} {name} was revoked; it can join again with another key and a new token"
+            )));
+        }
+        Ok(())
     }
 
     pub(super) fn register_controller(&mut self, command: &RegisterController) -> Outcome {

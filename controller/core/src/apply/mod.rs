@@ -1,7 +1,7 @@
 //! What commands do to the state. Total and deterministic: a command is applied whole or rejected whole.
 
 mod acme;
-mod apps;
+pub(crate) mod apps;
 mod beside;
 mod deploys;
 pub mod edge;
@@ -10,6 +10,7 @@ mod machines;
 pub(crate) mod ops;
 pub mod ports;
 mod runs;
+mod sealing;
 pub(crate) mod tokens;
 pub(crate) mod trust;
 
@@ -81,6 +82,9 @@ impl State {
             Command::RevokeMachine(command) => self.revoke_machine(command),
             Command::RotateAuthority(command) => self.rotate_authority(command),
             Command::RetireAuthority(command) => self.retire_authority(command),
+            Command::AdoptSealingKey(command) => self.adopt_sealing_key(command),
+            Command::RetireSealingKey(command) => self.retire_sealing_key(command),
+            Command::Reseal(command) => self.reseal(command),
             Command::CreateApiToken(command) => self.create_api_token(command),
             Command::AdoptApiToken(command) => self.adopt_api_token(command),
             Command::RevokeApiToken(command) => self.revoke_api_token(command),
@@ -159,5 +163,6 @@ fn needs_memory(command: &Command) -> bool {
             | Command::NoteAcmeAccount(_)
             | Command::NoteOrder(_)
             | Command::SetChallenge(_)
+            | Command::Reseal(_)
     )
 }

@@ -29,6 +29,7 @@ impl State {
                 CERTIFICATE_LIFE.end()
             )));
         }
+        self.check_secret(&command.key)?;
         let founding = Founding { cluster: command.cluster.clone(), certificate_life: command.certificate_life };
         let first = AuthorityRow {
             fingerprint: command.fingerprint,
@@ -239,6 +240,7 @@ impl State {
         if self.trust.authorities.contains_key(&command.fingerprint) {
             return Err(Rejected::conflict("this authority is known already"));
         }
+        self.check_secret(&command.key)?;
         let next = AuthorityRow {
             fingerprint: command.fingerprint,
             certificate: command.certificate.clone(),

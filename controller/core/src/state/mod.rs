@@ -10,6 +10,7 @@ mod names;
 mod read;
 mod recent;
 mod records;
+mod sealing;
 mod tables;
 mod trust;
 mod unsettled;

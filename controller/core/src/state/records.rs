@@ -6,7 +6,7 @@ use pontoon_model::wire::{self, Envelope, Wire, WireError};
 use pontoon_model::{
     AcmeRow, ApiToken, App, AuthorityRow, Balancer, BesideRow, Build, Certificate, Challenge, ChosenTiming, Controller,
     Deployment, DomainRow, EdgeKeys, EdgeStamp, Founding, Host, JoinToken, Machine, OrderRow, PeerRow, PortRow,
-    Release, RevokedKey, RouteVersion, Servo, TrafficRow,
+    Release, RevokedKey, RouteVersion, SealingKey, Servo, TrafficRow,
 };
 
 use super::answers::AnsweredRow;
@@ -47,6 +47,7 @@ impl State {
             .chain(rows(self.trust.tokens.values().cloned(), level))
             .chain(rows(self.trust.machines.values().cloned(), level))
             .chain(rows(self.trust.revoked.values().cloned(), level))
+            .chain(rows(self.trust.sealing.values().cloned(), level))
             .chain(rows(self.api_tokens.values().cloned(), level))
             .chain(self.timing.iter().map(wire::encode))
             .chain(rows(self.edge.domains.values().cloned(), level))
@@ -145,6 +146,10 @@ impl State {
             RevokedKey::KIND => {
                 let row = RevokedKey::open(&envelope)?;
                 self.change_trust(|trust| trust.revoked.insert(row.key, row.into()));
+            }
+            SealingKey::KIND => {
+                let row = SealingKey::open(&envelope)?;
+                self.change_trust(|trust| trust.sealing.insert(row.id, row.into()));
             }
             ApiToken::KIND => {
                 let row = ApiToken::open(&envelope)?;

@@ -1,10 +1,12 @@
 //! Who belongs: one part of the state, shared whole between versions, so that a change of it is seen by one comparison.
 
 use imbl::OrdMap;
-use pontoon_model::{AuthorityRow, Digest, Founding, JoinToken, Machine, MachineRole, RevokedKey, Timestamp};
+use pontoon_model::{
+    AuthorityRow, Digest, Founding, JoinToken, Machine, MachineRole, RevokedKey, SealingKey, SealingKeyId, Timestamp,
+};
 use std::sync::Arc;
 
-/// Authorities, tokens, machines and revoked keys.
+/// Authorities, tokens, machines, revoked keys and which keys values are sealed with.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Trust {
     pub(crate) founding: Option<Founding>,
@@ -15,6 +17,8 @@ pub struct Trust {
     pub(crate) machines: OrdMap<(MachineRole, String), Arc<Machine>>,
     /// By key.
     pub(crate) revoked: OrdMap<Digest, Arc<RevokedKey>>,
+    /// Which there are; the keys themselves are in files.
+    pub(crate) sealing: OrdMap<SealingKeyId, Arc<SealingKey>>,
 }
 
 impl Trust {
@@ -71,6 +75,18 @@ impl Trust {
         self.revoked.contains_key(key)
     }
 
+    /// The keys that values are or were sealed with, oldest first.
+    pub fn sealing_keys(&self) -> Vec<&Arc<SealingKey>> {
+        let mut all: Vec<_> = self.sealing.values().collect();
+        all.sort_by_key(|key| key.sequence);
+        all
+    }
+
+    /// The one that values are sealed with; none before there is any.
+    pub fn sealing_key(&self) -> Option<&Arc<SealingKey>> {
+        self.sealing.values().max_by_key(|key| key.sequence)
+    }
+
     /// Whether a machine was revoked and has not come back with another key.
     pub fn is_shut_out(&self, role: MachineRole, name: &str) -> bool {
         self.machine(role, name).is_none() && self.revoked.values().any(|row| row.role == role && row.name == name)
@@ -95,6 +111,12 @@ impl Trust {
         sequences.dedup();
         if sequences.len() != self.authorities.len() {
             found.push("two authorities of the same sequence".to_owned());
+        }
+        let mut sequences: Vec<_> = self.sealing.values().map(|key| key.sequence).collect();
+        sequences.sort_unstable();
+        sequences.dedup();
+        if sequences.len() != self.sealing.len() {
+            found.push("two keys to seal with of the same sequence".to_owned());
         }
         let revoked = self.machines.values().filter(|machine| self.is_revoked(&machine.key));
         found.extend(revoked.map(|machine| format!("{} {} belongs with a revoked key", machine.role, machine.name)));

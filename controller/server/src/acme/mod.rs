@@ -24,14 +24,15 @@ use pontoon_core::certificates::{self, Due};
 use pontoon_core::command::{NoteAcmeAccount, NoteOrder, PutCertificate, RemoveCertificate, SetChallenge};
 use pontoon_core::{Acme, Command, Edge, State};
 use pontoon_model::{
-    AcmeAccount, AcmeRow, AcmeSettings, Certificate, ControllerId, ExternalAccount, OrderRow, Secret, Timestamp,
-    Trouble,
+    AcmeAccount, AcmeRow, AcmeSettings, Certificate, ControllerId, ExternalAccount, OrderRow, Secret, SecretPlace,
+    Timestamp, Trouble,
 };
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::raft::{Leadership, Peers, Proposer, StateFeed};
+use crate::sealing::{SealError, SealingKeys};
 use crate::sessions::Heard;
 use crate::uploaded;
 use failure::Failure;
@@ -62,6 +63,8 @@ pub struct AcmeKeeper {
     pub heard: Heard,
     /// Who knows of the others.
     pub peers: Peers,
+    /// Seals keys of certificates and of the account.
+    pub sealing: SealingKeys,
 }
 
 impl AcmeKeeper {
@@ -132,6 +135,7 @@ impl Lead {
             proposer: keeper.proposer.clone(),
             heard: keeper.heard.clone(),
             peers: keeper.peers.clone(),
+            sealing: keeper.sealing.clone(),
         };
         Self {
             feed: keeper.feed.clone(),
@@ -240,8 +244,11 @@ impl Lead {
             }
         }
         let wish = Wish::default();
-        match opened(row, wish.clone()).await {
+        match opened(row, wish.clone(), &self.desk.sealing).await {
             Ok((account, made)) => {
+                let sealed = made.map(|made| self.sealed(made)).transpose();
+                let made =
+                    sealed.inspect_err(|error| tracing::warn!(%error, "the cluster's account cannot be kept")).ok()?;
                 if made.is_some() || row.trouble.is_some() {
                     let account = made.clone().or_else(|| row.account.clone());
                     if !self.write(NoteAcmeAccount { of: row.version, account, trouble: None }).await {
@@ -275,6 +282,14 @@ impl Lead {
         }
     }
 
+    /// An account as it is kept.
+    fn sealed(&self, made: AcmeAccount) -> Result<AcmeAccount, SealError> {
+        let place = SecretPlace::AcmeAccount { url: made.url.clone() };
+        let state = self.feed.snapshot();
+        let credentials = self.desk.sealing.seal(state.trust(), &place, &made.credentials.0)?;
+        Ok(AcmeAccount { credentials, ..made })
+    }
+
     /// Whether it was taken, and is known here.
     async fn write(&self, command: impl Into<Command>) -> bool {
         write(&self.feed, &self.desk, command.into()).await
@@ -297,7 +312,8 @@ async fn write(feed: &StateFeed, desk: &Desk, command: Command) -> bool {
 }
 
 /// The account of the settings, and what is to be kept of it if it was made now.
-async fn opened(row: &AcmeRow, wish: Wish) -> Result<(Account, Option<AcmeAccount>), Failure> {
+async fn opened(row: &AcmeRow, wish: Wish, keys: &SealingKeys) -> Result<(Account, Option<AcmeAccount>), Failure> {
+    let row = keys.open_acme(row).map_err(|error| Failure::Here { why: error.to_string() })?;
     let settings = &row.settings;
     let builder = Account::builder_with_http(Box::new(Web::new(settings, wish)?));
     let unreadable = |error: serde_json::Error| Failure::Here { why: format!("the account cannot be read: {error}") };
@@ -318,7 +334,7 @@ async fn opened(row: &AcmeRow, wish: Wish) -> Result<(Account, Option<AcmeAccoun
 async fn one(feed: StateFeed, desk: Desk, (account, wish): (Account, Wish), host: String) -> Ended {
     let made = if has_room(&feed, &host) {
         let ordered = timeout(MOST_PATIENCE, desk.order(&account, &host)).await;
-        ordered.unwrap_or(Err(Failure::Slow)).and_then(|made| Ok((read(&made)?, made.way)))
+        ordered.unwrap_or(Err(Failure::Slow)).and_then(|made| Ok((read(&feed, &desk, &made)?, made.way)))
     } else {
         Err(Failure::Here {
             why: format!("there are {MAX_CERTIFICATES} certificates already; remove some with `pontoon cert remove`"),
@@ -371,9 +387,14 @@ fn has_room(feed: &StateFeed, host: &str) -> bool {
     })
 }
 
-fn read(made: &Made) -> Result<Certificate, Failure> {
-    uploaded::ordered(&made.chain, &made.key)
-        .map_err(|error| Failure::Authority { why: format!("its certificate cannot be used: {error}") })
+/// As it is kept.
+fn read(feed: &StateFeed, desk: &Desk, made: &Made) -> Result<Certificate, Failure> {
+    let certificate = uploaded::ordered(&made.chain, &made.key)
+        .map_err(|error| Failure::Authority { why: format!("its certificate cannot be used: {error}") })?;
+    let place = SecretPlace::Certificate(certificate.fingerprint);
+    let key = desk.sealing.seal(feed.snapshot().trust(), &place, &certificate.key.0);
+    let key = key.map_err(|error| Failure::Here { why: error.to_string() })?;
+    Ok(Certificate { key, ..certificate })
 }
 
 /// Where users reach the balancers, each address once.

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::failure::{Failure, other_way_may_do};
 use crate::peers::edge_progress_all;
 use crate::raft::{Peers, Proposer};
+use crate::sealing::SealingKeys;
 use crate::sessions::Heard;
 
 /// The plain way first: it needs no TLS port, and works behind whatever ends TLS in front of the balancers.
@@ -42,6 +43,8 @@ pub(super) struct Desk {
     pub heard: Heard,
     /// Who knows of the others.
     pub peers: Peers,
+    /// Seals keys.
+    pub sealing: SealingKeys,
 }
 
 /// A chain and its key, PEM.

@@ -14,6 +14,12 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
+/// Nothing is sealed here.
+async fn opened(row: &AcmeRow, wish: Wish) -> Result<(Account, Option<AcmeAccount>), Failure> {
+    let folder = tempfile::tempdir().unwrap();
+    super::opened(row, wish, &SealingKeys::open(folder.path()).unwrap()).await
+}
+
 /// An authority that gives accounts, and to orders the answers that it was made with.
 struct Fake {
     directory: String,

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `manifest.json` | a [`Manifest`]: comes first, so that what cannot be read is known before anything is done |
 //! | `state/00000000` and on | the records of the state, each in its envelope, in parts of about a megabyte |
+//! | `keys.json` | the keys that values in the state are sealed with, in hexadecimal digits; if there are any |
 //! | `bundles.json` | a [`Listed`] for each source and bundle that the state refers to |
 //! | `bundles/SHA256` | one of them, if the backup has them |
 //! | `end.json` | an [`End`]: how much there was, and the sha256 of all bytes before this entry |
@@ -28,16 +29,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::blobs::BlobError;
 use crate::raft::SnapshotError;
+use crate::sealing::SealError;
 
 pub use read::{Contents, read, verify};
 pub use restore::{Place, Restored, restore};
 pub(crate) use write::{Source, stream};
 
 /// The newest order and meaning of entries that can be read and is written.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// Without `keys.json`: what is written where nothing is sealed.
+const FORMAT_WITHOUT_KEYS: u32 = 1;
 
 const MANIFEST: &str = "manifest.json";
 const STATE: &str = "state/";
+const KEYS: &str = "keys.json";
 const LIST: &str = "bundles.json";
 const BUNDLES: &str = "bundles/";
 const END: &str = "end.json";
@@ -115,6 +120,12 @@ pub enum BackupError {
     /// Its rows.
     #[error("the state in the backup cannot be used: {0}; nothing was changed")]
     State(#[source] WireError),
+    /// Its keys.
+    #[error("the keys that values in this backup are sealed with are not in it: {0}; nothing was changed")]
+    Keys(String),
+    /// The file of the restored controller's keys.
+    #[error("cannot keep the keys that values are sealed with; nothing was changed")]
+    Sealing(#[from] SealError),
     /// There is no authority to sign with.
     #[error(
         "the cluster of this backup gave out no certificates, so none can be made for its new controller; nothing was changed"

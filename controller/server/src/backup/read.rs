@@ -3,14 +3,16 @@
 use std::io::{self, Read};
 use std::str;
 
+use data_encoding::HEXLOWER;
 use pontoon_core::State;
+use pontoon_kit::SealKey;
 use pontoon_model::wire::{HEADER_LEN, MAX_PAYLOAD, WireError};
-use pontoon_model::{BlobRef, Digest, MemoryBytes};
+use pontoon_model::{BlobRef, Digest, MemoryBytes, SealingKeyId};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::write::BLOCK;
-use super::{BUNDLES, BackupError, END, End, FORMAT, LIST, Listed, MANIFEST, Manifest, STATE};
+use super::{BUNDLES, BackupError, END, End, FORMAT, KEYS, LIST, Listed, MANIFEST, Manifest, STATE};
 use crate::blobs::MAX_BLOB;
 
 /// Longest entry but bundles: a part of the state and the one record over it; a list of some millions of bundles.
@@ -23,6 +25,8 @@ pub struct Contents {
     pub manifest: Manifest,
     /// At the manifest's index.
     pub state: State,
+    /// What values of the state are sealed with.
+    pub keys: Vec<SealKey>,
     /// What the state refers to.
     pub listed: Vec<Listed>,
     /// What came in the end.
@@ -48,12 +52,14 @@ pub fn read(input: impl Read, keep: &mut Keep<'_>) -> Result<Contents, BackupErr
         return Err(BackupError::Foreign { why: format!("it begins with {name:?}") });
     }
     let manifest = manifest(&input.small(size)?)?;
-    let (mut records, mut listed, mut bundles) = (Vec::new(), Vec::new(), 0);
+    let (mut records, mut keys, mut listed, mut bundles) = (Vec::new(), Vec::new(), Vec::new(), 0);
     loop {
         let before = Digest(input.hasher.clone().finalize().into());
         let (name, size) = input.header()?;
         if name.starts_with(STATE) {
             split(&input.small(size)?, &mut records)?;
+        } else if name == KEYS {
+            keys = read_keys(&input.small(size)?)?;
         } else if name == LIST {
             listed = json(&input.small(size)?)?;
         } else if let Some(digest) = name.strip_prefix(BUNDLES) {
@@ -68,7 +74,8 @@ pub fn read(input: impl Read, keep: &mut Keep<'_>) -> Result<Contents, BackupErr
                 return Err(BackupError::damaged("its end does not agree with what came before"));
             }
             let state = State::from_records(&records).map_err(BackupError::State)?;
-            return Ok(Contents { manifest, state, listed, end });
+            check_keys(&state, &keys)?;
+            return Ok(Contents { manifest, state, keys, listed, end });
         } else {
             return Err(BackupError::damaged(format!("{name:?} does not belong there")));
         }
@@ -85,6 +92,21 @@ fn manifest(bytes: &[u8]) -> Result<Manifest, BackupError> {
         return Err(BackupError::TooNew { format, version });
     }
     json(bytes)
+}
+
+fn read_keys(bytes: &[u8]) -> Result<Vec<SealKey>, BackupError> {
+    let texts: Vec<String> = json(bytes)?;
+    let key = |text: &String| Some(SealKey::from_bytes(HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()?));
+    texts.iter().map(|text| key(text).ok_or_else(|| BackupError::damaged("one of its keys is none"))).collect()
+}
+
+/// What a backup is worth nothing without is missed while there is another one.
+fn check_keys(state: &State, keys: &[SealKey]) -> Result<(), BackupError> {
+    let has = |id: SealingKeyId| keys.iter().any(|key| key.id() == id.0);
+    match state.trust().sealing_keys().iter().find(|row| !has(row.id)) {
+        None => Ok(()),
+        Some(row) => Err(BackupError::Keys(format!("{} is missing", row.id))),
+    }
 }
 
 fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BackupError> {

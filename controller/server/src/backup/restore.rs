@@ -13,7 +13,8 @@ use pontoon_model::{BlobRef, ControllerName, Digest, Machine, MachineRole, Times
 use super::{BackupError, Contents, Manifest, read};
 use crate::blobs::BlobStore;
 use crate::raft::{Member, seed};
-use crate::trust::{certificate_for, roots};
+use crate::sealing::SealingKeys;
+use crate::trust::{SignError, certificate_for, roots};
 
 /// Where the restored controller shall be.
 #[derive(Debug)]
@@ -100,9 +101,12 @@ impl Drop for Making {
 }
 
 fn fill(contents: Contents, place: &Place<'_>, folder: &Path, store: &BlobStore) -> Result<Restored, BackupError> {
-    let Contents { manifest, state, listed, end } = contents;
+    let Contents { manifest, state, keys, listed, end } = contents;
     let former = state.controllers().map(|row| (row.name.clone(), row.grpc)).collect();
-    let own = own_machine(state.trust(), place.own.name.as_str(), &folder.join("tls"))?;
+    let tls = folder.join("tls");
+    make_private(&tls).map_err(|source| BackupError::Disk { doing: "make", path: tls.clone(), source })?;
+    let keys = SealingKeys::restore(&tls, &keys)?;
+    let own = own_machine((state.trust(), &keys), place.own.name.as_str(), &tls)?;
     let state = state.begun_anew(Some(own), Timestamp(clock::unix_millis()));
     seed(&folder.join("data"), std::slice::from_ref(&place.own), &state)?;
     let missing = listed.iter().filter(|listed| !store.path(&listed.digest).exists()).count() as u64;
@@ -110,11 +114,15 @@ fn fill(contents: Contents, place: &Place<'_>, folder: &Path, store: &BlobStore)
 }
 
 /// A key of its own and a certificate, in `tls`.
-fn own_machine(trust: &Trust, name: &str, tls: &Path) -> Result<Machine, BackupError> {
+fn own_machine((trust, keys): (&Trust, &SealingKeys), name: &str, tls: &Path) -> Result<Machine, BackupError> {
     let role = MachineRole::Controller;
     let key = Identity::load_or_make_key(tls)?;
     let request = Identity::request(&key)?;
-    let signed = certificate_for(trust, role, name, &request).map_err(|_| BackupError::NoAuthority)?;
+    let signed = certificate_for((trust, keys), role, name, &request).map_err(|error| match error {
+        SignError::NotFounded => BackupError::NoAuthority,
+        SignError::Sealed(error) => BackupError::Sealing(error),
+        SignError::Pki(error) => BackupError::Pki(error),
+    })?;
     let identity = Identity { ca: roots(trust), certificate: signed.certificate, key };
     identity.save(tls)?;
     debug_assert_eq!(identity.peer().map(|peer| peer.role).ok(), Some(role_of(role)));

@@ -33,7 +33,7 @@ fn state(apps: u64) -> State {
 }
 
 async fn bytes_of(state: State) -> Vec<u8> {
-    let source = Source { state: state.into(), cluster: "test".into(), bundles: None };
+    let source = Source { state: state.into(), cluster: "test".into(), keys: Vec::new(), bundles: None };
     let parts: Vec<_> = stream(source, (), CancellationToken::new()).try_collect().await.unwrap();
     parts.concat()
 }
@@ -100,9 +100,9 @@ async fn of_a_later_format_or_something_else_it_is_refused_with_a_word() {
     let text = String::from_utf8_lossy(&bytes[..1024]).into_owned();
     let at = text.find("\"format\":1").unwrap();
     let mut later = bytes.clone();
-    later[at + 9] = b'2';
+    later[at + 9] = b'3';
     let error = verify(&later[..]).unwrap_err().to_string();
-    assert!(error.contains("format 2") && error.contains("or a newer one"), "{error}");
+    assert!(error.contains("format 3") && error.contains("or a newer one"), "{error}");
     let error = verify(&[b'x'; 4096][..]).unwrap_err();
     assert!(matches!(error, BackupError::Foreign { .. }), "{error}");
 }

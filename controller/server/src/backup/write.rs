@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use data_encoding::HEXLOWER;
 use futures_util::Stream;
 use pontoon_core::State;
-use pontoon_kit::CancellationToken;
+use pontoon_kit::{CancellationToken, SealKey};
 use pontoon_model::Digest;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{BUNDLES, END, End, FORMAT, LIST, Listed, MANIFEST, Manifest, STATE};
+use super::{BUNDLES, END, End, FORMAT, FORMAT_WITHOUT_KEYS, KEYS, LIST, Listed, MANIFEST, Manifest, STATE};
 use crate::blobs::{BlobStore, Fetcher};
 
 /// Bytes of records in one entry: a tar header says how long its entry is, and nobody knows the state's length before.
@@ -37,6 +38,8 @@ pub(crate) struct Source {
     pub(crate) state: Arc<State>,
     /// The cluster's name.
     pub(crate) cluster: String,
+    /// What its values are sealed with.
+    pub(crate) keys: Vec<SealKey>,
     /// With the bundles, from here.
     pub(crate) bundles: Option<(BlobStore, Fetcher)>,
 }
@@ -108,7 +111,7 @@ impl Out {
 async fn write(source: &Source, out: &mut Out) -> io::Result<()> {
     let state = &source.state;
     let manifest = Manifest {
-        format: FORMAT,
+        format: if source.keys.is_empty() { FORMAT_WITHOUT_KEYS } else { FORMAT },
         cluster: source.cluster.clone(),
         index: state.index(),
         time: state.time(),
@@ -118,6 +121,10 @@ async fn write(source: &Source, out: &mut Out) -> io::Result<()> {
     };
     out.json(MANIFEST, &manifest).await?;
     let records = write_state(state, out).await?;
+    if !source.keys.is_empty() {
+        let keys: Vec<String> = source.keys.iter().map(|key| HEXLOWER.encode(key.bytes())).collect();
+        out.json(KEYS, &keys).await?;
+    }
     let listed: BTreeMap<Digest, u64> = state.blobs().map(|blob| (blob.digest, blob.size.0)).collect();
     let listed: Vec<Listed> = listed.into_iter().map(|(digest, size)| Listed { digest, size }).collect();
     out.json(LIST, &listed).await?;

@@ -7,13 +7,14 @@ use std::time::Duration;
 use pontoon_core::command::NoteCertificate;
 use pontoon_kit::{Role, rpc};
 use pontoon_model::{ControllerName, Digest, MachineRole, Timestamp};
-use pontoon_proto::{InspectRequest, Inspected, MembershipReply, MembershipRequest};
+use pontoon_proto::{InspectRequest, Inspected, MembershipReply, MembershipRequest, SealingKeysRequest};
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Request, Status};
 
 use super::inspect::ANSWER;
 use crate::members;
 use crate::raft::{Consensus, MembershipQueue, Peer, ProposeError, Proposer, StateFeed};
+use crate::sealing;
 use crate::trust::timestamp;
 
 /// Between looks at whether a learner has caught up.
@@ -154,8 +155,25 @@ impl Admission {
             }
         };
         match said.missing_blobs {
-            0 => Ok(()),
+            0 => self.has_keys(&peer).await,
             missing => Err(Not::Yet(format!("{name} still fetches {missing} sources and bundles"))),
+        }
+    }
+
+    /// Whether a learner has every key that values are sealed with: a majority of the voters must.
+    async fn has_keys(&self, peer: &Peer) -> Result<(), Not> {
+        let request = SealingKeysRequest { from: self.consensus.id(), offered: None };
+        let said = match timeout(ANSWER, peer.client().sealing_keys(request)).await {
+            Ok(Ok(said)) => said.into_inner(),
+            // An older version, with which nothing is sealed yet.
+            Ok(Err(status)) if Status::code(&status) == Code::Unimplemented => return Ok(()),
+            Ok(Err(_)) | Err(_) => return Err(Not::Yet(format!("{} does not say which keys it has", peer.name()))),
+        };
+        let has: Vec<_> = said.keys.iter().filter_map(sealing::id_of_sent).collect();
+        let state = self.feed.snapshot();
+        match state.trust().sealing_keys().iter().filter(|row| !has.contains(&row.id)).count() {
+            0 => Ok(()),
+            missing => Err(Not::Yet(format!("{} still gets {missing} keys that values are sealed with", peer.name()))),
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use pontoon_kit::clock;
 use pontoon_model::{AppName, BalancerName, ControllerId, RouteVersion};
 use pontoon_proto::services::peers_client::PeersClient;
 use pontoon_proto::{
     ConnectedReply, ConnectedRequest, DescribeRequest, EdgeProgressRequest, InspectRequest, Inspected, MeasureRequest,
-    MeasuredReply, RequestsAnswer, RequestsQuestion,
+    MeasuredReply, RequestsAnswer, RequestsQuestion, SealingKeysReply, SealingKeysRequest,
 };
 use tokio::time::timeout;
 use tonic::{Code, Request, Status};
@@ -106,6 +107,22 @@ pub(crate) async fn edge_progress_all(from: ControllerId, others: &[Peer]) -> Ve
 pub(crate) async fn measure_all(from: ControllerId, others: &[Peer]) -> Vec<(ControllerId, MeasuredReply)> {
     let ask = |mut client: PeersClient<Link>, id| async move {
         Ok((id, client.measure(MeasureRequest { from }).await?.into_inner()))
+    };
+    ask_all(others, ask).await
+}
+
+/// Offers a key to all of `others`; for each that answers, whether it keeps the key, and those of the cluster's keys that it has.
+pub(crate) async fn sealing_keys_all(
+    from: ControllerId,
+    others: &[Peer],
+    offered: Option<Bytes>,
+) -> Vec<(ControllerId, bool, Vec<Bytes>)> {
+    let ask = |mut client: PeersClient<Link>, id| {
+        let request = SealingKeysRequest { from, offered: offered.clone() };
+        async move {
+            let SealingKeysReply { kept, keys } = client.sealing_keys(request).await?.into_inner();
+            Ok((id, kept, keys))
+        }
     };
     ask_all(others, ask).await
 }

@@ -4,5 +4,7 @@ mod admission;
 mod inspect;
 mod service;
 
-pub(crate) use inspect::{Answer, connected_all, edge_progress_all, inspect, inspect_all, measure_all, requests_all};
+pub(crate) use inspect::{
+    Answer, connected_all, edge_progress_all, inspect, inspect_all, measure_all, requests_all, sealing_keys_all,
+};
 pub use service::PeersService;

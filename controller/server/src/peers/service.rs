@@ -12,8 +12,8 @@ use pontoon_proto::{
     AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
     DescribeRequest, Described, EdgeProgress, EdgeProgressRequest, InspectRequest, Inspected, LogChunk, LogRequest,
     MeasureRequest, MeasuredReply, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply,
-    ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed, RequestsAnswer, RequestsQuestion, TailChunk,
-    TailRequest,
+    ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed, RequestsAnswer, RequestsQuestion,
+    SealingKeysReply, SealingKeysRequest, TailChunk, TailRequest,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
@@ -26,6 +26,7 @@ use crate::leader::LeaderMemory;
 use crate::raft::{Consensus, Leadership, MembershipQueue, Proposer, Reads, StateFeed};
 use crate::rejoin;
 use crate::requests::Requests;
+use crate::sealing::SealingKeys;
 use crate::sessions::{Connected, Heard, Logs, Tails};
 
 /// What controllers offer each other.
@@ -61,6 +62,8 @@ pub struct PeersService {
     pub heard: Heard,
     /// Records of what was asked of this controller.
     pub audit: AuditLog,
+    /// What values are sealed with.
+    pub sealing: SealingKeys,
     /// Ends all streams.
     pub shutdown: CancellationToken,
 }
@@ -116,6 +119,13 @@ impl PeersRpc for PeersService {
     async fn edge_progress(&self, request: Request<EdgeProgressRequest>) -> Answer<EdgeProgress> {
         rpc::caller(&request, Role::Controller)?;
         Ok(Response::new(EdgeProgress { balancers: self.heard.edge_progress() }))
+    }
+
+    async fn sealing_keys(&self, request: Request<SealingKeysRequest>) -> Answer<SealingKeysReply> {
+        rpc::caller(&request, Role::Controller)?;
+        let state = self.feed.snapshot();
+        let (kept, keys) = self.sealing.answer(state.trust(), request.into_inner().offered).await;
+        Ok(Response::new(SealingKeysReply { kept, keys }))
     }
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Answer<ReadIndexReply> {

@@ -24,7 +24,7 @@ use pontoon_proto::{
     DescribeRequest, Described, EdgeProgress, EdgeProgressRequest, InspectRequest, Inspected, LogChunk, LogRequest,
     MeasureRequest, MeasuredReply, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, RaftMessage,
     ReadIndexReply, ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed, RequestsAnswer,
-    RequestsQuestion, TailChunk, TailRequest,
+    RequestsQuestion, SealingKeysReply, SealingKeysRequest, TailChunk, TailRequest,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -102,6 +102,9 @@ impl peers_server::Peers for Forwarded {
         not_here()
     }
     async fn edge_progress(&self, _: Request<EdgeProgressRequest>) -> Result<Response<EdgeProgress>, Status> {
+        not_here()
+    }
+    async fn sealing_keys(&self, _: Request<SealingKeysRequest>) -> Result<Response<SealingKeysReply>, Status> {
         not_here()
     }
     async fn relay(&self, _: Request<RelayBatch>) -> Result<Response<Relayed>, Status> {

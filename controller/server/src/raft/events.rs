@@ -41,13 +41,13 @@ impl HeldEvent {
 fn size(change: &Change) -> usize {
     let texts = |app: &App| {
         let labels = app.labels.iter().map(|(name, value)| name.len() + value.len());
-        let env = app.env.iter().map(|(name, value)| name.len() + value.len());
+        let env = app.env.iter().map(|(name, value)| name.len() + value.0.len());
         labels.chain(env).map(|bytes| bytes + 64).sum::<usize>()
     };
     ROW_BYTES
         + match &change.row {
             Some(Row::App(app)) => texts(app),
-            Some(Row::Release(release)) => release.env.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            Some(Row::Release(release)) => release.env.iter().map(|(name, value)| name.len() + value.0.len()).sum(),
             Some(Row::Certificate(row)) => row.chain.len() + row.key.0.len(),
             _ => 0,
         }

@@ -8,7 +8,7 @@ use pontoon_api::edge::{CertificateState, NamedCertificate};
 use pontoon_core::certificates::{self, HostCertificate, Ordering};
 use pontoon_core::{Command, State, command};
 use pontoon_kit::clock;
-use pontoon_model::{AcmeSettings, CertificateOrigin, ExternalAccount, Secret, Timestamp};
+use pontoon_model::{AcmeSettings, CertificateOrigin, ExternalAccount, Secret, SecretPlace, Timestamp};
 
 use super::Api;
 use super::change::Applied;
@@ -52,8 +52,13 @@ pub(super) async fn set(
     };
     let except = body.except.iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase()).collect();
     let directory = body.directory.unwrap_or_else(|| AcmeSettings::LETS_ENCRYPT.to_owned());
-    let settings = AcmeSettings { directory, email: body.email, authority: body.authority, external, except };
+    let mut settings = AcmeSettings { directory, email: body.email, authority: body.authority, external, except };
     crate::acme::check(&settings).map_err(ApiError::invalid)?;
+    if let Some(external) = &mut settings.external {
+        let state = api.state_to_seal_by().await?;
+        let place = SecretPlace::AcmeExternal { kid: external.kid.clone() };
+        external.hmac = api.sealing.seal(state.trust(), &place, &external.hmac.0)?;
+    }
     api.change(key, command::SetAcme { settings: Some(settings) }).await
 }
 

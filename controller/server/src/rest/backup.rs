@@ -42,6 +42,8 @@ pub(super) async fn make(
         )
     })?;
     let (cluster, index) = (founding.cluster.clone(), HeaderValue::from(state.index()));
+    // A backup without them could not be read.
+    let keys = api.sealing.needed_by(&state)?;
     let bundles = query.bundles.then(|| (api.store.clone(), api.fetcher.clone()));
     api.audit.note(Asked {
         from: caller.from(),
@@ -53,7 +55,7 @@ pub(super) async fn make(
         error: None,
         index: Some(index.clone()),
     });
-    let body = Body::from_stream(stream(Source { state, cluster, bundles }, permit, api.shutdown.clone()));
+    let body = Body::from_stream(stream(Source { state, cluster, keys, bundles }, permit, api.shutdown.clone()));
     let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/x-tar")), (INDEX_HEADER, index)];
     Ok((headers, body).into_response())
 }

@@ -7,7 +7,7 @@ use axum::response::IntoResponse;
 use pontoon_api::edge::{AddDomain, Certificate, ChangeTraffic, Domain, PutCertificate, Traffic};
 use pontoon_core::{State, command};
 use pontoon_kit::clock;
-use pontoon_model::{self as model, AppName, CertificateOrigin, Digest, Timestamp};
+use pontoon_model::{self as model, AppName, CertificateOrigin, Digest, SecretPlace, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -18,6 +18,7 @@ use super::caller::Caller;
 use super::change::Applied;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Json, Key, Path, Query, Snapshot};
+use super::sealing;
 use crate::uploaded;
 
 /// How often a change of settings is tried again that somebody else has come before.
@@ -180,8 +181,21 @@ pub(super) async fn put_certificate(
     let certificate = uploaded::certificate(&body.chain, &body.key, Timestamp(clock::unix_millis()))
         .map_err(|error| ApiError::invalid(error.to_string()))?;
     let body = shown(&certificate);
-    let (_, index) = api.propose(key, command::PutCertificate { certificate }).await?;
-    Ok(Applied { index, body })
+    let place = SecretPlace::Certificate(certificate.fingerprint);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let state = api.state_to_seal_by().await?;
+        let known = state.edge().certificate(&certificate.fingerprint).map(|row| &row.key);
+        let sealed = api.sealing.seal_like(state.trust(), &place, &certificate.key.0, known)?;
+        let certificate = model::Certificate { key: sealed, ..certificate.clone() };
+        match api.propose(key, command::PutCertificate { certificate }).await {
+            // Another key to seal with has come meanwhile.
+            Err(error) if error.is_conflict() && !key.is_given() && tries < sealing::TRIES => {}
+            Err(error) => return Err(error),
+            Ok((_, index)) => return Ok(Applied { index, body }),
+        }
+    }
 }
 
 pub(super) async fn remove_certificate(

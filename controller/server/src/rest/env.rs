@@ -5,19 +5,23 @@ use std::collections::BTreeMap;
 use axum::extract::State as Context;
 use axum::response::IntoResponse;
 use pontoon_api::ChangeEnv;
-use pontoon_core::command;
-use pontoon_model::AppName;
+use pontoon_core::{State, check_env_value, command};
+use pontoon_model::{AppName, Secret, SecretPlace};
 
 use super::Api;
 use super::apps::find;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Json, Key, Path, Snapshot};
+use super::sealing::TRIES;
 
 pub(super) async fn show(
+    Context(api): Context<Api>,
     Path(app): Path<AppName>,
     Snapshot(state): Snapshot,
 ) -> ApiResult<Json<BTreeMap<String, String>>> {
-    Ok(Json(find(&state, &app)?.env.clone()))
+    let row = find(&state, &app)?;
+    let open = |(name, value): (&String, &Secret)| Ok((name.clone(), api.sealing.open_one(&place(&app, name), value)?));
+    Ok(Json(row.env.iter().map(open).collect::<ApiResult<_>>()?))
 }
 
 pub(super) async fn change(
@@ -29,5 +33,37 @@ pub(super) async fn change(
     if body.set.is_empty() && body.unset.is_empty() {
         return Err(ApiError::invalid("nothing to change: give names to set or unset"));
     }
-    api.change(key, command::ChangeEnv { app, set: body.set, unset: body.unset }).await
+    body.set.iter().try_for_each(|(name, value)| check_env_value(name, value))?;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let state = api.state_to_seal_by().await?;
+        let set = sealed(&api, &state, &app, &body.set)?;
+        let change = command::ChangeEnv { app: app.clone(), set, unset: body.unset.clone() };
+        match api.change(key, change).await {
+            // Another key has come meanwhile. The same idempotency key would get the same answer.
+            Err(error) if error.is_conflict() && !key.is_given() && tries < TRIES => {}
+            changed => return changed,
+        }
+    }
+}
+
+/// As it is kept. A value that the app or one of its releases has already is that one, so that it is seen to be the same.
+fn sealed(
+    api: &Api,
+    state: &State,
+    app: &AppName,
+    set: &BTreeMap<String, String>,
+) -> ApiResult<BTreeMap<String, Secret>> {
+    let row = find(state, app)?;
+    let seal = |(name, value): (&String, &String)| {
+        let known = state.releases(app).rev().map(|release| &release.env);
+        let known = std::iter::once(&row.env).chain(known).filter_map(|env| env.get(name));
+        Ok((name.clone(), api.sealing.seal_like(state.trust(), &place(app, name), value, known)?))
+    };
+    set.iter().map(seal).collect()
+}
+
+fn place(app: &AppName, name: &str) -> SecretPlace {
+    SecretPlace::Env { app: app.clone(), name: name.to_owned() }
 }

@@ -29,6 +29,7 @@ mod next_level;
 mod ports;
 mod releases;
 mod requests;
+mod sealing;
 mod seen;
 mod serve;
 mod servos;
@@ -59,6 +60,7 @@ use crate::leader::Waiting;
 use crate::members::Members;
 use crate::raft::{Consensus, Leadership, Proposer, StateFeed};
 use crate::requests::Requests;
+use crate::sealing::SealingKeys;
 use crate::sessions::{Connected, Heard, Logs, Tails};
 use crate::tokens::TokenUses;
 
@@ -150,6 +152,8 @@ pub struct ApiParts {
     pub limits: Limits,
     /// First and last of the ports that apps' processes get.
     pub tcp_ports: (u16, u16),
+    /// Seals what is set, and opens what is shown.
+    pub sealing: SealingKeys,
     /// Ends streams.
     pub shutdown: CancellationToken,
 }

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::raft::{Compaction, ConsensusConfig, Member, Timing};
+use crate::sealing::{SealingKeeper, SealingKeys};
 use crate::sessions::AgentDirectory;
 
 /// Where requests come from.
@@ -60,6 +61,17 @@ impl Fixture {
         tokio::time::timeout(ELECTED, leadership.wait_for(|now| now.leading)).await.expect("elected").unwrap();
         let (peers, config_name) = (consensus.peers(), name.clone());
         let store = BlobStore::open(folder.path()).unwrap();
+        let (shutdown, sealing) = (CancellationToken::new(), SealingKeys::open(folder.path()).unwrap());
+        let keeper = SealingKeeper {
+            own: id,
+            keys: sealing.clone(),
+            feed: consensus.feed(),
+            proposer: consensus.proposer(),
+            reads: consensus.reads(),
+            leadership: consensus.leadership(),
+            peers: peers.clone(),
+        };
+        tokio::spawn(keeper.run(shutdown.clone()));
         let api = Api::new(ApiParts {
             name,
             token: Some(TokenHash::of(TOKEN)),
@@ -89,9 +101,9 @@ impl Fixture {
             waiting: Waiting::default(),
             limits: Limits::default(),
             tcp_ports: (10_000, 10_999),
-            shutdown: CancellationToken::new(),
+            sealing,
+            shutdown: shutdown.clone(),
         });
-        let shutdown = api.shutdown.clone();
         Self { app: Rest::new(api.clone()), api, folder, shutdown }
     }
 

@@ -90,7 +90,7 @@ pub(super) async fn ca(Snapshot(state): Snapshot) -> Json<Ca> {
 }
 
 pub(super) async fn rotate_ca(Context(api): Context<Api>, key: Key) -> ApiResult<impl IntoResponse> {
-    let next = next_authority(api.feed.snapshot().trust())?;
+    let next = next_authority(api.state_to_seal_by().await?.trust(), &api.sealing)?;
     api.change(key, next).await
 }
 

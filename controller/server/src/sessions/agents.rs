@@ -23,6 +23,7 @@ use super::{
 };
 use crate::blobs::{BlobStore, Fetcher, Replicator};
 use crate::raft::{Leadership, Proposer, StateFeed};
+use crate::sealing::SealingKeys;
 use crate::trust::Notices;
 
 /// What controllers offer agents.
@@ -50,6 +51,8 @@ pub struct AgentsService {
     pub fetcher: Fetcher,
     /// Stores bundles on a majority.
     pub replicator: Replicator,
+    /// Opens the values of environments.
+    pub sealing: SealingKeys,
     /// Ends all sessions.
     pub shutdown: CancellationToken,
 }
@@ -203,7 +206,13 @@ impl AgentsService {
                     return Err(Status::aborted("a later start of this host's agent has registered"));
                 }
                 if sent != Some(row.generation) {
-                    let assignment = AgentDirective::Assignment(view::assignment(&state, host));
+                    let assignment = view::assignment(&state, host, |place, value| self.sealing.open_one(place, value));
+                    // The agent goes on with what it has, and asks another controller.
+                    let assignment = assignment.map_err(|error| {
+                        tracing::error!(%host, "{error}");
+                        Status::unavailable(error.to_string())
+                    })?;
+                    let assignment = AgentDirective::Assignment(assignment);
                     let pushed = outbox.send_timeout(Ok(assignment), HELLO).await;
                     pushed.map_err(|_| Status::deadline_exceeded("the agent does not read its assignment"))?;
                     sent = Some(row.generation);

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::raft::{Leadership, Proposer, StateFeed};
 use crate::requests::Requests;
+use crate::sealing::SealingKeys;
 use crate::trust::Notices;
 
 type Outbox = mpsc::Sender<Result<BalancerDirective, Status>>;
@@ -47,6 +48,8 @@ pub struct BalancersService {
     pub requests: Requests,
     /// Who looks at requests.
     pub tails: Tails,
+    /// Opens keys of certificates, and those of cookies and session tickets.
+    pub sealing: SealingKeys,
     /// Ends all sessions.
     pub shutdown: CancellationToken,
 }
@@ -196,15 +199,24 @@ impl BalancersService {
         let known = self.feed.at(index).await.edge().version();
         let mut current = tables.at_least(known).await.ok_or_else(stopping)?;
         for directive in edge::whole(&current) {
-            send(outbox, directive).await?;
+            send(outbox, self.opened(directive)?).await?;
         }
         loop {
             let next = tables.changed().await.ok_or_else(stopping)?;
             for directive in edge::changes(&current, &next) {
-                send(outbox, directive).await?;
+                send(outbox, self.opened(directive)?).await?;
             }
             current = next;
         }
+    }
+
+    /// What is sealed as the balancer can use it. If it cannot be had here, the balancer goes on with what it has, and asks another
+    /// controller.
+    fn opened(&self, directive: BalancerDirective) -> Result<BalancerDirective, Status> {
+        edge::opened(directive, &self.sealing).map_err(|error| {
+            tracing::error!("{error}");
+            Status::unavailable(error.to_string())
+        })
     }
 }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use pontoon_core::view;
-use pontoon_model::{EdgeEntry, EdgeKey, EdgeTable, RouteVersion};
+use pontoon_model::{EdgeEntry, EdgeKey, EdgeTable, RouteVersion, Secret, SecretPlace};
 use pontoon_proto::{BalancerDirective, EdgeDelta};
+
+use crate::sealing::{SealError, SealingKeys};
 
 /// Roughly this much goes into one message; no entry is larger than a fiftieth of it, and a message may have twice as much.
 const PIECE: usize = 8 * 1024 * 1024;
@@ -54,6 +56,36 @@ fn pieces(from: RouteVersion, to: RouteVersion, changed: Vec<Arc<EdgeEntry>>, re
     }
     all.push(piece);
     all
+}
+
+/// The same with the keys as balancers can use them.
+pub(super) fn opened(directive: BalancerDirective, keys: &SealingKeys) -> Result<BalancerDirective, SealError> {
+    let open = |entries: Vec<Arc<EdgeEntry>>| -> Result<Vec<_>, SealError> {
+        entries.into_iter().map(|entry| opened_entry(entry, keys)).collect()
+    };
+    Ok(match directive {
+        BalancerDirective::Edge(table) => BalancerDirective::Edge(EdgeTable { entries: open(table.entries)?, ..table }),
+        BalancerDirective::EdgeDelta(delta) => {
+            BalancerDirective::EdgeDelta(EdgeDelta { changed: open(delta.changed)?, ..delta })
+        }
+        other => other,
+    })
+}
+
+fn opened_entry(entry: Arc<EdgeEntry>, keys: &SealingKeys) -> Result<Arc<EdgeEntry>, SealError> {
+    Ok(match &*entry {
+        EdgeEntry::Certificate(row) => Arc::new(EdgeEntry::Certificate(keys.open_certificate(row)?)),
+        EdgeEntry::Keys(all) => {
+            let open = |key: &Secret| keys.open_one(&SecretPlace::EdgeKeys, key).map(Secret);
+            Arc::new(EdgeEntry::Keys(all.iter().map(open).collect::<Result<_, _>>()?))
+        }
+        EdgeEntry::Domain { .. }
+        | EdgeEntry::App { .. }
+        | EdgeEntry::Challenge(_)
+        | EdgeEntry::Peer(_)
+        | EdgeEntry::Port { .. }
+        | EdgeEntry::Split { .. } => entry,
+    })
 }
 
 fn size(entry: &EdgeEntry) -> usize {

@@ -6,7 +6,9 @@ use pontoon_core::Trust;
 use pontoon_core::command::{NoteCertificate, RotateAuthority};
 use pontoon_enrol::role_of;
 use pontoon_kit::{Authority, Identity, KeyId, PkiError};
-use pontoon_model::{AuthorityRow, Digest, MachineRole, Secret, Timestamp};
+use pontoon_model::{AuthorityRow, Digest, MachineRole, SecretPlace, Timestamp};
+
+use crate::sealing::{SealError, SealingKeys};
 
 /// Why nothing can be signed.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +18,9 @@ pub(crate) enum SignError {
         "this cluster does not give out certificates yet; its controllers agree on an authority within seconds of their start"
     )]
     NotFounded,
+    /// The authority's key cannot be opened.
+    #[error(transparent)]
+    Sealed(#[from] SealError),
     /// The request, or the authority's key.
     #[error(transparent)]
     Pki(#[from] PkiError),
@@ -42,26 +47,32 @@ impl Signed {
 }
 
 /// Signs a request for `name` in `role`.
-pub(crate) fn sign(trust: &Trust, role: MachineRole, name: &str, request: &[u8]) -> Result<Signed, SignError> {
+pub(crate) fn sign(
+    (trust, keys): (&Trust, &SealingKeys),
+    role: MachineRole,
+    name: &str,
+    request: &[u8],
+) -> Result<Signed, SignError> {
     let (Some(founding), Some(row)) = (trust.founding(), trust.signing()) else { return Err(SignError::NotFounded) };
     let KeyId(key) = KeyId::of_request(request)?;
     let life = Duration::from_secs(founding.certificate_life);
-    let certificate = authority_of(row).certify(role_of(role), name, request, life)?;
+    let certificate = authority_of(row, keys)?.certify(role_of(role), name, request, life)?;
     let identity = Identity { ca: String::new(), certificate, key: String::new() };
     let ends = timestamp(identity.validity()?.ends);
     Ok(Signed { certificate: identity.certificate, key: Digest(key), signed_by: row.fingerprint, ends })
 }
 
 /// The command that makes another authority sign.
-pub(crate) fn next_authority(trust: &Trust) -> Result<RotateAuthority, SignError> {
+pub(crate) fn next_authority(trust: &Trust, keys: &SealingKeys) -> Result<RotateAuthority, SignError> {
     let row = trust.signing().ok_or(SignError::NotFounded)?;
-    let next = authority_of(row).successor()?;
+    let next = authority_of(row, keys)?.successor()?;
+    let fingerprint = Digest(next.fingerprint()?.0);
     Ok(RotateAuthority {
         follows: row.fingerprint,
-        fingerprint: Digest(next.fingerprint()?.0),
+        fingerprint,
         certificate: next.certificate().to_owned(),
         crossed: next.crossed().unwrap_or_default().to_owned(),
-        key: Secret(next.key().to_owned()),
+        key: keys.seal(trust, &SecretPlace::Authority(fingerprint), next.key())?,
     })
 }
 
@@ -70,8 +81,9 @@ pub(crate) fn roots(trust: &Trust) -> String {
     trust.authorities().iter().map(|row| row.certificate.as_str()).collect()
 }
 
-fn authority_of(row: &AuthorityRow) -> Authority {
-    Authority::from_parts(row.certificate.clone(), row.key.0.clone(), row.crossed.clone())
+fn authority_of(row: &AuthorityRow, keys: &SealingKeys) -> Result<Authority, SealError> {
+    let key = keys.open_one(&SecretPlace::Authority(row.fingerprint), &row.key)?;
+    Ok(Authority::from_parts(row.certificate.clone(), key, row.crossed.clone()))
 }
 
 /// As the state keeps it.

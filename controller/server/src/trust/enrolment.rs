@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status};
 
 use super::authority::{SignError, roots, sign};
 use crate::raft::{ProposeError, Proposer, Reads, StateFeed};
+use crate::sealing::SealingKeys;
 
 /// Requests for certificates under way at once: each takes a signature and a change of the state, and anybody may ask.
 const AT_ONCE: usize = 32;
@@ -36,6 +37,7 @@ pub struct EnrolmentService {
     feed: StateFeed,
     reads: Reads,
     proposer: Proposer,
+    sealing: SealingKeys,
     places: Arc<Semaphore>,
 }
 
@@ -48,7 +50,7 @@ enum No {
 impl From<SignError> for No {
     fn from(error: SignError) -> Self {
         match error {
-            SignError::NotFounded => Self::Unavailable(error.to_string()),
+            SignError::NotFounded | SignError::Sealed(_) => Self::Unavailable(error.to_string()),
             SignError::Pki(_) => Self::Refused(error.to_string()),
         }
     }
@@ -92,9 +94,9 @@ impl Enrolment for EnrolmentService {
 }
 
 impl EnrolmentService {
-    /// Looks at `feed`, writes through `proposer`.
-    pub fn new(feed: StateFeed, reads: Reads, proposer: Proposer) -> Self {
-        Self { feed, reads, proposer, places: Arc::new(Semaphore::new(AT_ONCE)) }
+    /// Looks at `feed`, writes through `proposer`, opens the authority's key with `sealing`.
+    pub fn new(feed: StateFeed, reads: Reads, proposer: Proposer, sealing: SealingKeys) -> Self {
+        Self { feed, reads, proposer, sealing, places: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     async fn admit(&self, request: JoinRequest) -> Result<Admitted, No> {
@@ -107,7 +109,7 @@ impl EnrolmentService {
             let why = "this token is not known: it was revoked, has been used up, or is of another cluster";
             return Err(No::Refused(why.to_owned()));
         }
-        let signed = sign(state.trust(), request.role, &request.name, &request.request)?;
+        let signed = sign((state.trust(), &self.sealing), request.role, &request.name, &request.request)?;
         let command = AdmitMachine {
             token: secret,
             role: request.role,
@@ -133,7 +135,7 @@ impl EnrolmentService {
         let belongs = |trust: &Trust| trust.machine(request.role, &request.name).is_some();
         let state = self.knowing(belongs).await?;
         let trust = state.trust();
-        let signed = sign(trust, request.role, &request.name, &request.request)?;
+        let signed = sign((trust, &self.sealing), request.role, &request.name, &request.request)?;
         if trust.is_revoked(&signed.key) {
             return Err(No::Refused("this machine's key was revoked; it must join again with a new one".to_owned()));
         }

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use pontoon_core::command::FoundTrust;
-use pontoon_kit::{Authority, PkiError};
-use pontoon_model::{Digest, Secret};
+use pontoon_kit::Authority;
+use pontoon_model::{Digest, SecretPlace};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::authority::SignError;
 use crate::config::FoundingConfig;
 use crate::raft::{Leadership, Proposer, StateFeed};
+use crate::sealing::SealingKeys;
 
 /// Between tries.
 const RETRY: Duration = Duration::from_secs(1);
@@ -22,6 +24,8 @@ pub struct Founder {
     pub feed: StateFeed,
     /// Where it is proposed.
     pub proposer: Proposer,
+    /// Seals the authority's key.
+    pub sealing: SealingKeys,
     /// Whether this controller leads: one is enough.
     pub leadership: watch::Receiver<Leadership>,
 }
@@ -34,7 +38,9 @@ impl Founder {
             if self.feed.snapshot().trust().founding().is_some() {
                 return;
             }
+            // Not before its key can be kept sealed, which takes a moment.
             if self.leadership.borrow().leading
+                && self.feed.snapshot().trust().sealing_key().is_some()
                 && let Err(why) = self.found().await
                 && said.as_ref() != Some(&why)
             {
@@ -52,14 +58,17 @@ impl Founder {
         Ok(())
     }
 
-    fn command(&self) -> Result<FoundTrust, PkiError> {
+    fn command(&self) -> Result<FoundTrust, SignError> {
         let authority = Authority::load(&self.config.ca_dir)?;
+        let fingerprint = Digest(authority.fingerprint()?.0);
+        let place = SecretPlace::Authority(fingerprint);
+        let key = self.sealing.seal(self.feed.snapshot().trust(), &place, authority.key())?;
         Ok(FoundTrust {
             cluster: self.config.cluster.clone(),
             certificate_life: self.config.certificate_life_s,
-            fingerprint: Digest(authority.fingerprint()?.0),
+            fingerprint,
             certificate: authority.certificate().to_owned(),
-            key: Secret(authority.key().to_owned()),
+            key,
         })
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::authority::{SignError, roots, sign};
 use super::notices::needs_certificate;
 use crate::raft::{Leadership, Proposer, Reads, StateFeed};
+use crate::sealing::SealingKeys;
 
 /// How often it is looked whether something is due that no change of the state tells of.
 const LOOK: Duration = Duration::from_secs(1);
@@ -29,6 +30,8 @@ pub struct Keeper {
     pub feed: StateFeed,
     /// Where its new certificates are noted.
     pub proposer: Proposer,
+    /// Opens the authority's key.
+    pub sealing: SealingKeys,
     /// How far this controller must have applied the log to know what the others do.
     pub reads: Reads,
     /// Only the leader retires authorities.
@@ -136,7 +139,7 @@ impl Keeper {
 
     fn sign_own(&self, trust: &Trusted, identity: &Identity) -> Result<(Identity, NoteCertificate), SignError> {
         let request = Identity::request(&identity.key)?;
-        let signed = sign(trust, MachineRole::Controller, &self.name, &request)?;
+        let signed = sign((trust, &self.sealing), MachineRole::Controller, &self.name, &request)?;
         let note = signed.note(MachineRole::Controller, self.name.clone());
         Ok((Identity { certificate: signed.certificate, ..identity.clone() }, note))
     }

@@ -1,5 +1,6 @@
 //! An agent that says everything a real one says, and runs nothing.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -41,19 +42,20 @@ pub fn hello(host: &str) -> AgentHello {
 pub struct FakeAgent {
     stop: CancellationToken,
     built_from: Arc<Mutex<Vec<u8>>>,
+    env: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl FakeAgent {
     /// Connects first to `node`.
     pub async fn start(cluster: &Cluster, host: &str, node: usize) -> Self {
-        let agent = Self { stop: CancellationToken::new(), built_from: Arc::default() };
+        let agent = Self { stop: CancellationToken::new(), built_from: Arc::default(), env: Arc::default() };
         let credentials = Credentials::new(cluster.authority.issue(Role::Agent, host).unwrap()).unwrap();
         let controllers: Vec<SocketAddr> =
             (0..cluster.len()).map(|n| cluster.grpc((node + n) % cluster.len())).collect();
-        let (host, built_from) = (host.to_owned(), agent.built_from.clone());
+        let (host, built_from, env) = (host.to_owned(), agent.built_from.clone(), agent.env.clone());
         let work = async move {
             for address in controllers.iter().cycle() {
-                if let Err(error) = session(*address, &credentials, &host, &built_from).await {
+                if let Err(error) = session(*address, &credentials, &host, (&built_from, &env)).await {
                     eprintln!("agent: {address}: {error}");
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -68,6 +70,11 @@ impl FakeAgent {
         self.built_from.lock().unwrap().clone()
     }
 
+    /// The value that a build was given.
+    pub fn value_of(&self, name: &str) -> Option<String> {
+        self.env.lock().unwrap().get(name).cloned()
+    }
+
     /// Ends it.
     pub fn stop(&self) {
         self.stop.cancel();
@@ -78,7 +85,7 @@ async fn session(
     address: SocketAddr,
     credentials: &Credentials,
     host: &str,
-    built_from: &Mutex<Vec<u8>>,
+    (built_from, env): (&Mutex<Vec<u8>>, &Mutex<BTreeMap<String, String>>),
 ) -> Result<(), tonic::Status> {
     let channel = rpc::channel(address, Role::Controller, credentials).unwrap();
     let mut client = AgentsClient::new(channel.clone());
@@ -102,6 +109,7 @@ async fn session(
                 let reports = assignment.servos.iter().map(report).collect();
                 let _ = outbox.send(AgentMessage::Servos(reports)).await;
                 for spec in &assignment.builds {
+                    env.lock().unwrap().extend(spec.env.clone());
                     let report = build(&mut client, spec, built_from).await?;
                     let _ = outbox.send(AgentMessage::Build(report)).await;
                 }

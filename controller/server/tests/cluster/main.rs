@@ -8,6 +8,7 @@ mod members;
 mod nodes;
 mod requests;
 mod rpc_matrix;
+mod sealing;
 mod trust;
 
 use fake_agent::FakeAgent;

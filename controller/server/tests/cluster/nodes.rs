@@ -97,6 +97,13 @@ impl Cluster {
         self.run(node, self.config(node));
     }
 
+    /// The same with another configuration.
+    pub fn launch_as(&mut self, node: usize, change: impl FnOnce(&mut Config)) {
+        let mut config = self.config(node);
+        change(&mut config);
+        self.run(node, config);
+    }
+
     /// A further controller, with a certificate that was made elsewhere: the others let it in, and it follows.
     pub fn let_one_in(&mut self) -> usize {
         let node = self.members.len();
@@ -271,6 +278,30 @@ impl Cluster {
         serde_json::from_str(&sent.unwrap_or_else(|error| panic!("PUT {path}: {error}"))).unwrap()
     }
 
+    /// PATCH of JSON.
+    pub async fn patch(&self, node: usize, path: &str, body: Value) -> Value {
+        self.try_patch(node, path, body).await.unwrap_or_else(|error| panic!("PATCH {path}: {error}"))
+    }
+
+    /// PATCH of JSON, which may be refused.
+    pub async fn try_patch(&self, node: usize, path: &str, body: Value) -> Result<Value, String> {
+        let text = self.send(self.http.patch(self.url(node, path)).json(&body)).await?;
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    }
+
+    /// GET of bytes, which may be refused.
+    pub async fn try_bytes(&self, node: usize, path: &str) -> Result<Vec<u8>, String> {
+        let answer = self.http.get(self.url(node, path)).bearer_auth(TOKEN).send().await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        let bytes = answer.bytes().await.map_err(|error| error.to_string())?;
+        if status.is_success() {
+            Ok(bytes.into())
+        } else {
+            Err(format!("{status}: {}", String::from_utf8_lossy(&bytes)))
+        }
+    }
+
     /// DELETE; the refusal, if it is one.
     pub async fn try_delete(&self, node: usize, path: &str) -> Result<Value, String> {
         let text = self.send(self.http.delete(self.url(node, path))).await?;
@@ -281,6 +312,11 @@ impl Cluster {
     pub async fn try_post(&self, node: usize, path: &str, body: Value) -> Result<Value, String> {
         let text = self.send(self.http.post(self.url(node, path)).json(&body)).await?;
         serde_json::from_str(&text).map_err(|error| error.to_string())
+    }
+
+    /// Where a controller keeps its log and snapshots.
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        self.data(node).join("data")
     }
 
     /// Where a controller keeps its certificate.

@@ -37,6 +37,7 @@ const MATRIX: &[(&str, &[&str], MayCall)] = &[
             "Requests",
             "OpenTail",
             "EdgeProgress",
+            "SealingKeys",
         ],
         MayCall::Controller,
     ),

@@ -17,16 +17,23 @@ use crate::file;
 /// An authority outlives every machine of its cluster; it is changed by `ca rotate` and not by its age.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 
+/// How many changes of the authority somebody can sleep through and still follow. Their certificates are part of every chain, half
+/// a kilobyte each, and verifiers refuse chains of more than six authorities.
+pub const MOST_CROSSED: usize = 5;
+
 /// What an authority's key file is called where it is missed.
 const KEY: &str = "authority's key";
+
+/// Ends each certificate in PEM.
+const PEM_END: &str = "-----END CERTIFICATE-----\n";
 
 /// The cluster's certificate authority.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Authority {
     certificate: String,
     key: String,
-    /// Its certificate as the authority before it signed it: with it in the chain, machines that know only the older one
-    /// trust what this one signs.
+    /// Its certificate as the authority before it signed it, then that one's as the one before it did, and so on: with them in the
+    /// chain, who knows only an older one trusts what this one signs.
     crossed: Option<String>,
 }
 
@@ -52,7 +59,9 @@ impl Authority {
         let key = KeyPair::generate().map_err(of_the_authority)?;
         let params = Self::params(&key);
         let certificate = params.self_signed(&key).map_err(of_the_authority)?.pem();
-        let crossed = params.signed_by(&key, &self.issuer()?).map_err(of_the_authority)?.pem();
+        let mut crossed = params.signed_by(&key, &self.issuer()?).map_err(of_the_authority)?.pem();
+        let former = self.crossed.as_deref().unwrap_or_default().split_inclusive(PEM_END);
+        crossed.extend(former.take(MOST_CROSSED - 1));
         Ok(Self { certificate, key: key.serialize_pem(), crossed: Some(crossed) })
     }
 
@@ -66,8 +75,8 @@ impl Authority {
         // Two authorities of a cluster are told apart by name where a chain is looked for.
         let id = KeyId::of_public_key(&key.subject_public_key_info()).to_string();
         params.distinguished_name.push(DnType::CommonName, format!("{} {}", Self::NAME, &id[..16]));
-        // One authority below it: its successor.
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+        // Authorities below it: those that follow it.
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(MOST_CROSSED as u8));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         set_validity(&mut params, AUTHORITY_LIFE);
         params
@@ -109,7 +118,7 @@ impl Authority {
         &self.key
     }
 
-    /// Its certificate as the authority before it signed it, PEM.
+    /// Its certificate as the authority before it signed it, and those of the ones before that as well, PEM, newest first.
     pub fn crossed(&self) -> Option<&str> {
         self.crossed.as_deref()
     }

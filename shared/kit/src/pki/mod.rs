@@ -18,7 +18,7 @@ use rustls_pki_types::pem::PemObject;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-pub use authority::Authority;
+pub use authority::{Authority, MOST_CROSSED};
 pub use identity::{Identity, Validity};
 pub use key::{Fingerprint, KeyId};
 pub use token::{JoinText, new_api_token};

@@ -14,10 +14,10 @@ use crate::pki::{Authority, Role};
 /// What to trust from now on, for a client that trusts `roots` and whose handshake with a controller has succeeded, which
 /// showed these certificates; none if that is what it trusts already.
 ///
-/// A controller shows its certificate, that of its authority as the one before signed it, and all authorities that the cluster
-/// trusts. An authority is added only if one that is trusted here signed for its very key, and if it signed the
-/// controller's certificate: nobody is trusted that was not before, by way of that signature, and nothing is taken on a
-/// server's word. One that has a successor here and that the controller does not show any more is let go: the cluster
+/// A controller shows its certificate, that of its authority as the one before signed it, those of the ones before that as well
+/// (as many as [`crate::pki::MOST_CROSSED`]), and all authorities that the cluster trusts. An authority is added only if one that
+/// is trusted here signed for its very key, or for the key of one that did, and if it signed the controller's
+/// certificate: nobody is trusted that was not before, by way of those signatures, and nothing is taken on a server's word. One that has a successor here and that the controller does not show any more is let go: the cluster
 /// trusts it no longer, and a thief of its key shall not be believed.
 pub fn followed(
     roots: &[CertificateDer<'static>],
@@ -33,9 +33,9 @@ pub fn followed(
         if !signs || !is_of_a_cluster(&parsed) {
             continue;
         }
+        let crossed: Vec<_> = intermediates.iter().filter(|shown| may_lead_to(shown, &parsed)).cloned().collect();
         for former in roots.iter().filter(|root| root.as_ref() != successor.as_ref()) {
-            let crossed = intermediates.iter().find(|crossed| is_crossed(crossed, &parsed));
-            if !crossed.is_some_and(|crossed| leads_to(former, crossed, end_entity, now)) {
+            if !leads_to(former, &crossed, end_entity, now) {
                 continue;
             }
             if !next.iter().any(|known| known.as_ref() == successor.as_ref()) {
@@ -54,19 +54,19 @@ fn is_of_a_cluster(authority: &X509Certificate<'_>) -> bool {
     authority.subject().iter_common_name().any(|name| name.as_str().is_ok_and(|name| name.starts_with(Authority::NAME)))
 }
 
-/// Whether it is for the same name and key as `successor`, and signed by another.
-fn is_crossed(certificate: &CertificateDer<'_>, successor: &X509Certificate<'_>) -> bool {
+/// Whether it may be between `successor`'s key and an authority of before: it is signed by another, and if it is for the name of
+/// `successor`, also for its key.
+fn may_lead_to(certificate: &CertificateDer<'_>, successor: &X509Certificate<'_>) -> bool {
     X509Certificate::from_der(certificate).is_ok_and(|(_, crossed)| {
-        crossed.subject() == successor.subject()
-            && crossed.issuer() != crossed.subject()
-            && crossed.public_key().raw == successor.public_key().raw
+        let is_its = crossed.public_key().raw == successor.public_key().raw;
+        crossed.issuer() != crossed.subject() && (is_its || crossed.subject() != successor.subject())
     })
 }
 
-/// Whether `root`, which did not sign `end_entity` itself, vouches for it by way of `crossed`.
+/// Whether `root`, which did not sign `end_entity` itself, vouches for it by way of some of `crossed`.
 fn leads_to(
     root: &CertificateDer<'static>,
-    crossed: &CertificateDer<'_>,
+    crossed: &[CertificateDer<'_>],
     end_entity: &CertificateDer<'_>,
     now: UnixTime,
 ) -> bool {
@@ -76,14 +76,13 @@ fn leads_to(
         return false;
     }
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider()).build();
-    let crossed = [crossed.clone()];
-    verifier.is_ok_and(|verifier| verifier.verify_server_cert(end_entity, &crossed, &controller, &[], now).is_ok())
+    verifier.is_ok_and(|verifier| verifier.verify_server_cert(end_entity, crossed, &controller, &[], now).is_ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::{Identity, certificates};
+    use crate::pki::{Identity, MOST_CROSSED, certificates};
 
     fn der(pem: &str) -> Vec<CertificateDer<'static>> {
         certificates("a certificate", pem).unwrap()
@@ -115,8 +114,27 @@ mod tests {
         assert_eq!(met(&[&first, &second], &second, &[&second]), all(&[&second]));
         assert_eq!(met(&[&first], &second, &[&second]), all(&[&second]), "it was not there in between");
         assert_eq!(met(&[&second], &third, &[&second, &third]), all(&[&second, &third]));
-        // It slept through one: nobody whom it trusts has signed for the third.
-        assert_eq!(met(&[&first], &third, &[&third]), None);
+    }
+
+    #[test]
+    fn who_slept_through_several_changes_walks_from_one_authority_to_the_next() {
+        let mut all_of_them = vec![Authority::create().unwrap()];
+        for _ in 0..=MOST_CROSSED {
+            let next = all_of_them.last().unwrap().successor().unwrap();
+            all_of_them.push(next);
+        }
+        for slept in 1..=MOST_CROSSED {
+            let newest = &all_of_them[slept];
+            assert_eq!(met(&[&all_of_them[0]], newest, &[newest]), all(&[newest]), "{slept} changes");
+        }
+        // One that is being changed: the former goes when the cluster has let it go.
+        let (first, third) = (&all_of_them[0], &all_of_them[2]);
+        assert_eq!(met(&[first], third, &[&all_of_them[1], third]), all(&[third]));
+        let last = all_of_them.last().unwrap();
+        assert_eq!(met(&[first], last, &[last]), None, "chains are not longer than verifiers take");
+        assert_eq!(met(&[&all_of_them[1]], last, &[last]), all(&[last]));
+        // Nothing leads back: whoever holds a former one's key is not believed by who knows a later one.
+        assert_eq!(met(&[last], first, &[first]), None);
     }
 
     #[test]

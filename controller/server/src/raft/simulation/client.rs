@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pontoon_core::command::{ChangeEnv, CreateApp};
 use pontoon_core::{Command, Outcome, Stamped, State};
-use pontoon_model::IdempotencyKey;
+use pontoon_model::{IdempotencyKey, Secret};
 use tokio::time::{Instant, timeout};
 
 use super::events::{Event, Op};
@@ -60,7 +60,7 @@ impl Clients {
         let op = self.op();
         let app = |app: u64| format!("app-{app}").parse().expect("a valid name");
         let set = |name: String, value: String| {
-            let set = BTreeMap::from([(name, value)]);
+            let set = BTreeMap::from([(name, Secret(value))]);
             ChangeEnv { app: app(op.0 % APPS), set, unset: Vec::new() }.into()
         };
         let command = match op.0 {
@@ -180,7 +180,7 @@ pub(super) fn contents(state: &State) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for app in state.apps() {
         found.push((format!("{}/", app.name), String::new()));
-        found.extend(app.env.iter().map(|(name, value)| (format!("{}/{name}", app.name), value.clone())));
+        found.extend(app.env.iter().map(|(name, value)| (format!("{}/{name}", app.name), value.0.clone())));
     }
     found
 }

@@ -17,8 +17,8 @@ use pontoon_proto::{
     AuditReply, AuditRequest, BlobPart, BlobPresence, BlobRequest, BlobStored, ConnectedReply, ConnectedRequest,
     DescribeRequest, Described, EdgeProgress, EdgeProgressRequest, InspectRequest, Inspected, LogChunk, LogRequest,
     MeasureRequest, MeasuredReply, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply,
-    ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed, RequestsAnswer, RequestsQuestion, TailChunk,
-    TailRequest,
+    ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed, RequestsAnswer, RequestsQuestion,
+    SealingKeysReply, SealingKeysRequest, TailChunk, TailRequest,
 };
 use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
@@ -289,6 +289,9 @@ impl peers_server::Peers for Forwarded {
         not_here()
     }
     async fn edge_progress(&self, _: Request<EdgeProgressRequest>) -> Result<Response<EdgeProgress>, Status> {
+        not_here()
+    }
+    async fn sealing_keys(&self, _: Request<SealingKeysRequest>) -> Result<Response<SealingKeysReply>, Status> {
         not_here()
     }
     async fn relay(&self, _: Request<RelayBatch>) -> Result<Response<Relayed>, Status> {

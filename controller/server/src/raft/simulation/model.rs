@@ -49,7 +49,7 @@ impl Model {
                 let there = exists(&self.values, app.as_str());
                 for (name, value) in set.iter().filter(|_| there) {
                     let values = self.values.entry((app.to_string(), name.clone())).or_default();
-                    values.push((index, value.clone()));
+                    values.push((index, value.0.clone()));
                 }
                 there
             }

@@ -2,19 +2,22 @@
 
 use pontoon_core::command::FoundTrust;
 use pontoon_core::{Command, State};
-use pontoon_model::{BlobRef, Digest, MemoryBytes, Secret};
+use pontoon_model::{BlobRef, Digest, MemoryBytes, SecretPlace};
 
 use super::*;
 use crate::backup::{Contents, Place, read, restore, verify};
 
 async fn found(api: &Fixture) {
     let authority = Authority::create().unwrap();
+    let state = api.api.state_to_seal_by().await.unwrap();
+    let fingerprint = Digest(authority.fingerprint().unwrap().0);
+    let place = SecretPlace::Authority(fingerprint);
     let command = FoundTrust {
         cluster: "test".into(),
         certificate_life: 3600,
-        fingerprint: Digest(authority.fingerprint().unwrap().0),
+        fingerprint,
         certificate: authority.certificate().into(),
-        key: Secret(authority.key().into()),
+        key: api.api.sealing.seal(state.trust(), &place, authority.key()).unwrap(),
     };
     let (outcomes, _) = api.api.propose_all(extract::Key::none(), vec![Command::from(command)]).await.unwrap();
     outcomes[0].as_ref().unwrap();
