@@ -116,7 +116,8 @@ impl Exchange {
                     .then(|| Page::Unreachable { host: host(), tried: self.attempts.tried.len() });
             }
             Unanswered::Other(Failure::Client(fault)) => return Some(fault.page(sides)),
-            Unanswered::Broken | Unanswered::Other(Failure::Servo(Fault::Unreached | Fault::Broken)) => {
+            Unanswered::Broken
+            | Unanswered::Other(Failure::Servo(Fault::Unreached | Fault::Broken | Fault::Ended)) => {
                 self.attempts.killed += 1;
                 self.attempts.timed_out = false;
                 self.attempts.lost.push(peer);
