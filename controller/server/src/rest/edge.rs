@@ -179,7 +179,7 @@ pub(super) async fn put_certificate(
 ) -> ApiResult<impl IntoResponse> {
     let certificate = uploaded::certificate(&body.chain, &body.key, Timestamp(clock::unix_millis()))
         .map_err(|error| ApiError::invalid(error.to_string()))?;
-    let body = shown(&certificate);
+    let body = Certificate { note: uploaded::remark(&certificate.chain), ..shown(&certificate) };
     let (_, index) = api.propose(key, command::PutCertificate { certificate }).await?;
     Ok(Applied { index, body })
 }
@@ -202,6 +202,7 @@ fn shown(row: &model::Certificate) -> Certificate {
         origin: row.origin,
         next: None,
         error: None,
+        note: None,
     }
 }
 
