@@ -24,8 +24,9 @@ const EVERY: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_millis(400);
 /// Before the first was measured.
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(100);
-/// Longer than this HTTP/2 itself does not wait.
-const MOST_PATIENCE: Duration = Duration::from_secs(2);
+/// The question itself is given up soon after ([`links::PROBE`]), and asked again.
+const MOST_PATIENCE: Duration = Duration::from_millis(1_400);
+const _: () = assert!(MOST_PATIENCE.as_millis() < links::PROBE.as_millis());
 /// The patience is spent in as many parts: if it is this process that had a pause, only one of them is.
 const PARTS: u32 = 4;
 
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn patience_grows_with_the_distance_and_has_an_end() {
         let millis = |round_trip| patience(Some(Duration::from_millis(round_trip))).as_millis();
-        assert_eq!([0, 80, 300, 10_000].map(millis), [400, 720, 1_600, 2_000]);
+        assert_eq!([0, 80, 200, 10_000].map(millis), [400, 720, 1_200, 1_400]);
         assert_eq!(patience(None), patience(Some(USUAL_ROUND_TRIP)));
     }
 }
