@@ -89,7 +89,7 @@ impl Pulse {
             }
         }
         self.become_silent(true);
-        if let Ok(_) = asked.await {
+        if asked.await.is_ok() {
             self.become_silent(false);
         }
     }
