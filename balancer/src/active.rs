@@ -8,6 +8,7 @@ use pontoon_kit::{CancellationToken, FolderLock};
 use tokio::task::JoinSet;
 
 use crate::handover::{Door, Progress};
+use crate::proxy::ports::Sockets;
 use crate::session::Session;
 use crate::store::Store;
 use crate::table::Table;
@@ -18,6 +19,8 @@ pub(crate) struct Active {
     pub(crate) store: Store,
     pub(crate) table: Arc<Table>,
     pub(crate) progress: Arc<Progress>,
+    /// Of ports, for the next process.
+    pub(crate) ports: Sockets,
     /// Held for as long as the table is written.
     pub(crate) lock: FolderLock,
 }
@@ -82,7 +85,7 @@ impl Active {
             tracing::info!(process, "another process of this balancer takes over");
             // From here on the table does not change, and it is on disk.
             running.end().await;
-            match heir.let_serve(self.progress.now()).await {
+            match heir.let_serve(self.progress.now(), self.ports.copies()).await {
                 Ok(link) => {
                     tell_service_manager(process);
                     ends.hand_over();

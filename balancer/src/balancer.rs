@@ -18,7 +18,7 @@ use crate::handover::{Door, HandoverError, Offer, Predecessor, Progress, Purpose
 use crate::health::Watcher;
 use crate::peers;
 use crate::proxy::listen::Inherited;
-use crate::proxy::ports::{self, Board, Ports};
+use crate::proxy::ports::{self, At, Board, Ports, Sockets};
 use crate::proxy::{Proxy, With};
 use crate::readiness::Readiness;
 use crate::session::{Controllers, Session};
@@ -84,9 +84,11 @@ impl Balancer {
         );
         // Those that are not needed any more: what waits in them is the former process's.
         drop(inherited);
+        let mut inherited_ports = Inherited::default();
         let before = match &mut taking {
             Some(taking) => {
-                let ack = taking.prepared().await?;
+                let (ack, of_ports) = taking.prepared().await?;
+                inherited_ports = Inherited::given(of_ports);
                 load(&table, &store).map_err(data_dir)?;
                 let have = table.version();
                 if have < ack.applied {
@@ -108,7 +110,9 @@ impl Balancer {
             log: proxy.log.clone(),
             announced: config.proxy_protocol,
         };
-        let ports = Ports::new(parts, config.listen.ip(), config.worker_count(), board.clone());
+        let sockets_of_ports = Sockets::default();
+        let at = At { ip: config.listen.ip(), inherited: inherited_ports, sockets: sockets_of_ports.clone() };
+        let ports = Ports::new(parts, at, config.worker_count(), board.clone());
         let ports = tokio::spawn(ports.run(ends.serving.clone()));
         let mut admin_address = None;
         if let Some(socket) = admin_socket {
@@ -160,7 +164,8 @@ impl Balancer {
             link,
             ports: board,
         };
-        let active = Active { session: Arc::new(session), store, table: table.clone(), progress, lock };
+        let session = Arc::new(session);
+        let active = Active { session, store, table: table.clone(), progress, ports: sockets_of_ports, lock };
         let running = active.begin();
         tasks.spawn(active.run(running, door, ends.clone()));
         let parts = Mutex::new(Parts { proxy, ports, tasks });

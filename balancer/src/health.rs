@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::proxy::ports::settle::SETTLED;
 use crate::table::{Failure, Servo};
 
 /// Between looks at one servo: a restarted one is back within a second, one that is gone leaves the table by itself.
@@ -86,8 +87,11 @@ async fn look_after(ailing: Ailing, places: Arc<Semaphore>) {
 
 async fn is_well(servo: &Servo, ailing: &Ailing) -> bool {
     let Ok(Ok(mut stream)) = timeout(CONNECT, TcpStream::connect(servo.address)).await else { return false };
-    if ailing.failure == Failure::Unreached {
-        return true;
+    match ailing.failure {
+        Failure::Unreached => return true,
+        // Whatever its protocol is, not to end the connection is what it has to do.
+        Failure::Ended => return !matches!(timeout(SETTLED, stream.read_u8()).await, Ok(Err(_))),
+        Failure::Broken | Failure::TimedOut => {}
     }
     // It took connections all the time: only an answer says more.
     let answer = async {

@@ -22,7 +22,8 @@ use super::{ANSWER, HandoverError};
 pub(super) const MOST_DESCRIPTORS: usize = 64;
 /// Longest message: names and sentences.
 const MOST_BYTES: usize = 16 * 1024;
-/// Descriptors that wait to be taken: those of 256 workers, which is the most there can be, twice, and some.
+/// Descriptors that wait to be taken: those of 256 workers, which is the most there can be, three times, and some; or, later,
+/// those of 1,000 ports.
 const MOST_WAITING: usize = 1_024;
 
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,6 +52,8 @@ struct Visitors {
 #[derive(Debug)]
 pub(crate) struct Heir {
     channel: Channel,
+    /// Whether it takes the sockets of ports too.
+    takes_ports: bool,
     _place: OwnedSemaphorePermit,
 }
 
@@ -132,7 +134,8 @@ impl Visitors {
         }
         let mut channel = Channel::new(stream);
         let visited = match channel.receive_within(ANSWER).await {
-            Ok(Asked::Take { name }) => self.give(channel, name).await,
+            Ok(Asked::Take { name }) => self.give(channel, name, false).await,
+            Ok(Asked::TakeWithPorts { name }) => self.give(channel, name, true).await,
             Ok(Asked::Reload) => {
                 let Self { offer, respawn, taken_over, .. } = self;
                 // Not to be held here while another process is to have them alone.
@@ -147,7 +150,7 @@ impl Visitors {
         }
     }
 
-    async fn give(self, mut channel: Channel, name: BalancerName) -> Result<(), HandoverError> {
+    async fn give(self, mut channel: Channel, name: BalancerName, takes_ports: bool) -> Result<(), HandoverError> {
         if name != self.offer.name {
             let why = format!("it is balancer {}, not {name}", self.offer.name);
             return channel.send(&Told::Refused { why }, &[]).await;
@@ -159,11 +162,7 @@ impl Visitors {
         let lock = (Purpose::Lock, self.offer.lock.as_fd());
         let sockets = self.offer.sockets.iter().map(|(purpose, socket)| (*purpose, socket.as_fd()));
         let all: Vec<_> = std::iter::once(lock).chain(sockets).collect();
-        let mut parts = all.chunks(MOST_DESCRIPTORS).peekable();
-        while let Some(part) = parts.next() {
-            let (purposes, descriptors): (Vec<_>, Vec<_>) = part.iter().copied().unzip();
-            channel.send(&Told::Sockets { purposes, more: parts.peek().is_some() }, &descriptors).await?;
-        }
+        send_sockets(&channel, &all).await?;
         match channel.receive_within(PREPARE).await? {
             Asked::Prepared => {}
             said => return Err(HandoverError::unexpected(&said)),
@@ -171,8 +170,17 @@ impl Visitors {
         let Self { offer, heirs, .. } = self;
         drop(offer);
         // Closed: this process is stopping.
-        heirs.send(Heir { channel, _place: place }).await.map_err(|_| HandoverError::Closed)
+        heirs.send(Heir { channel, takes_ports, _place: place }).await.map_err(|_| HandoverError::Closed)
     }
+}
+
+async fn send_sockets(channel: &Channel, all: &[(Purpose, BorrowedFd<'_>)]) -> Result<(), HandoverError> {
+    let mut parts = all.chunks(MOST_DESCRIPTORS).peekable();
+    while let Some(part) = parts.next() {
+        let (purposes, descriptors): (Vec<_>, Vec<_>) = part.iter().copied().unzip();
+        channel.send(&Told::Sockets { purposes, more: parts.peek().is_some() }, &descriptors).await?;
+    }
+    Ok(())
 }
 
 impl Heir {
@@ -181,8 +189,15 @@ impl Heir {
         self.channel.process()
     }
 
-    /// Lets it serve; `ack`: how far this process is. Returns once it does.
-    pub(crate) async fn let_serve(mut self, ack: BalancerAck) -> Result<Link, HandoverError> {
+    /// Lets it serve; `ack`: how far this process is, `ports`: the sockets of those that it listens on. They go last, since they
+    /// come and go with the table, which changes no more. Returns once it serves.
+    pub(crate) async fn let_serve(mut self, ack: BalancerAck, ports: Vec<TcpListener>) -> Result<Link, HandoverError> {
+        if self.takes_ports {
+            let all: Vec<_> = ports.iter().map(|socket| (Purpose::Port, socket.as_fd())).collect();
+            send_sockets(&self.channel, &all).await?;
+        }
+        // Closed here, they stay open in who listens on them.
+        drop(ports);
         self.channel.send(&Told::Yours { ack }, &[]).await?;
         match self.channel.receive_within(PREPARE).await? {
             Asked::Serving => Ok(Link { channel: self.channel }),

@@ -20,6 +20,12 @@ pub(super) enum Asked {
     Written,
     /// Start another process of yourself, and give way to it.
     Reload,
+    /// As [`Self::Take`], and also those of ports ([`Purpose::Port`]), once I am prepared. An earlier version ends the connection,
+    /// and is asked with [`Self::Take`] then; who asks with that may not know the purpose.
+    TakeWithPorts {
+        /// As there.
+        name: BalancerName,
+    },
 }
 
 /// From the running process.
@@ -64,6 +70,8 @@ pub(crate) enum Purpose {
     Lock,
     /// A listening socket for other balancers.
     Peer,
+    /// One of a process that does not speak HTTP.
+    Port,
 }
 
 pontoon_model::wire! {
@@ -85,15 +93,18 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let name: BalancerName = "b1".parse().unwrap();
-        let asked = [Asked::Take { name }, Asked::Prepared, Asked::Serving, Asked::Written, Asked::Reload];
+        let take_all = Asked::TakeWithPorts { name: name.clone() };
+        let asked = [Asked::Take { name }, Asked::Prepared, Asked::Serving, Asked::Written, Asked::Reload, take_all];
         let ack = BalancerAck { applied: RouteVersion(7), drained: RouteVersion(6) };
         let purposes = vec![Purpose::Plain, Purpose::Tls, Purpose::Admin, Purpose::Lock];
+        let later = vec![Purpose::Peer, Purpose::Port];
         let told = [
             Told::Sockets { purposes, more: true },
             Told::Yours { ack },
             Told::Ack(ack),
             Told::Refused { why: "no".to_owned() },
             Told::Reloaded { process: 9 },
+            Told::Sockets { purposes: later, more: false },
         ];
         let lines: Vec<String> = asked.iter().map(hex).chain(told.iter().map(hex)).collect();
         expect_test::expect![[r#"
@@ -102,11 +113,13 @@ mod tests {
             b724030100040000001f95222d02000000
             b72403010004000000a73f67f003000000
             b724030100040000006d8767e904000000
+            b7240301000e000000435fc5b10500000002000000000000006231
             b7250301001d000000b7a2fa540000000004000000000000000000000001000000020000000300000001
             b72503010014000000304fe6d80100000007000000000000000600000000000000
             b72503010014000000f75722810200000007000000000000000600000000000000
             b7250301000e00000002ffec3e0300000002000000000000006e6f
-            b72503010008000000a837cb680400000009000000"#]]
+            b72503010008000000a837cb680400000009000000
+            b72503010015000000709a2651000000000200000000000000040000000500000000"#]]
         .assert_eq(&lines.join("\n"));
     }
 }

@@ -75,3 +75,104 @@ impl HandoverError {
         Self::Unexpected { said: format!("{said:?}") }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use pontoon_kit::FolderLock;
+    use pontoon_model::BalancerName;
+    use pontoon_proto::BalancerAck;
+    use tempfile::TempDir;
+    use tokio::net::{UnixListener, UnixStream};
+
+    use super::channel::Channel;
+    use super::message::{Asked, Told};
+    use super::*;
+    use crate::proxy::listen::bind;
+
+    const ACK: BalancerAck = BalancerAck { applied: RouteVersion(1), drained: RouteVersion(1) };
+
+    fn name() -> BalancerName {
+        "b1".parse().unwrap()
+    }
+
+    fn socket() -> std::net::TcpListener {
+        bind("127.0.0.1:0".parse().unwrap(), true).unwrap()
+    }
+
+    fn door(folder: &Path) -> (Door, FolderLock) {
+        let lock = FolderLock::try_take(folder).unwrap();
+        let sockets = vec![(Purpose::Plain, socket())];
+        (Door::open(folder, Offer { name: name(), lock: lock.file().try_clone().unwrap(), sockets }, None), lock)
+    }
+
+    #[tokio::test]
+    async fn a_process_gets_the_sockets_of_all_ports_last() {
+        let folder = TempDir::new().unwrap();
+        let (mut door, _lock) = door(folder.path());
+        // More than one message takes.
+        let ports: Vec<_> = (0..channel::MOST_DESCRIPTORS + 1).map(|_| socket()).collect();
+        let wanted: Vec<_> = ports.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        let giving = async {
+            let heir = door.heir().await;
+            heir.let_serve(ACK, ports).await.unwrap()
+        };
+        let taking = async {
+            let (mut taking, given) = Taking::begin(folder.path(), &name()).await.unwrap().unwrap();
+            assert_eq!(given.sockets.len(), 1);
+            let (ack, ports) = taking.prepared().await.unwrap();
+            taking.serving().await.unwrap();
+            (ack, ports)
+        };
+        let (_, (ack, ports)) = tokio::join!(giving, taking);
+        assert_eq!(ack, ACK);
+        assert!(ports.iter().all(|(purpose, _)| *purpose == Purpose::Port));
+        let got: Vec<_> = ports.iter().map(|(_, socket)| socket.local_addr().unwrap()).collect();
+        assert_eq!(got, wanted);
+    }
+
+    #[tokio::test]
+    async fn an_earlier_process_that_takes_over_is_told_of_no_port() {
+        let folder = TempDir::new().unwrap();
+        let (mut door, _lock) = door(folder.path());
+        let giving = async {
+            let heir = door.heir().await;
+            heir.let_serve(ACK, vec![socket()]).await.unwrap()
+        };
+        let taking = async {
+            let mut channel = Channel::new(UnixStream::connect(folder.path().join(SOCKET)).await.unwrap());
+            channel.send(&Asked::Take { name: name() }, &[]).await.unwrap();
+            let purposes = vec![Purpose::Lock, Purpose::Plain];
+            assert_eq!(channel.receive::<Told>().await.unwrap(), Told::Sockets { purposes, more: false });
+            channel.send(&Asked::Prepared, &[]).await.unwrap();
+            assert_eq!(channel.receive::<Told>().await.unwrap(), Told::Yours { ack: ACK });
+            channel.send(&Asked::Serving, &[]).await.unwrap();
+        };
+        tokio::join!(giving, taking);
+    }
+
+    #[tokio::test]
+    async fn an_earlier_process_that_runs_is_asked_for_what_it_has() {
+        let folder = TempDir::new().unwrap();
+        let lock = FolderLock::try_take(folder.path()).unwrap();
+        let listener = UnixListener::bind(folder.path().join(SOCKET)).unwrap();
+        let running = async {
+            // What it cannot read.
+            drop(listener.accept().await.unwrap());
+            let mut channel = Channel::new(listener.accept().await.unwrap().0);
+            assert_eq!(channel.receive::<Asked>().await.unwrap(), Asked::Take { name: name() });
+            let sockets = Told::Sockets { purposes: vec![Purpose::Lock], more: false };
+            use std::os::fd::AsFd as _;
+            channel.send(&sockets, &[lock.file().as_fd()]).await.unwrap();
+            assert_eq!(channel.receive::<Asked>().await.unwrap(), Asked::Prepared);
+            channel.send(&Told::Yours { ack: ACK }, &[]).await.unwrap();
+        };
+        let taking = async {
+            let (mut taking, _given) = Taking::begin(folder.path(), &name()).await.unwrap().unwrap();
+            let (ack, ports) = taking.prepared().await.unwrap();
+            assert_eq!((ack, ports.len()), (ACK, 0));
+        };
+        tokio::join!(running, taking);
+    }
+}

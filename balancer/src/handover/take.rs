@@ -30,10 +30,20 @@ pub(crate) struct Given {
 impl Taking {
     /// Asks the process that runs balancer `name` on `folder` for its sockets; none if there is none that can be asked.
     pub(crate) async fn begin(folder: &Path, name: &BalancerName) -> Result<Option<(Self, Given)>, BalancerError> {
-        // Ending, of an earlier version, or its path is too long for a socket.
-        let Ok(stream) = UnixStream::connect(folder.join(SOCKET)).await else { return Ok(None) };
-        let mut channel = Channel::new(stream);
-        channel.send(&Asked::Take { name: name.clone() }, &[]).await?;
+        // An earlier version cannot read the first and ends the connection.
+        for asked in [Asked::TakeWithPorts { name: name.clone() }, Asked::Take { name: name.clone() }] {
+            // Ending, of an even earlier version, or its path is too long for a socket.
+            let Ok(stream) = UnixStream::connect(folder.join(SOCKET)).await else { return Ok(None) };
+            match Self::ask(Channel::new(stream), &asked, folder).await {
+                Err(BalancerError::Handover(HandoverError::Closed)) => {}
+                taken => return taken.map(Some),
+            }
+        }
+        Err(HandoverError::Closed.into())
+    }
+
+    async fn ask(mut channel: Channel, asked: &Asked, folder: &Path) -> Result<(Self, Given), BalancerError> {
+        channel.send(asked, &[]).await?;
         let (mut lock, mut sockets, mut more) = (None, Vec::new(), true);
         while more {
             let told = channel.receive_within(ANSWER).await?;
@@ -48,15 +58,25 @@ impl Taking {
             }
         }
         let lock = lock.ok_or(HandoverError::Closed)?;
-        Ok(Some((Self { channel }, Given { lock, sockets })))
+        Ok((Self { channel }, Given { lock, sockets }))
     }
 
-    /// Says that nothing can fail any more; how far the running process is. Its table is on disk then.
-    pub(crate) async fn prepared(&mut self) -> Result<BalancerAck, HandoverError> {
+    /// Says that nothing can fail any more; how far the running process is, and the sockets of ports, if it gives them. Its
+    /// table is on disk then.
+    pub(crate) async fn prepared(&mut self) -> Result<(BalancerAck, Vec<(Purpose, TcpListener)>), HandoverError> {
         self.channel.send(&Asked::Prepared, &[]).await?;
-        match self.channel.receive_within(PREPARE).await? {
-            Told::Yours { ack } => Ok(ack),
-            told => Err(unexpected(told)),
+        let mut ports = Vec::new();
+        loop {
+            match self.channel.receive_within(PREPARE).await? {
+                Told::Sockets { purposes, .. } => {
+                    for purpose in purposes {
+                        let descriptor = self.channel.descriptor().ok_or(HandoverError::Closed)?;
+                        ports.push((purpose, TcpListener::from(descriptor)));
+                    }
+                }
+                Told::Yours { ack } => return Ok((ack, ports)),
+                told => return Err(unexpected(told)),
+            }
         }
     }
 

@@ -37,7 +37,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// distance.
 pub(crate) const DIAL: Duration = Duration::from_secs(2);
 /// A peer that does not answer a question within this time is down.
-const PROBE: Duration = Duration::from_millis(1_500);
+pub(crate) const PROBE: Duration = Duration::from_millis(1_500);
 
 /// Says what a request between balancers is; never heard from users. One name, so that nothing of it is forgotten when it is
 /// taken off.

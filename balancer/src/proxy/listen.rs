@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::handover::Purpose;
 
 /// Connections waiting to be accepted: a burst of new clients while a worker is busy.
-const BACKLOG: i32 = 1024;
+pub(super) const BACKLOG: i32 = 1024;
 
 /// Listening sockets that were there before this process: those of the process before, or systemd's.
 #[derive(Debug, Default)]

@@ -29,7 +29,9 @@ pub(crate) struct Certificates {
 /// What only the one who changes them knows.
 #[derive(Debug, Default)]
 struct All {
-    names: HashMap<Digest, Vec<String>>,
+    /// With each one's end, which is where to find it among those of a name: to look through them would take as long as there are, for
+    /// each of them.
+    known: HashMap<Digest, (Timestamp, Vec<String>)>,
     /// Of several for one name the last is shown, the one that is good for longest: so a renewed one counts as soon as it is
     /// here.
     by_name: HashMap<String, BTreeMap<(Timestamp, Digest), Arc<CertifiedKey>>>,
@@ -46,7 +48,7 @@ impl Certificates {
         for name in names {
             all.by_name.entry(name.clone()).or_default().insert((*ends, *fingerprint), key.clone());
         }
-        all.names.insert(*fingerprint, names.clone());
+        all.known.insert(*fingerprint, (*ends, names.clone()));
         before.iter().chain(names).for_each(|name| self.show(&all, name));
         Ok(())
     }
@@ -57,7 +59,7 @@ impl Certificates {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.all().names.len()
+        self.all().known.len()
     }
 
     fn all(&self) -> MutexGuard<'_, All> {
@@ -85,10 +87,10 @@ impl Certificates {
 impl All {
     /// Takes a certificate out; the names that it was for.
     fn forget(&mut self, fingerprint: &Digest) -> Vec<String> {
-        let names = self.names.remove(fingerprint).unwrap_or_default();
+        let Some((ends, names)) = self.known.remove(fingerprint) else { return Vec::new() };
         for name in &names {
             if let Some(same) = self.by_name.get_mut(name) {
-                same.retain(|(_, of), _| of != fingerprint);
+                same.remove(&(ends, *fingerprint));
                 if same.is_empty() {
                     self.by_name.remove(name);
                 }
@@ -139,6 +141,30 @@ mod tests {
         assert_eq!(shown(&all, "a.b.c"), Some(old.fingerprint));
         assert_eq!(shown(&all, "x.b.c"), Some(wild.fingerprint));
         assert_eq!(all.len(), 2);
+    }
+
+    #[test]
+    fn of_many_for_one_name_each_is_replaced_and_taken_by_itself() {
+        let (all, made) = (Certificates::default(), certificate(&["a.b"], 0));
+        let one = |number: u64, ends: u64| Certificate {
+            fingerprint: Digest::of(&number.to_le_bytes()),
+            names: vec!["a.b".to_owned(), format!("{number}.b")],
+            ends: Timestamp(ends),
+            ..made.clone()
+        };
+        let of_name = |name: &str| all.all().by_name.get(name).map_or(0, BTreeMap::len);
+        for number in 0..100 {
+            all.put(&one(number, number)).unwrap();
+        }
+        assert_eq!((of_name("a.b"), all.len()), (100, 100));
+        for number in 0..100 {
+            // Another end of the same certificate would be nonsense, and must leave nothing behind.
+            all.put(&one(number, 200 - number)).unwrap();
+        }
+        assert_eq!((of_name("a.b"), of_name("7.b"), all.len()), (100, 1, 100));
+        (0..100).for_each(|number| all.take(&one(number, 0).fingerprint));
+        assert_eq!((of_name("a.b"), of_name("7.b"), all.len()), (0, 0, 0));
+        assert!(all.find("a.b").is_none() && all.find("7.b").is_none());
     }
 
     #[test]

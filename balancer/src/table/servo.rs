@@ -204,6 +204,8 @@ pub enum Failure {
     Broken,
     /// It did not begin to answer in time.
     TimedOut,
+    /// It took a connection and ended it before a byte: a port proxy with nobody behind it.
+    Ended,
 }
 
 impl std::fmt::Display for Failure {
@@ -212,6 +214,7 @@ impl std::fmt::Display for Failure {
             Self::Unreached => "a servo takes no connection",
             Self::Broken => "a servo ended a connection before it had answered",
             Self::TimedOut => "a servo did not begin to answer in time",
+            Self::Ended => "a servo ended a connection before a byte",
         })
     }
 }

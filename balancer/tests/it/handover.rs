@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use pontoon_balancer::{Balancer, BalancerError, HandoverError, ReloadError, reload};
 use pontoon_kit::Authority;
-use pontoon_model::{RouteTable, RouteVersion};
+use pontoon_model::{PortSettings, RouteTable, RouteVersion};
 use pontoon_proto::BalancerDirective;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
+use super::ports::{echoing, mirrored, mirroring, talk, with_port};
 use super::streaming::{UPGRADE, upgrading};
 use super::support::controller::Controller;
 use super::support::http::{Client, get, ok, read_head, read_message};
@@ -87,6 +88,61 @@ async fn one_process_after_another_takes_over_and_no_request_or_connection_is_lo
         within("a process's end", one).await.unwrap();
     }
     balancer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ports_are_taken_over_and_no_connection_is_refused_or_reset() {
+    let servo = echoing().await;
+    let (fixture, address) = with_port(PortSettings::default(), &[servo.address]).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let over = over.clone();
+            tokio::spawn(async move {
+                let mut conversations = 0;
+                while !over.load(Ordering::Relaxed) {
+                    // Fails where the connection is refused or reset.
+                    assert_eq!(talk(address, "hi").await, format!("hi from {}", servo.address.port()));
+                    conversations += 1;
+                }
+                conversations
+            })
+        })
+        .collect();
+    let Fixture { folder, mut balancer, .. } = fixture;
+    let mut leaving = Vec::new();
+    for _ in 0..3 {
+        let newer = next(folder.path(), 2).await.unwrap();
+        leaving.push(leave(std::mem::replace(&mut balancer, newer)));
+        let (seen, before) = (&servo.seen, servo.seen.connections());
+        until(|| if seen.connections() > before + 50 { Ok(()) } else { Err("more conversations".into()) }).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    for client in clients {
+        assert!(within("a client", client).await.unwrap() > 10);
+    }
+    for one in leaving {
+        within("a process's end", one).await.unwrap();
+    }
+    balancer.stop().await.unwrap();
+    within("the end of the port", async { while TcpStream::connect(address).await.is_ok() {} }).await;
+}
+
+#[tokio::test]
+async fn a_connection_to_a_port_goes_on_in_the_former_process() {
+    let servo = mirroring().await;
+    let (fixture, address) = with_port(PortSettings::default(), &[servo.address]).await;
+    let mut old = TcpStream::connect(address).await.unwrap();
+    mirrored(&mut old, "one").await;
+    let newer = next(fixture.folder.path(), 2).await.unwrap();
+    let leaving = leave(fixture.balancer);
+    mirrored(&mut old, "two").await;
+    drop(old);
+    within("the former process's end", leaving).await.unwrap();
+    let mut new = TcpStream::connect(address).await.unwrap();
+    mirrored(&mut new, "three").await;
+    drop(new);
+    newer.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pontoon_model::{EdgeEntry, EdgeKey, EdgeTable, PortSettings, ProxyHeader, Route, RouteVersion, Traffic};
 use pontoon_proto::{BalancerDirective, BalancerMessage, EdgeDelta, PortReport};
@@ -26,7 +27,7 @@ fn port(address: SocketAddr, settings: PortSettings) -> EdgeEntry {
 }
 
 /// A balancer with a port that leads to `servos`.
-async fn with_port(settings: PortSettings, servos: &[SocketAddr]) -> (Fixture, SocketAddr) {
+pub async fn with_port(settings: PortSettings, servos: &[SocketAddr]) -> (Fixture, SocketAddr) {
     let (fixture, address) = (Fixture::start().await, free());
     fixture.route(1, vec![route(ROUTE, servos)]);
     fixture.treat(1, Traffic { hold_ms: 20_000, ..Traffic::default() }, vec![port(address, settings)]);
@@ -35,7 +36,7 @@ async fn with_port(settings: PortSettings, servos: &[SocketAddr]) -> (Fixture, S
 }
 
 /// Waits until `/healthz` says so.
-async fn until_health(fixture: &Fixture, part: &str) {
+pub async fn until_health(fixture: &Fixture, part: &str) {
     let admin = fixture.balancer.admin_address().unwrap();
     within(part, async {
         while !get(admin, "/healthz").await.contains(part) {
@@ -50,7 +51,7 @@ async fn get(admin: SocketAddr, path: &str) -> String {
 }
 
 /// Reads to the end of what the client sends, and then says it back, and its own port.
-async fn echoing() -> Servo {
+pub async fn echoing() -> Servo {
     Servo::start(|mut stream: Stream, _| async move {
         let mut all = Vec::new();
         if stream.read_to_end(&mut all).await.is_ok() {
@@ -63,7 +64,7 @@ async fn echoing() -> Servo {
 }
 
 /// Says each piece back at once.
-async fn mirroring() -> Servo {
+pub async fn mirroring() -> Servo {
     Servo::start(|mut stream: Stream, _| async move {
         let mut piece = [0; 1024];
         while let Ok(len @ 1..) = stream.read(&mut piece).await {
@@ -75,8 +76,33 @@ async fn mirroring() -> Servo {
     .await
 }
 
+/// Resets each connection at once.
+async fn dropping() -> Servo {
+    Servo::start(|stream: Stream, _| async move {
+        socket2::SockRef::from(stream.get_ref()).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    })
+    .await
+}
+
+/// Says something before the client does.
+async fn speaking_first() -> Servo {
+    Servo::start(|mut stream: Stream, _| async move {
+        let mut piece = [0; 1024];
+        let mut said = stream.write_all(b"220").await;
+        while let (Ok(()), Ok(len @ 1..)) = (&said, stream.read(&mut piece).await) {
+            said = stream.write_all(&piece[..len]).await;
+        }
+    })
+    .await
+}
+
+/// Reads one byte and ends the connection.
+async fn after_one_byte() -> Servo {
+    Servo::start(|mut stream: Stream, _| async move { drop(stream.read_u8().await) }).await
+}
+
 /// Sends `text` and the end of the stream, and reads to the other's end.
-async fn talk(address: SocketAddr, text: &str) -> String {
+pub async fn talk(address: SocketAddr, text: &str) -> String {
     within("a conversation", async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(text.as_bytes()).await.unwrap();
@@ -88,7 +114,7 @@ async fn talk(address: SocketAddr, text: &str) -> String {
     .await
 }
 
-async fn mirrored(stream: &mut TcpStream, text: &str) {
+pub async fn mirrored(stream: &mut TcpStream, text: &str) {
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut back = vec![0; text.len()];
     within("the echo", stream.read_exact(&mut back)).await.unwrap();
@@ -131,6 +157,66 @@ async fn a_servo_that_takes_no_connection_is_passed_over() {
     for _ in 0..3 {
         assert_eq!(talk(address, "hi").await, format!("hi from {}", good.address.port()));
     }
+}
+
+#[tokio::test]
+async fn a_servo_that_ends_connections_before_a_byte_is_passed_over() {
+    let (closing, resetting, good) = (Servo::closing().await, dropping().await, echoing().await);
+    let settings = PortSettings { proxy_protocol: ProxyHeader::V1, ..PortSettings::default() };
+    let (_fixture, address) = with_port(settings, &[closing.address, resetting.address, good.address]).await;
+    for text in ["hi", "", "hello"] {
+        let said = talk(address, text).await;
+        assert!(said.starts_with("PROXY TCP4 ") && said.ends_with(&format!("{text} from {}", good.address.port())));
+    }
+    assert!(closing.seen.connections() > 0 && resetting.seen.connections() > 0);
+}
+
+#[tokio::test]
+async fn a_client_that_is_spoken_to_first_gets_a_servo_that_speaks() {
+    let (closing, good) = (Servo::closing().await, speaking_first().await);
+    let (_fixture, address) = with_port(PortSettings::default(), &[closing.address, good.address]).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut greeting = [0; 3];
+    within("the greeting", stream.read_exact(&mut greeting)).await.unwrap();
+    assert_eq!(&greeting, b"220");
+    mirrored(&mut stream, "and the rest").await;
+}
+
+#[tokio::test]
+async fn a_connection_waits_while_all_servos_end_theirs_at_once() {
+    // A process that is restarted behind a port proxy.
+    let listens = Arc::<AtomicBool>::default();
+    let servo = Servo::start({
+        let listens = listens.clone();
+        move |mut stream: Stream, _| {
+            let listens = listens.clone();
+            async move {
+                if listens.load(Ordering::SeqCst) {
+                    let _ = stream.write_all(b"220").await;
+                }
+            }
+        }
+    })
+    .await;
+    let (_fixture, address) = with_port(PortSettings::default(), &[servo.address]).await;
+    let waiting = tokio::spawn(talk(address, ""));
+    let seen = servo.seen.clone();
+    until(|| if seen.connections() > 2 { Ok(()) } else { Err("it is tried again".into()) }).await;
+    listens.store(true, Ordering::SeqCst);
+    assert_eq!(waiting.await.unwrap(), "220");
+}
+
+#[tokio::test]
+async fn a_connection_of_which_a_byte_was_sent_on_goes_nowhere_else() {
+    let (ending, other) = (after_one_byte().await, echoing().await);
+    let (fixture, address) = with_port(PortSettings::default(), &[ending.address, other.address]).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"do it").await.unwrap();
+    ended(&mut stream).await;
+    assert_eq!((ending.seen.connections(), other.seen.connections()), (1, 0));
+    // Its own decision: it is as good a servo as before.
+    let servos = fixture.balancer.table().route(ROUTE).unwrap();
+    assert!(servos.target().servos().iter().all(|servo| !servo.is_avoided()));
 }
 
 #[tokio::test]

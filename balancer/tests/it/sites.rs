@@ -707,6 +707,59 @@ async fn the_loss_of_a_site_under_load_loses_no_idempotent_request() {
     }
 }
 
+/// A balancer that has a pause is not told apart from one that is gone: what may be repeated goes elsewhere, the rest waits for it.
+#[tokio::test]
+async fn what_waits_for_a_silent_site_goes_elsewhere_if_that_does_no_harm_and_the_rest_is_answered_after_the_pause() {
+    let go = Arc::<Notify>::default();
+    let (slow, third) = (held(&go).await, Servo::answering("third").await);
+    let sites: [(&str, &[SocketAddr]); 2] = [("there", &[slow.address]), ("third", &[third.address])];
+    let world = World::new(impatient(), &sites).await;
+    let way = Way::to(world.others[0].balancer.peer_address().unwrap()).await;
+    let far = Way::to(world.others[1].balancer.peer_address().unwrap()).await;
+    far.slow_down();
+    world.here.know(2, impatient(), vec![at("b-there", "there", way.address), at("b-third", "third", far.address)]);
+    for name in ["b-there", "b-third"] {
+        world.here.until_peer_is(name, true).await;
+    }
+    world.until_nearer("b-there", "b-third").await;
+    let (mut paying, mut reading) = (Client::connect(world.address()).await, Client::connect(world.address()).await);
+    paying.send(with_body("POST", "a.example", "pay").as_bytes()).await;
+    reading.send(get("a.example").as_bytes()).await;
+    until(|| match slow.seen.requests().len() {
+        2 => Ok(()),
+        seen => Err(format!("{seen} of 2 requests are there")),
+    })
+    .await;
+    way.freeze();
+    assert_eq!(reading.answer().await.text(), "third");
+    // On the connection that is silent nothing is sent any more, while another may be asked.
+    let post = ask(world.address(), &with_body("POST", "a.example", "more")).await;
+    assert_eq!((post.status(), post.text()), (200, "third"));
+    way.thaw();
+    go.notify_waiters();
+    let paid = paying.answer().await;
+    assert_eq!((paid.status(), paid.text()), (200, "there"));
+    assert_eq!(slow.seen.requests().iter().filter(|request| request.head.starts_with("POST")).count(), 1);
+}
+
+/// Answers when it is told to.
+async fn held(go: &Arc<Notify>) -> Servo {
+    let go = go.clone();
+    Servo::start(move |mut stream, seen| {
+        let go = go.clone();
+        async move {
+            let told = go.notified();
+            let mut told = std::pin::pin!(told);
+            told.as_mut().enable();
+            let request = read_message(&mut stream).await;
+            seen.requests.lock().unwrap().extend(request);
+            told.await;
+            let _ = stream.write_all(ok("there").as_bytes()).await;
+        }
+    })
+    .await
+}
+
 #[tokio::test]
 async fn the_nearer_site_is_asked_and_the_distance_is_measured_again() {
     let (there, third) = (Servo::answering("there").await, Servo::answering("third").await);

@@ -48,7 +48,11 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
                 let names = taken.names.join(", ");
                 format!("balancers show certificate {} for {names}; it {}", taken.fingerprint.short(), ends(taken))
             };
-            Ok(output::print(session.format, &taken, said)?)
+            output::print(session.format, &taken, said)?;
+            if let Some(note) = &taken.note {
+                output::note(note);
+            }
+            Ok(())
         }
         Verb::List => {
             output::print(session.format, &session.client.certificates().await?, |all| list(all))?;
@@ -130,6 +134,7 @@ mod tests {
             origin: CertificateOrigin::Uploaded,
             next: None,
             error: None,
+            note: None,
         };
         let ordered = Certificate {
             origin: CertificateOrigin::Ordered,

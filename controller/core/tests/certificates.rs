@@ -193,6 +193,13 @@ fn an_account_is_of_one_authority_and_new_settings_try_all_names_again() {
     let other = Some(AcmeAccount { url: "https://a.b/2".into(), credentials: Secret("{}".into()) });
     let second = NoteAcmeAccount { of: of(&world), account: other, trouble: None };
     refused(world.apply(second), RejectedKind::Conflict, "there is an account already");
+    // More is known of the same one: whom the authority was told to write to.
+    let told = AcmeAccount { url: "https://a.b/1".into(), credentials: Secret(r#"{"contact":"me"}"#.into()) };
+    let again = NoteAcmeAccount { of: of(&world), account: Some(told.clone()), trouble: None };
+    world.apply(again).unwrap();
+    assert_eq!(world.state.acme().row().unwrap().account, Some(told));
+    let note = made(&world);
+    world.apply(note).unwrap();
     world.apply(order("a.example", world.now.plus(DAY))).unwrap();
     world.apply(set(AcmeSettings { email: "me@example.org".into(), ..settings() })).unwrap();
     let row = world.state.acme().row().unwrap().clone();

@@ -105,4 +105,7 @@ pub struct Certificate {
     pub next: Option<u64>,
     /// Why the last try of that failed.
     pub error: Option<String>,
+    /// What to know of its chain; said once, to who gives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::pulse::Pulse;
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, Shared};
 use hyper::client::conn::http2::SendRequest;
@@ -26,7 +27,7 @@ use crate::proxy::request_body::RequestBody;
 
 type Sender = SendRequest<RequestBody>;
 /// All requests that come while a connection is made wait for that one.
-type Dialling = Shared<LocalBoxFuture<'static, Result<Sender, Arc<io::Error>>>>;
+type Dialling = Shared<LocalBoxFuture<'static, Result<Line, Arc<io::Error>>>>;
 
 /// A peer that connects itself has connected to another worker, and to this one in the same moment, or again within the pause
 /// that it makes ([`crate::peers::offer`]).
@@ -48,7 +49,15 @@ struct Link {
 
 enum State {
     Dialling(Dialling),
-    Open(Sender),
+    Open(Line),
+}
+
+/// A connection to a peer.
+#[derive(Clone)]
+pub(in crate::proxy) struct Line {
+    pub(in crate::proxy) sender: Sender,
+    /// Whether its other side is there.
+    pub(in crate::proxy) pulse: Rc<Pulse>,
 }
 
 impl Links {
@@ -57,12 +66,12 @@ impl Links {
         &self,
         peer: &Arc<Peer>,
         credentials: &Credentials,
-    ) -> Result<Sender, Arc<io::Error>> {
+    ) -> Result<Line, Arc<io::Error>> {
         if peer.reach == Reach::DialsOut {
             return self.offered_by(peer).await;
         }
         let dialling = match self.known(peer) {
-            Some(State::Open(sender)) => return Ok(sender),
+            Some(State::Open(line)) => return Ok(line),
             Some(State::Dialling(dialling)) => dialling,
             None => {
                 let dialling = dialling(peer.clone(), credentials.clone());
@@ -75,7 +84,7 @@ impl Links {
         let is_mine = |link: &Link| matches!(&link.state, State::Dialling(of) if of.ptr_eq(&dialling));
         if all.get(&peer.name).is_some_and(is_mine) {
             match &dialled {
-                Ok(sender) => drop(all.insert(peer.name.clone(), open(peer.clone(), sender.clone()))),
+                Ok(line) => drop(all.insert(peer.name.clone(), open(peer.clone(), line.clone()))),
                 Err(_) => drop(all.remove(&peer.name)),
             }
         }
@@ -83,14 +92,14 @@ impl Links {
     }
 
     /// The connection that `peer` has made or is about to make.
-    async fn offered_by(&self, peer: &Arc<Peer>) -> Result<Sender, Arc<io::Error>> {
+    async fn offered_by(&self, peer: &Arc<Peer>) -> Result<Line, Arc<io::Error>> {
         let coming = async {
             loop {
                 // Made before looking, so that none is missed.
                 let mut connected = pin!(self.connected.notified());
                 connected.as_mut().enable();
-                if let Some(State::Open(sender)) = self.known(peer) {
-                    return sender;
+                if let Some(State::Open(line)) = self.known(peer) {
+                    return line;
                 }
                 connected.await;
             }
@@ -104,7 +113,9 @@ impl Links {
             Ok(made) => made,
             Err(error) => return tracing::debug!(peer = %peer.name, %error, "an offered connection ended at once"),
         };
-        self.put(peer.clone(), State::Open(sender.clone()));
+        let line = Line::new(peer.clone(), sender.clone());
+        let listening = line.listen();
+        self.put(peer.clone(), State::Open(line));
         self.connected.notify_waiters();
         tracing::debug!(peer = %peer.name, "a peer has connected itself");
         let asking = async {
@@ -121,6 +132,7 @@ impl Links {
                 tracing::debug!(peer = %peer.name, %error, "an offered connection ended");
             },
             error = asking => tracing::info!(peer = %peer.name, %error, "an offered connection is given up"),
+            () = listening => {}
             () = peer.gone.cancelled() => {}
         }
         drop(offered);
@@ -129,7 +141,7 @@ impl Links {
     /// Forgets what is closed, and those who are no peers any more.
     pub(in crate::proxy) fn sweep(&self) {
         self.all.borrow_mut().retain(|_, link| {
-            let closed = matches!(&link.state, State::Open(sender) if sender.is_closed());
+            let closed = matches!(&link.state, State::Open(line) if line.sender.is_closed());
             !closed && !link.peer.gone.is_cancelled()
         });
     }
@@ -138,8 +150,8 @@ impl Links {
         let all = self.all.borrow();
         let link = all.get(&peer.name).filter(|link| Arc::ptr_eq(&link.peer, peer))?;
         match &link.state {
-            State::Open(sender) if sender.is_closed() => None,
-            State::Open(sender) => Some(State::Open(sender.clone())),
+            State::Open(line) if line.sender.is_closed() => None,
+            State::Open(line) => Some(State::Open(line.clone())),
             State::Dialling(dialling) => Some(State::Dialling(dialling.clone())),
         }
     }
@@ -149,8 +161,20 @@ impl Links {
     }
 }
 
-fn open(peer: Arc<Peer>, sender: Sender) -> Link {
-    Link { peer, state: State::Open(sender) }
+fn open(peer: Arc<Peer>, line: Line) -> Link {
+    Link { peer, state: State::Open(line) }
+}
+
+impl Line {
+    fn new(peer: Arc<Peer>, sender: Sender) -> Self {
+        Self { sender, pulse: Rc::new(Pulse::new(peer)) }
+    }
+
+    /// Listens for the pulse. Does not return; to be ended with the connection.
+    fn listen(&self) -> impl Future<Output = ()> + 'static {
+        let (pulse, sender) = (self.pulse.clone(), self.sender.clone());
+        async move { pulse.listen(sender).await }
+    }
 }
 
 /// A task of its own: it goes on when the request that began it is gone.
@@ -159,12 +183,17 @@ fn dialling(peer: Arc<Peer>, credentials: Credentials) -> Dialling {
         let (stream, _) = links::dial(&peer, Hello::Ask, &credentials).await?;
         let made = links::asking(Local).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = made.map_err(io::Error::other)?;
+        let line = Line::new(peer.clone(), sender);
+        let listening = line.listen();
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(peer = %peer.name, %error, "a connection to a peer ended");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(peer = %peer.name, %error, "a connection to a peer ended");
+                },
+                () = listening => {}
             }
         });
-        Ok(sender)
+        Ok(line)
     });
     async move { task.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(Arc::new) }
         .boxed_local()

@@ -1,9 +1,11 @@
 //! Requests that go through another site's balancer, and requests that come from one.
 //!
 //! Exactly one hop: [`send`] is reached only by users' requests, and what [`serve`] takes from a peer is given to servos of
-//! this site or to nobody (`Scope::OwnSite`). [`word`] is what the two say about a request besides the request itself.
+//! this site or to nobody (`Scope::OwnSite`). [`word`] is what the two say about a request besides the request itself, [`pulse`]
+//! whether the other side of a connection is there at all.
 
 pub(super) mod links;
+mod pulse;
 pub(super) mod send;
 pub(super) mod serve;
 pub(super) mod word;

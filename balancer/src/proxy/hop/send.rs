@@ -8,7 +8,10 @@ use http::uri::Authority;
 use http::{Method, Request, StatusCode, Uri, Version};
 use hyper::ext::Protocol as Extended;
 use pontoon_model::{Reach, ServoId};
+use tokio::time;
 
+use super::links::Line;
+use super::pulse::Pulse;
 use super::word::{Ask, Verdict};
 use crate::peers::Peer;
 use crate::peers::links::HOP;
@@ -23,10 +26,15 @@ use crate::table::{Failure as Fault, Route};
 /// The peer says first that a servo did not begin to answer in time: it knows which.
 const FOR_ITS_VERDICT: Duration = Duration::from_secs(1);
 
+/// How often a request on a silent connection looks whether another balancer is there by now.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// Why a peer gave no answer.
 pub(in crate::proxy) enum Unanswered {
     /// It could not be asked: nothing was sent.
     Unreached(Arc<std::io::Error>),
+    /// It may be there, but does not answer, and another one can be asked: nothing was sent.
+    Silent,
     /// It was asked, and no servo of its site saw any of it.
     Untaken,
     /// Its connection broke; what became of the request is not known.
@@ -47,12 +55,25 @@ impl Exchange {
     ) -> Result<Answer, Unanswered> {
         let worker = sides.worker;
         let linked = worker.links.to(peer, &worker.peering.credentials).await;
-        let mut sender = linked.map_err(Unanswered::Unreached)?;
+        let Line { mut sender, pulse } = linked.map_err(Unanswered::Unreached)?;
+        if pulse.is_silent() && self.has_another(sides, route, peer) {
+            return Err(Unanswered::Silent);
+        }
         let Some(request) = self.request_for_peer(sides, route) else {
             return Err(Unanswered::Other(Failure::Client(ClientFault::Cut)));
         };
         let first_byte = Duration::from_millis(sides.settings.traffic.first_byte_ms.into()) + FOR_ITS_VERDICT;
-        let sent = self.within(first_byte, sender.try_send_request(request)).await.map_err(Unanswered::Other)?;
+        let sent = {
+            let _waiting = pulse.wait();
+            tokio::select! {
+                biased;
+                sent = self.within(first_byte, sender.try_send_request(request)) => sent.map_err(Unanswered::Other)?,
+                () = self.may_move_on(sides, route, peer, &pulse) => {
+                    tracing::debug!(peer = %peer.name, "a peer has fallen silent: the request goes to another");
+                    return Err(Unanswered::Broken);
+                }
+            }
+        };
         let mut response = match sent {
             Ok(response) => response,
             Err(mut error) => {
@@ -92,6 +113,26 @@ impl Exchange {
         Ok(Answer { response, sender: Sender::Http2(sender), giver: Giver::Peer { servo } })
     }
 
+    /// Returns once `peer` is silent and another balancer may have the request. Those that may not be sent again wait on: a pause
+    /// is not an end.
+    async fn may_move_on(&self, sides: &Sides<'_>, route: &Route, peer: &Arc<Peer>, pulse: &Pulse) {
+        loop {
+            pulse.silence().await;
+            if self.is_repeatable() && self.has_another(sides, route, peer) {
+                return;
+            }
+            time::sleep(LOOK).await;
+        }
+    }
+
+    /// Whether another balancer than `peer` can be asked.
+    fn has_another(&self, sides: &Sides<'_>, route: &Route, peer: &Arc<Peer>) -> bool {
+        let (peers, attempts) = (sides.worker.table.peers(), &self.attempts);
+        let sites = route.target().sites_beyond(peers.own_site(), &attempts.spent);
+        let lost: Vec<_> = attempts.lost.iter().chain([peer]).cloned().collect();
+        peers.toward(&sites, &lost).is_some()
+    }
+
     /// Notes what a peer could not do; what to say to the client if nobody else may be asked.
     pub(in crate::proxy) fn learn(
         &mut self,
@@ -108,6 +149,10 @@ impl Exchange {
                 self.attempts.lost.push(peer);
                 return None;
             }
+            Unanswered::Silent => {
+                self.attempts.lost.push(peer);
+                return None;
+            }
             Unanswered::Untaken => {
                 self.attempts.spent.push(peer.site.clone());
                 // A part of a large body went to a peer that had no use for it, and is gone.
@@ -116,7 +161,7 @@ impl Exchange {
                     .then(|| Page::Unreachable { host: host(), tried: self.attempts.tried.len() });
             }
             Unanswered::Other(Failure::Client(fault)) => return Some(fault.page(sides)),
-            Unanswered::Broken | Unanswered::Other(Failure::Servo(Fault::Unreached | Fault::Broken)) => {
+            Unanswered::Broken | Unanswered::Other(Failure::Servo(Fault::Unreached | Fault::Broken | Fault::Ended)) => {
                 self.attempts.killed += 1;
                 self.attempts.timed_out = false;
                 self.attempts.lost.push(peer);

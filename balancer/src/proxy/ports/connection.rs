@@ -61,7 +61,7 @@ async fn carry(shared: &Shared, mut client: TcpStream, peer: SocketAddr) {
     let Some(mut route) = route else { return };
     let (_counted, begun) = (shared.parts.table.begin(&route), Instant::now());
     let hold = Duration::from_millis(route.app.settings().traffic.hold_ms.into());
-    let reached = reach::servo(&shared.parts, &mut route, hold, &first).await;
+    let reached = reach::servo(shared, &client, &mut route, hold, &first).await;
     let status = if reached.is_ok() { CARRIED } else { NO_SERVO };
     route.statistics().answered(status, begun.elapsed());
     if let Some(log) = &mut log {
@@ -85,8 +85,10 @@ async fn carry(shared: &Shared, mut client: TcpStream, peer: SocketAddr) {
             why = over(&servo, &entry.settings, &moved, GRACE) => {
                 tracing::debug!(port, %peer, servo = %servo.id, "connection cut: {why}");
             }
+            () = shared.proofs.follow(servo.id, &moved, LOOK) => {}
         }
     }
+    shared.proofs.ended(servo.id, &moved);
     let (received, sent) = (moved.received.load(Ordering::Relaxed), moved.sent.load(Ordering::Relaxed));
     shared.status.counts.received.fetch_add(received, Ordering::Relaxed);
     shared.status.counts.sent.fetch_add(sent, Ordering::Relaxed);

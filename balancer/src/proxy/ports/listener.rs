@@ -10,13 +10,15 @@ use arc_swap::ArcSwap;
 use pontoon_kit::CancellationToken;
 use pontoon_model::AppName;
 use pontoon_proto::PortReport;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::time;
 use tokio_util::task::TaskTracker;
 
 use super::Parts;
 use super::connection;
+use super::settle::Proofs;
+use crate::proxy::listen;
 use crate::table::PortEntry;
 
 /// After a failed accept (no file descriptors left): time for some connections to end.
@@ -85,6 +87,7 @@ pub(super) struct Shared {
     pub(super) parts: Parts,
     pub(super) status: Arc<Status>,
     pub(super) entry: ArcSwap<PortEntry>,
+    pub(super) proofs: Proofs,
     /// Cuts them.
     pub(super) cut: CancellationToken,
 }
@@ -100,14 +103,21 @@ impl Listener {
     ) -> io::Result<Self> {
         let port = socket.local_addr()?.port();
         let status = Arc::new(Status { port, app: entry.app.clone(), problem: None, counts: Counts::default() });
-        let shared = Arc::new(Shared { parts, status, entry: ArcSwap::from_pointee(entry.clone()), cut });
+        let shared = Arc::new(Shared {
+            parts,
+            status,
+            entry: ArcSwap::from_pointee(entry.clone()),
+            proofs: Proofs::default(),
+            cut,
+        });
         let closed = CancellationToken::new();
         let listener = {
             // The socket belongs to the runtime on which it is read.
             let _inside = runtime.enter();
             TcpListener::from_std(socket)?
         };
-        runtime.spawn(accept(listener, shared.clone(), connections, closed.clone()));
+        // Waited for as the connections are: those that it takes at its end are some of them.
+        connections.spawn_on(accept(listener, shared.clone(), connections.clone(), closed.clone()), runtime);
         Ok(Self { shared, closed })
     }
 
@@ -133,19 +143,30 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, connections: TaskTra
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = closed.cancelled() => return,
+            () = closed.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => match Place::take(&shared) {
-                Some(place) => drop(connections.spawn(connection::serve(place, stream, peer))),
-                None => refused(&shared, peer),
-            },
+            Ok((stream, peer)) => begin(&shared, &connections, stream, peer),
             Err(error) if super::super::worker::is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(port = shared.status.port, %error, "cannot accept connections; trying again");
                 time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+    // What waits in it would be reset when it is closed. Another process may be taking from the same queue.
+    let waiting = listener.into_std().into_iter().flat_map(|socket| std::iter::from_fn(move || socket.accept().ok()));
+    for (stream, peer) in waiting.take(listen::BACKLOG as usize) {
+        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+            begin(&shared, &connections, stream, peer);
+        }
+    }
+}
+
+fn begin(shared: &Arc<Shared>, connections: &TaskTracker, stream: TcpStream, peer: SocketAddr) {
+    match Place::take(shared) {
+        Some(place) => drop(connections.spawn(connection::serve(place, stream, peer))),
+        None => refused(shared, peer),
     }
 }
 

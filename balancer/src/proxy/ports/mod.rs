@@ -1,12 +1,14 @@
 //! Ports of processes that do not speak HTTP: what the controllers name is listened on, and bytes are carried both ways.
 //!
-//! [`listener`] accepts at one port, [`connection`] holds what happens to one connection, [`reach`] how it finds its servo;
-//! [`stream`] and [`header`] are its parts.
+//! [`listener`] accepts at one port, [`connection`] holds what happens to one connection, [`reach`] how it finds its servo and
+//! [`settle`] whether that keeps it; [`stream`] and [`header`] are its parts.
 
 mod connection;
 mod header;
 mod listener;
 mod reach;
+pub(crate) mod settle;
+mod sockets;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -23,13 +25,15 @@ use tokio::sync::watch;
 use tokio::time;
 use tokio_util::task::TaskTracker;
 
-use super::listen;
+use super::listen::{self, Inherited};
 use super::worker::GRACE;
 use crate::access_log::AccessLog;
+use crate::handover::Purpose;
 use crate::health::Watcher;
 use crate::table::{PortEntry, Table};
 use listener::Listener;
 pub(crate) use listener::Status;
+pub(crate) use sockets::Sockets;
 
 /// A port that could not be listened on is tried again after this: whoever has it may be gone by then, and nobody waits for
 /// it but the app's users.
@@ -76,11 +80,21 @@ impl Board {
     }
 }
 
+/// Where ports are.
+#[derive(Debug)]
+pub(crate) struct At {
+    /// All of them.
+    pub(crate) ip: IpAddr,
+    /// The sockets of the process before.
+    pub(crate) inherited: Inherited,
+    /// Where copies are, for the next process.
+    pub(crate) sockets: Sockets,
+}
+
 /// Listens on the ports that the controllers name.
 pub(crate) struct Ports {
     parts: Parts,
-    /// Where all of them are.
-    ip: IpAddr,
+    at: At,
     threads: usize,
     board: Board,
     /// Made with the first port: most balancers have none.
@@ -107,9 +121,9 @@ impl Drop for Engine {
 }
 
 impl Ports {
-    /// All ports are on `ip`, and `threads` carry their connections.
-    pub(crate) fn new(parts: Parts, ip: IpAddr, threads: usize, board: Board) -> Self {
-        Self { parts, ip, threads, board, engine: None, open: BTreeMap::new(), failed: BTreeMap::new() }
+    /// `threads` carry their connections.
+    pub(crate) fn new(parts: Parts, at: At, threads: usize, board: Board) -> Self {
+        Self { parts, at, threads, board, engine: None, open: BTreeMap::new(), failed: BTreeMap::new() }
     }
 
     /// Follows what the controllers name until `shutdown`; then connections may end by themselves for as long as requests.
@@ -118,6 +132,8 @@ impl Ports {
         loop {
             versions.borrow_and_update();
             self.follow(self.parts.table.ports());
+            // Those of ports that are no more.
+            drop(std::mem::take(&mut self.at.inherited));
             let again = async {
                 match self.failed.is_empty() {
                     true => std::future::pending().await,
@@ -131,6 +147,7 @@ impl Ports {
             }
         }
         self.open.clear();
+        self.at.sockets.retain(|_| false);
         if let Some(engine) = &self.engine {
             engine.connections.close();
             if time::timeout(GRACE, engine.connections.wait()).await.is_err() {
@@ -147,6 +164,7 @@ impl Ports {
         // Dropped, they listen no longer; their connections go on as long as their servos do.
         let is_its = |port: &u16, app: &AppName| wanted.get(port).is_some_and(|entry| entry.app == *app);
         self.open.retain(|port, listener| is_its(port, &listener.status().app));
+        self.at.sockets.retain(|port| self.open.contains_key(&port));
         for (port, entry) in &wanted {
             match self.open.get(port) {
                 Some(listener) => listener.treat(entry),
@@ -166,7 +184,7 @@ impl Ports {
                 self.open.insert(port, listener);
             }
             Err(error) => {
-                let problem = format!("cannot listen on {}: {error}", SocketAddr::new(self.ip, port));
+                let problem = format!("cannot listen on {}: {error}", SocketAddr::new(self.at.ip, port));
                 // Once, not with every try.
                 if self.failed.get(&port).is_none_or(|before| before.problem.as_ref() != Some(&problem)) {
                     tracing::error!(port, app = %entry.app, "{problem}; trying again every {RETRY:?}");
@@ -177,7 +195,10 @@ impl Ports {
     }
 
     fn open(&mut self, port: u16, entry: &PortEntry) -> io::Result<Listener> {
-        let socket = listen::listen(SocketAddr::new(self.ip, port), 1, Vec::new())?.swap_remove(0);
+        let address = SocketAddr::new(self.at.ip, port);
+        let inherited = self.at.inherited.take(Purpose::Port, address);
+        let socket = listen::listen(address, 1, inherited)?.swap_remove(0);
+        let copy = socket.try_clone()?;
         let engine = match &mut self.engine {
             Some(engine) => engine,
             None => {
@@ -190,6 +211,8 @@ impl Ports {
         };
         let Some(runtime) = &engine.runtime else { return Err(io::ErrorKind::BrokenPipe.into()) };
         let (connections, cut) = (engine.connections.clone(), engine.cut.clone());
-        Listener::start(socket, entry, self.parts.clone(), runtime.handle(), connections, cut)
+        let listener = Listener::start(socket, entry, self.parts.clone(), runtime.handle(), connections, cut)?;
+        self.at.sockets.put(port, copy);
+        Ok(listener)
     }
 }

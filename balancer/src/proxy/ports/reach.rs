@@ -10,32 +10,38 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
 
-use super::Parts;
+use super::listener::Shared;
+use super::settle;
 use crate::proxy::attempts::{FIRST_PAUSE, LONGEST_PAUSE};
-use crate::proxy::upstream::{self, ConnectError};
+use crate::proxy::upstream;
 use crate::table::{Failure, InFlight, Picked, Route, Servo, Wish};
 
-/// A connection to a servo of `route`, on which `first` was sent. While there is none, waits up to `hold`, as requests do.
+/// A connection to a servo of `route`, on which `first` was sent, and which the servo has kept. While there is none, waits up to
+/// `hold`, as requests do. Nothing of what `client` sends is read.
 pub(super) async fn servo(
-    parts: &Parts,
+    shared: &Shared,
+    client: &TcpStream,
     route: &mut Arc<Route>,
     hold: Duration,
     first: &[u8],
 ) -> Result<(TcpStream, InFlight), String> {
+    let parts = &shared.parts;
     let (mut tried, mut until, mut pauses) = (Vec::new(), None, Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
     loop {
         let wish = Wish { tried: &tried, prefer: None, most: 0, slow_start: Duration::ZERO, spent: &[], within: None };
         let why = match parts.table.pick(route, &wish) {
             Picked::Servo(in_flight) => {
                 let servo = in_flight.servo().clone();
-                if let Some(stream) = connect(parts, route, &servo, first).await {
+                if let Some(stream) = connect(shared, client, route, &servo, first).await {
                     return Ok((stream, in_flight));
                 }
                 tried.push(servo);
                 continue;
             }
             Picked::Empty(reason) if reason == RouteModel::NOT_READY => reason,
-            Picked::Exhausted | Picked::Full => format!("none of {} servos takes connections", tried.len()),
+            Picked::Exhausted | Picked::Full => {
+                format!("none of {} servos takes connections and keeps them", tried.len())
+            }
             Picked::Empty(reason) => return Err(reason),
             Picked::Gone => return Err("the port is no longer there".to_owned()),
         };
@@ -59,22 +65,32 @@ pub(super) async fn servo(
     }
 }
 
-async fn connect(parts: &Parts, route: &Route, servo: &Arc<Servo>, first: &[u8]) -> Option<TcpStream> {
-    let connecting = async {
-        let mut stream = upstream::dial(servo.address).await?;
-        // A few bytes: there is room for them on a new connection.
-        stream.write_all(first).await?;
-        Result::<_, ConnectError>::Ok(stream)
-    };
-    match connecting.await {
-        Ok(stream) => {
-            servo.trust();
-            return Some(stream);
+async fn connect(
+    shared: &Shared,
+    client: &TcpStream,
+    route: &Route,
+    servo: &Arc<Servo>,
+    first: &[u8],
+) -> Option<TcpStream> {
+    let (id, address, begun) = (servo.id, servo.address, Instant::now());
+    let failure = match upstream::dial(address).await {
+        Ok(mut stream) => {
+            let wait = shared.proofs.wait_for(id, begun.elapsed());
+            // A few bytes: there is room for them on a new connection. None of them is the client's.
+            if stream.write_all(first).await.is_ok() && settle::stays(&stream, client, wait).await {
+                servo.trust();
+                return Some(stream);
+            }
+            tracing::debug!(servo = %id, %address, "it took a connection and ended it before a byte");
+            Failure::Ended
         }
-        Err(error) => tracing::debug!(servo = %servo.id, address = %servo.address, %error, "cannot connect"),
-    }
-    if servo.failed(Failure::Unreached) {
-        parts.watcher.watch(servo, Failure::Unreached, &route.host);
+        Err(error) => {
+            tracing::debug!(servo = %id, %address, %error, "cannot connect");
+            Failure::Unreached
+        }
+    };
+    if servo.failed(failure) {
+        shared.parts.watcher.watch(servo, failure, &route.host);
     }
     None
 }

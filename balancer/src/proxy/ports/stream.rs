@@ -27,6 +27,11 @@ impl Moved {
         Self { begun: Instant::now(), last: none(), received: none(), sent: none() }
     }
 
+    /// How much came from the servo.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     /// How long nothing has moved.
     pub(super) fn quiet_for(&self) -> Duration {
         self.begun.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))

@@ -178,6 +178,11 @@ impl Way {
         self.frozen.send_replace(true);
     }
 
+    /// What was held up passes, and all that comes.
+    pub fn thaw(&self) {
+        self.frozen.send_replace(false);
+    }
+
     /// Each piece takes 20 ms more.
     pub fn slow_down(&self) {
         self.slow.store(true, Ordering::SeqCst);

@@ -1,6 +1,6 @@
 //! Certificates that the cluster orders by itself.
 
-use pontoon_model::{AcmeRow, Certificate, CertificateOrigin, Digest};
+use pontoon_model::{AcmeAccount, AcmeRow, Certificate, CertificateOrigin, Digest};
 
 use crate::command::{NoteAcmeAccount, NoteOrder, SetAcme, SetChallenge};
 use crate::{Outcome, Rejected, Reply, State};
@@ -47,7 +47,9 @@ impl State {
         let Some(row) = self.acme.row.as_ref().filter(|row| row.version == command.of) else {
             return Err(Rejected::conflict("the settings of certificates are others by now"));
         };
-        if row.account.is_some() && command.account.is_some() && row.account != command.account {
+        // Of the same account something else may be known by now.
+        let is_another = |known: &AcmeAccount| command.account.as_ref().is_some_and(|made| made.url != known.url);
+        if row.account.as_ref().is_some_and(is_another) {
             return Err(Rejected::conflict("there is an account already"));
         }
         if let Some(account) = command.account.as_ref().filter(|account| row.account.as_ref() != Some(account)) {

@@ -45,7 +45,7 @@ impl State {
                 domain.host()
             )));
         }
-        if self.edge.domains_of(app).count() >= MAX_DOMAINS_OF_APP {
+        if self.edge.count_domains_of(app) >= MAX_DOMAINS_OF_APP {
             return Err(Rejected::conflict(format!(
                 "{app} has {MAX_DOMAINS_OF_APP} domains already; remove some, or use a wildcard like *.example.org"
             )));
@@ -54,7 +54,7 @@ impl State {
             return Err(Rejected::conflict(format!("there are {MAX_DOMAINS} domains already; remove some first")));
         }
         let row = DomainRow { domain: domain.clone(), app: app.clone(), added_at: self.header.time };
-        self.change_edge(|edge| edge.domains.insert(row.domain.clone(), row.into()));
+        self.change_edge(|edge| edge.put_domain(row));
         Ok(Reply::Done)
     }
 
@@ -66,7 +66,7 @@ impl State {
                 "{app} has no domain {domain}; `pontoon domain list --app {app}` shows those it has"
             )));
         }
-        self.change_edge(|edge| edge.domains.remove(domain));
+        self.change_edge(|edge| edge.take_domain(domain));
         self.forget_unserved(&[domain.host().to_owned()]);
         Ok(Reply::Done)
     }
@@ -163,7 +163,7 @@ impl State {
                 edge.ports.remove(&(app.clone(), process));
             }
             for domain in &domains {
-                edge.domains.remove(domain);
+                edge.take_domain(domain);
             }
             edge.traffic.remove(app);
         });

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use pontoon_model::{
     AppName, BalancerName, Beside, BesideRow, Certificate, CertificateOrigin, Challenge, Digest, Domain, DomainRow,
     EdgeKeys, PeerRow, PortRow, ProcessName, ReleaseNumber, RouteVersion, SiteName, Traffic, TrafficRow,
@@ -17,6 +17,8 @@ pub struct Edge {
     /// Raft index of the last change.
     pub(crate) version: RouteVersion,
     pub(crate) domains: OrdMap<Domain, Arc<DomainRow>>,
+    /// Of apps that have some: derived from them, and held to that by [`Edge::violations`].
+    domains_by_app: OrdMap<AppName, OrdSet<Domain>>,
     /// Of apps whose settings are not the defaults.
     pub(crate) traffic: OrdMap<AppName, Arc<TrafficRow>>,
     /// By fingerprint.
@@ -45,7 +47,30 @@ impl Edge {
 
     /// An app's domains, by name.
     pub fn domains_of<'a>(&'a self, app: &'a AppName) -> impl Iterator<Item = &'a Arc<DomainRow>> {
-        self.domains.values().filter(move |row| row.app == *app)
+        let own = self.domains_by_app.get(app).into_iter().flatten();
+        own.filter_map(|domain| self.domains.get(domain))
+    }
+
+    /// How many domains an app has.
+    pub(crate) fn count_domains_of(&self, app: &AppName) -> usize {
+        self.domains_by_app.get(app).map_or(0, OrdSet::len)
+    }
+
+    /// Adds a domain, in the place of one of this name.
+    pub(crate) fn put_domain(&mut self, row: DomainRow) {
+        self.take_domain(&row.domain);
+        self.domains_by_app.entry(row.app.clone()).or_default().insert(row.domain.clone());
+        self.domains.insert(row.domain.clone(), row.into());
+    }
+
+    pub(crate) fn take_domain(&mut self, domain: &Domain) {
+        let Some(row) = self.domains.remove(domain) else { return };
+        if let Some(own) = self.domains_by_app.get_mut(&row.app) {
+            own.remove(domain);
+            if own.is_empty() {
+                self.domains_by_app.remove(&row.app);
+            }
+        }
     }
 
     /// One domain.
@@ -136,6 +161,13 @@ impl Edge {
         }
         let gone = self.domains.values().filter(|row| !has_app(&row.app));
         found.extend(gone.map(|row| format!("{}: there is no app {}", row.domain, row.app)));
+        let mut scanned: OrdMap<AppName, OrdSet<Domain>> = OrdMap::new();
+        for row in self.domains.values() {
+            scanned.entry(row.app.clone()).or_default().insert(row.domain.clone());
+        }
+        if scanned != self.domains_by_app {
+            found.push(format!("domains by app are {:?}, and the rows say {scanned:?}", self.domains_by_app));
+        }
         let served = |host: &String| self.domains_at(host).next().is_some();
         let of_nobody = self.challenges.keys().filter(|host| !served(host));
         found.extend(of_nobody.map(|host| format!("there is a challenge for {host}, which no app has")));

@@ -3,9 +3,10 @@
 //!
 //! What is due when is decided in [`pontoon_core::certificates`], from the state alone, so a new leader goes on where the
 //! one before it died: an order that was under way then is begun anew. [`order`] is one order, [`failure`] why there is no
-//! certificate, [`web`] how the authority is reached.
+//! certificate, [`web`] how the authority is reached, [`kept`] what is kept of the account.
 
 mod failure;
+mod kept;
 mod order;
 #[cfg(test)]
 mod tests;
@@ -18,14 +19,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
-use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
+use instant_acme::{Account, ExternalAccountKey, NewAccount};
 use pontoon_core::apply::edge::MAX_CERTIFICATES;
 use pontoon_core::certificates::{self, Due};
 use pontoon_core::command::{NoteAcmeAccount, NoteOrder, PutCertificate, RemoveCertificate, SetChallenge};
 use pontoon_core::{Acme, Command, Edge, State};
 use pontoon_model::{
-    AcmeAccount, AcmeRow, AcmeSettings, Certificate, ControllerId, ExternalAccount, OrderRow, Secret, SecretPlace,
-    Timestamp, Trouble,
+    AcmeAccount, AcmeRow, AcmeSettings, Certificate, ControllerId, ExternalAccount, OrderRow, SecretPlace, Timestamp,
+    Trouble,
 };
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -181,8 +182,8 @@ impl Lead {
         }
         let busy: BTreeSet<&String> = self.under_way.values().collect();
         let mut waiting = due.hosts.into_iter().filter(|host| !busy.contains(host)).collect::<Vec<_>>().into_iter();
-        // The account is made at once, so that whoever has set the directory sees whether it does.
-        if row.account.is_some() && waiting.len() == 0 {
+        // The account is made, or changed, at once, so that whoever has set the directory sees whether it does.
+        if self.is_ready(row) && waiting.len() == 0 {
             return;
         }
         let Some((account, wish)) = self.open(row).await else { return };
@@ -202,6 +203,16 @@ impl Lead {
             let id = self.orders.spawn(order).id();
             self.under_way.insert(id, host);
         }
+    }
+
+    /// Whether there is an account, and the authority was told whom to write to.
+    fn is_ready(&self, row: &AcmeRow) -> bool {
+        if row.account.is_none() {
+            return false;
+        }
+        // One that cannot be opened here is complained of when it is needed.
+        let opened = self.desk.sealing.open_acme(row).ok().and_then(|row| row.account);
+        opened.as_ref().is_none_or(|account| kept::is_told(account, &row.settings.email))
     }
 
     /// What is due; looked at anew only when something has changed, or a time has come.
@@ -256,11 +267,9 @@ impl Lead {
                     }
                 }
                 if let Some(made) = made {
-                    tracing::info!(
-                        directory = row.settings.directory,
-                        account = made.url,
-                        "the cluster has an account"
-                    );
+                    let what =
+                        if row.account.is_some() { "was told whom to write to" } else { "gave the cluster an account" };
+                    tracing::info!(directory = row.settings.directory, account = made.url, "the authority {what}");
                 }
                 self.account = Some((row.version, account.clone(), wish.clone()));
                 Some((account, wish))
@@ -276,7 +285,9 @@ impl Lead {
                 );
                 self.paused_until = Some(Instant::now() + wait);
                 let trouble = Some(Trouble { failures, error, at: self.feed.now() });
-                self.write(NoteAcmeAccount { of: row.version, account: row.account.clone(), trouble }).await;
+                // One that the authority does not know is made anew.
+                let account = row.account.clone().filter(|_| !failure.is_unknown_account());
+                self.write(NoteAcmeAccount { of: row.version, account, trouble }).await;
                 None
             }
         }
@@ -311,23 +322,26 @@ async fn write(feed: &StateFeed, desk: &Desk, command: Command) -> bool {
     }
 }
 
-/// The account of the settings, and what is to be kept of it if it was made now.
+/// The account of the settings, and what is to be kept of it if it was made or changed now.
 async fn opened(row: &AcmeRow, wish: Wish, keys: &SealingKeys) -> Result<(Account, Option<AcmeAccount>), Failure> {
     let row = keys.open_acme(row).map_err(|error| Failure::Here { why: error.to_string() })?;
     let settings = &row.settings;
     let builder = Account::builder_with_http(Box::new(Web::new(settings, wish)?));
-    let unreadable = |error: serde_json::Error| Failure::Here { why: format!("the account cannot be read: {error}") };
-    if let Some(account) = &row.account {
-        let credentials: AccountCredentials = serde_json::from_str(&account.credentials.0).map_err(unreadable)?;
-        return Ok((builder.from_credentials(credentials).await?, None));
+    let contact = format!("mailto:{}", settings.email);
+    if let Some(known) = &row.account {
+        let account = builder.from_credentials(kept::credentials(known)?).await?;
+        if kept::is_told(known, &settings.email) {
+            return Ok((account, None));
+        }
+        account.update_contacts(&[&contact]).await?;
+        let told = kept::keep(known.url.clone(), &kept::credentials(known)?, &settings.email)?;
+        return Ok((account, Some(told)));
     }
     let external = settings.external.as_ref().map(external_key).transpose()?;
-    let contact = format!("mailto:{}", settings.email);
     let new = NewAccount { contact: &[&contact], terms_of_service_agreed: true, only_return_existing: false };
     let (account, credentials) = builder.create(&new, settings.directory.clone(), external.as_ref()).await?;
-    let credentials = Secret(serde_json::to_string(&credentials).map_err(unreadable)?);
-    let url = account.id().to_owned();
-    Ok((account, Some(AcmeAccount { url, credentials })))
+    let made = kept::keep(account.id().to_owned(), &credentials, &settings.email)?;
+    Ok((account, Some(made)))
 }
 
 /// One order, and what is written of its end.

@@ -2,9 +2,11 @@
 //! somebody else's.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use instant_acme::{Identifier, NewOrder};
+use pontoon_model::Secret;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ServerConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -25,6 +27,8 @@ struct Fake {
     directory: String,
     certificate: String,
     seen: Arc<AtomicUsize>,
+    /// Whom it was told to write to, of an account that it had given.
+    told: Arc<Mutex<Vec<serde_json::Value>>>,
 }
 
 impl Fake {
@@ -38,7 +42,8 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let place = format!("https://{}", listener.local_addr().unwrap());
         let (seen, acceptor) = (Arc::<AtomicUsize>::default(), TlsAcceptor::from(Arc::new(config)));
-        let (counted, here) = (seen.clone(), place.clone());
+        let told = Arc::<Mutex<Vec<serde_json::Value>>>::default();
+        let (counted, here, heard) = (seen.clone(), place.clone(), told.clone());
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -68,6 +73,12 @@ impl Fake {
                     "/account" => {
                         format!("HTTP/1.1 201 Created\r\nlocation: {here}/account/1\r\ncontent-length: 2\r\n{END}{{}}")
                     }
+                    "/account/1" => {
+                        let jws: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                        let payload = BASE64URL_NOPAD.decode(jws["payload"].as_str().unwrap().as_bytes()).unwrap();
+                        heard.lock().unwrap().push(serde_json::from_slice(&payload).unwrap());
+                        ok(&serde_json::json!({"status": "valid"}))
+                    }
                     _ => to_orders.clone(),
                 };
                 // One that has heard enough closes the connection.
@@ -75,7 +86,7 @@ impl Fake {
                 let _ = stream.shutdown().await;
             }
         });
-        Self { directory: format!("{place}/dir"), certificate: own.pem(), seen }
+        Self { directory: format!("{place}/dir"), certificate: own.pem(), seen, told }
     }
 
     fn row(&self, authority: &str) -> AcmeRow {
@@ -110,6 +121,31 @@ const END: &str = "connection: close\r\n\r\n";
 fn ok(body: &serde_json::Value) -> String {
     let body = body.to_string();
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{END}{body}", body.len())
+}
+
+#[tokio::test]
+async fn another_address_is_told_to_the_account_once() {
+    let fake = Fake::start(String::new()).await;
+    let row = fake.row(&fake.certificate);
+    let (_, made) = opened(&row, Wish::default()).await.unwrap();
+    let row = AcmeRow { account: made, ..row };
+    let settings = AcmeSettings { email: "other@example.org".into(), ..row.settings.clone() };
+    let row = AcmeRow { settings, ..row };
+    let (account, told) = opened(&row, Wish::default()).await.unwrap();
+    let told = told.expect("it was told");
+    assert_eq!(told.url, account.id());
+    let heard = || fake.told.lock().unwrap().clone();
+    assert_eq!(heard(), [serde_json::json!({"contact": ["mailto:other@example.org"]})]);
+    let row = AcmeRow { account: Some(told.clone()), ..row };
+    assert_eq!(opened(&row, Wish::default()).await.unwrap().1, None);
+    assert_eq!(heard().len(), 1);
+    // An account of an earlier version, of which nobody knows what was told.
+    let mut bare: serde_json::Value = serde_json::from_str(&told.credentials.0).unwrap();
+    assert_eq!(bare.as_object_mut().unwrap().remove("contact"), Some("other@example.org".into()));
+    let bare = AcmeAccount { credentials: Secret(bare.to_string()), ..told };
+    let row = AcmeRow { account: Some(bare), ..row };
+    assert!(opened(&row, Wish::default()).await.unwrap().1.is_some());
+    assert_eq!(heard().len(), 2);
 }
 
 #[tokio::test]

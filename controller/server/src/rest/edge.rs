@@ -180,7 +180,7 @@ pub(super) async fn put_certificate(
 ) -> ApiResult<impl IntoResponse> {
     let certificate = uploaded::certificate(&body.chain, &body.key, Timestamp(clock::unix_millis()))
         .map_err(|error| ApiError::invalid(error.to_string()))?;
-    let body = shown(&certificate);
+    let body = Certificate { note: uploaded::remark(&certificate.chain), ..shown(&certificate) };
     let place = SecretPlace::Certificate(certificate.fingerprint);
     let mut tries = 0;
     loop {
@@ -216,6 +216,7 @@ fn shown(row: &model::Certificate) -> Certificate {
         origin: row.origin,
         next: None,
         error: None,
+        note: None,
     }
 }
 
