@@ -28,13 +28,9 @@ mod transfer;
 mod usage;
 mod workload;
 
-/// As `pontoon` has it: balancers and controllers that are measured run in processes of this program.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 use anyhow::{Result, bail};
 
-/// As `pontoon` has it: the balancer that is measured is this program, started again.
+/// As `pontoon` has it: balancers and controllers that are measured run in processes of this program.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

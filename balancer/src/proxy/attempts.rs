@@ -190,13 +190,14 @@ impl Attempts {
         }
         let (deaths, app) = (&sides.worker.deaths, &route.app.name);
         match failure {
-            Failure::Unreached => deaths.found(app, &servo),
+            // Ports' connections alone end like that.
+            Failure::Unreached | Failure::Ended => deaths.found(app, &servo),
             Failure::Broken => self.suspicions.push(deaths.suspect(app, &servo)),
             // It lives.
             Failure::TimedOut => {}
         }
         self.tried.push(servo);
-        if failure == Failure::Unreached {
+        if matches!(failure, Failure::Unreached | Failure::Ended) {
             return Ok(());
         }
         self.killed += 1;

@@ -113,7 +113,7 @@ fn millis(time: Duration) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::Table;
+    use crate::table::{Table, Wish};
 
     fn app() -> AppName {
         "shop".parse().unwrap()
@@ -137,7 +137,10 @@ mod tests {
         };
         let version = pontoon_model::RouteVersion(1);
         table.apply_table(&pontoon_model::RouteTable { version, routes: vec![Arc::new(route)] }).unwrap();
-        table.route("a.example").unwrap().target().servos().to_vec()
+        let mut route = table.route("a.example").unwrap();
+        // Somebody has to ask for it.
+        table.pick(&mut route, &Wish::of(&pontoon_model::Traffic::default(), &[], None));
+        route.target().as_ref().unwrap().servos().to_vec()
     }
 
     async fn pass(time: Duration) {

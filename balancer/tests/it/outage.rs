@@ -190,7 +190,7 @@ async fn who_was_at_three_deaths_is_tried_further_if_others_died_without_it() {
                 other.die().await;
             }
             // Others find them dead.
-            let target = fixture.balancer.table().route("a.example").unwrap().target().clone();
+            let target = fixture.balancer.table().route("a.example").unwrap().target().clone().unwrap();
             let is_found = |address| target.servos().iter().any(|servo| servo.address == address && servo.is_avoided());
             until_answer(
                 "both are found",
