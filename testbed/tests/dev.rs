@@ -1,7 +1,7 @@
 //! `pontoon dev` as a person meets it: up, deployed, Ctrl-C, nothing left, up again with everything back.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ const HOST: &str = "procfile-hello.localhost";
 struct Dev {
     child: Child,
     http: SocketAddr,
+    https: SocketAddr,
+    /// Whom a browser would have to trust.
+    authority: PathBuf,
 }
 
 /// The first of `n` consecutive free ports.
@@ -30,7 +33,9 @@ impl Dev {
         let data = folder.join("data");
         let mut command = Command::new(binary::pontoon()?);
         command.args(["dev", "--runtime", runtime]).arg("--data-dir").arg(&data);
-        for (flag, port) in [("--port", ports), ("--rest-port", ports + 2), ("--grpc-port", ports + 5)] {
+        let flags =
+            [("--port", ports), ("--rest-port", ports + 2), ("--grpc-port", ports + 5), ("--tls-port", ports + 8)];
+        for (flag, port) in flags {
             command.args([flag, &port.to_string()]);
         }
         if deploy {
@@ -39,7 +44,8 @@ impl Dev {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("dev.log"))?;
         let child =
             command.env("XDG_CONFIG_HOME", folder).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-        Ok(Self { child, http: ([127, 0, 0, 1], ports).into() })
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Ok(Self { child, http: at(ports), https: at(ports + 8), authority: data.join("https/ca.pem") })
     }
 
     fn until_serves(&mut self) -> Result<()> {
@@ -49,6 +55,12 @@ impl Dev {
                 bail!("dev has ended: {status}");
             }
             let (status, _) = http::get(address, HOST, "/")?;
+            ensure!(status == 200, "{status}");
+            Ok(())
+        })?;
+        let root = std::fs::read_to_string(&self.authority)?;
+        until("the app to answer over HTTPS", PATIENCE, || {
+            let (status, _) = http::get_tls(self.https, HOST, &root)?;
             ensure!(status == 200, "{status}");
             Ok(())
         })
@@ -72,7 +84,7 @@ impl Drop for Dev {
 /// Deploys, ends, starts again; `left` tells what is left after an end.
 fn lives_twice(runtime: &str, left: impl Fn(&Path) -> Result<usize>) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let ports = free_run(8)?;
+    let ports = free_run(10)?;
     let log = || std::fs::read_to_string(folder.path().join("dev.log")).unwrap_or_default();
     for deploy in [true, false] {
         let mut dev = Dev::start(folder.path(), ports, runtime, deploy)?;
@@ -113,7 +125,7 @@ fn dev_in_docker_leaves_no_container_and_comes_back_without_a_deploy() -> Result
 #[test]
 fn a_second_dev_on_the_same_data_or_ports_is_refused() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let ports = free_run(8)?;
+    let ports = free_run(10)?;
     let mut first = Dev::start(folder.path(), ports, "process", true)?;
     let served = first.until_serves();
     let refused = |folder: &Path| -> Result<String> {

@@ -1,6 +1,7 @@
 //! `pontoon dev`: three controllers, two hosts and two balancers in this process, on loopback.
 
 mod answers;
+mod https;
 mod ports;
 pub mod provision;
 mod ready;
@@ -25,9 +26,11 @@ use crate::session::Session;
 use crate::verb::{block_on, deploy};
 use crate::{Interrupted, output, role};
 
+use https::Https;
 use ports::Ports;
 use provision::{AgentLayout, BalancerLayout, ClusterFiles, ControllerLayout, Layout};
 use roles::Roles;
+use summary::Places;
 
 /// What is logged unless `PONTOON_LOG` says otherwise: what a person in front of it should know. In one process, roles
 /// miss each other only while it starts or stops: not worth a warning.
@@ -46,6 +49,10 @@ pub struct DevArgs {
     /// HTTP port of the first balancer; the second has the next one
     #[arg(long, default_value_t = ports::BALANCER)]
     pub port: u16,
+    /// HTTPS port of the first balancer; the second has the next one. Prints the file with the authority to trust, for example
+    /// `--tls-port 8443` [default: no HTTPS]
+    #[arg(long, value_name = "PORT")]
+    pub tls_port: Option<u16>,
     /// REST port of the first controller; the others have the next ones
     #[arg(long, default_value_t = ports::REST)]
     pub rest_port: u16,
@@ -90,11 +97,13 @@ pub fn run(args: DevArgs, format: Format) -> anyhow::Result<()> {
     let ports = Ports::choose(&args, provision::kept_grpc(&data_dir)?.as_deref())?;
     ports.check_free()?;
     let files = provision::provision(&layout(&data_dir, args.runtime, &ports))?;
+    let https = ports.tls.map(|addresses| Https::open(&data_dir, addresses)).transpose()?;
     let context_path = save_context(&files.context)?;
 
     let stop = role::cancelled_by_signals()?;
     let roles = Roles::start(&files)?;
-    let served = block_on(serve(&args, format, &files, &context_path, &data_dir, &roles, &stop));
+    let places = Places { context: &context_path, data_dir: &data_dir, https: https.as_ref() };
+    let served = block_on(serve(&args, format, &files, &places, &roles, &stop));
     let interrupted = stop.is_cancelled() || served.as_ref().is_err_and(anyhow::Error::is::<Interrupted>);
     stop.cancel();
     let stopped = roles.stop();
@@ -106,18 +115,17 @@ async fn serve(
     args: &DevArgs,
     format: Format,
     files: &ClusterFiles,
-    context_path: &Path,
-    data_dir: &Path,
+    places: &Places<'_>,
     roles: &Roles,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let client = Client::new(&files.context)?;
+    let (client, other) = (Client::new(&files.context)?, Client::new(&files.context)?);
     let work = async {
         let progress = Progress::start();
         let mut state = ready::until_ready(files, &progress).await?;
         state.starting = answers::not_answering(&state.apps, &files.listen, answers::ANSWER_WITHIN, &progress).await?;
         drop(progress);
-        summary::print_cluster(&state, files, context_path, data_dir)?;
+        summary::print_cluster(&state, files, places)?;
         let deployed = match &args.deploy {
             Some(path) => deploy_or_say_why(&Session::of(client, format), path).await?,
             None => None,
@@ -125,11 +133,18 @@ async fn serve(
         summary::print_next(deployed.as_ref(), args.deploy.as_deref())?;
         std::future::pending::<anyhow::Result<()>>().await
     };
+    let certified = async {
+        match places.https {
+            Some(https) => https.keep(&other).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
         error = roles.first_end() => Err(error),
         result = work => result,
+        never = certified => match never {},
     }
 }
 
@@ -198,18 +213,18 @@ fn layout(data_dir: &Path, runtime: RuntimeArg, ports: &Ports) -> Layout {
         agents: hosts.into_iter().enumerate().map(agent).collect(),
         balancers: hosts
             .into_iter()
-            .zip(&ports.balancers)
-            .map(|(name, listen)| BalancerLayout {
+            .zip(ports.balancers.iter().zip(&ports.balancers_tls()))
+            .map(|(name, (listen, listen_tls))| BalancerLayout {
                 name: format!("balancer-{name}").parse().expect("a valid balancer name"),
                 site: site(name),
                 listen: *listen,
-                listen_tls: None,
+                listen_tls: *listen_tls,
                 // Any port: the controllers are told which it got.
                 peer_listen: Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0))),
             })
             .collect(),
         runtime: runtime.as_str().into(),
-        base_domain: "localhost".into(),
+        base_domain: provision::BASE_DOMAIN.into(),
         stop_servos_on_exit: true,
     }
 }

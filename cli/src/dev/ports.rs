@@ -19,6 +19,8 @@ const GRPC: u16 = 7710;
 #[derive(Debug)]
 pub(super) struct Ports {
     pub(super) balancers: [SocketAddr; 2],
+    /// For HTTPS, if there shall be any.
+    pub(super) tls: Option<[SocketAddr; 2]>,
     pub(super) rest: [SocketAddr; 3],
     pub(super) grpc: [SocketAddr; 3],
 }
@@ -38,6 +40,7 @@ impl Ports {
         };
         let ports = Self {
             balancers: consecutive("--port", args.port)?,
+            tls: args.tls_port.map(|first| consecutive("--tls-port", first)).transpose()?,
             rest: consecutive("--rest-port", args.rest_port)?,
             grpc: consecutive("--grpc-port", grpc)?,
         };
@@ -60,6 +63,11 @@ impl Ports {
         Ok(())
     }
 
+    /// Of each balancer.
+    pub(super) fn balancers_tls(&self) -> [Option<SocketAddr>; 2] {
+        self.tls.map_or([None; 2], |all| all.map(Some))
+    }
+
     fn check_distinct(&self) -> Result<(), Usage> {
         let all: Vec<_> = self.all().collect();
         for (at, (flag, address)) in all.iter().enumerate() {
@@ -75,6 +83,7 @@ impl Ports {
         self.balancers
             .iter()
             .map(with("--port"))
+            .chain(self.tls.iter().flatten().map(with("--tls-port")))
             .chain(self.rest.iter().map(with("--rest-port")))
             .chain(self.grpc.iter().map(with("--grpc-port")))
     }
@@ -93,7 +102,7 @@ mod tests {
     use crate::dev::RuntimeArg;
 
     fn args(port: u16, rest_port: u16, grpc_port: Option<u16>) -> DevArgs {
-        DevArgs { data_dir: None, runtime: RuntimeArg::Auto, port, rest_port, grpc_port, deploy: None }
+        DevArgs { data_dir: None, runtime: RuntimeArg::Auto, port, tls_port: None, rest_port, grpc_port, deploy: None }
     }
 
     #[test]
@@ -115,6 +124,13 @@ mod tests {
             let error = Ports::choose(&args, None).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
+        let tls = |first| DevArgs { tls_port: Some(first), ..args(8000, 7700, None) };
+        let error = Ports::choose(&tls(8001), None).unwrap_err().to_string();
+        assert!(error.contains("8001") && error.contains("--tls-port"), "{error}");
+        assert_eq!(
+            Ports::choose(&tls(8443), None).unwrap().balancers_tls()[1].map(|address| address.port()),
+            Some(8444)
+        );
     }
 
     #[test]

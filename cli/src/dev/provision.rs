@@ -15,6 +15,9 @@ use crate::context::Context;
 use crate::role::files::{AgentFile, BalancerFile, ControllerFile, FoundingFile, Member, toml_of};
 use crate::verb::init::new_id;
 
+/// Below it apps are reached: every machine leads it to itself.
+pub const BASE_DOMAIN: &str = "localhost";
+
 /// What is made once: names and ids that must never change.
 const KEPT: &str = "cluster.toml";
 

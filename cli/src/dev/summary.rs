@@ -7,21 +7,24 @@ use pontoon_api::App;
 use pontoon_model::ProcessName;
 
 use super::answers;
+use super::https::Https;
 use super::provision::ClusterFiles;
 use super::ready::Cluster;
 use crate::output::{line, or_none};
 
-/// What runs and where.
-pub(super) fn print_cluster(
-    cluster: &Cluster,
-    files: &ClusterFiles,
-    context: &Path,
-    data_dir: &Path,
-) -> io::Result<()> {
-    line(&describe(cluster, files, context, data_dir))
+/// Where things are besides what a cluster is made of.
+pub(super) struct Places<'a> {
+    pub(super) context: &'a Path,
+    pub(super) data_dir: &'a Path,
+    pub(super) https: Option<&'a Https>,
 }
 
-fn describe(cluster: &Cluster, files: &ClusterFiles, context: &Path, data_dir: &Path) -> String {
+/// What runs and where.
+pub(super) fn print_cluster(cluster: &Cluster, files: &ClusterFiles, places: &Places<'_>) -> io::Result<()> {
+    line(&describe(cluster, files, places))
+}
+
+fn describe(cluster: &Cluster, files: &ClusterFiles, places: &Places<'_>) -> String {
     let status = &cluster.status;
     let mut runtimes: Vec<_> = cluster.hosts.iter().map(|host| host.runtime.as_str()).collect();
     runtimes.sort_unstable();
@@ -39,9 +42,18 @@ fn describe(cluster: &Cluster, files: &ClusterFiles, context: &Path, data_dir: &
             listen.join(", ")
         ),
         format!("  REST      {}", files.context.url.join(", ")),
-        format!("  context   {}", context.display()),
-        format!("  data      {}", data_dir.display()),
+        format!("  context   {}", places.context.display()),
+        format!("  data      {}", places.data_dir.display()),
     ];
+    if let Some(https) = places.https {
+        let ports = https.addresses.map(|address| format!("port {}", address.port())).join(", ");
+        lines.push(format!(
+            "  HTTPS     {ports}: have your browser trust {} (good for names below localhost only), or\n            \
+             curl --cacert {0} https://APP.localhost:{}",
+            https.certificate.display(),
+            https.addresses[0].port()
+        ));
+    }
     for app in cluster.apps.iter().filter(|app| app.live.is_some()) {
         let url = app.urls.first().map_or("", String::as_str);
         let how = match answers::takes_traffic(app) {
