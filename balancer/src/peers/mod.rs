@@ -47,6 +47,8 @@ pub struct Peer {
     failed_at: AtomicU64,
     /// Connections that it has made to us and that we use.
     offered: AtomicU32,
+    /// Connections, of all workers, on which it does not answer while requests wait.
+    silent: AtomicU32,
     /// Cancelled when it is no peer any more, or is reached in another way.
     pub(crate) gone: CancellationToken,
 }
@@ -61,6 +63,7 @@ impl Peer {
             down: AtomicBool::new(false),
             failed_at: AtomicU64::new(0),
             offered: AtomicU32::new(0),
+            silent: AtomicU32::new(0),
             gone: CancellationToken::new(),
         }
     }
@@ -79,6 +82,21 @@ impl Peer {
     /// Whether there is a way to it: it can be dialled, or has dialled itself.
     fn is_connected(&self) -> bool {
         self.reach != Reach::DialsOut || self.offered.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether it has fallen silent on any connection: what one worker has found out holds for all.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed) > 0
+    }
+
+    /// One more connection is silent.
+    pub(crate) fn fell_silent(&self) {
+        self.silent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One that was is heard again, or has ended.
+    pub(crate) fn was_silent(&self) {
+        self.silent.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn distance(&self) -> u32 {

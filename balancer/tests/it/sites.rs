@@ -732,6 +732,11 @@ async fn what_waits_for_a_silent_site_goes_elsewhere_if_that_does_no_harm_and_th
     .await;
     way.freeze();
     assert_eq!(reading.answer().await.text(), "third");
+    // Where it is silent nothing is sent any more, while another may be asked: whichever worker has found out.
+    for _ in 0..8 {
+        let post = ask(world.address(), &with_body("POST", "a.example", "more")).await;
+        assert_eq!((post.status(), post.text()), (200, "third"));
+    }
     way.thaw();
     go.notify_waiters();
     let paid = paying.answer().await;

@@ -97,8 +97,21 @@ impl Pulse {
     fn become_silent(&self, silent: bool) {
         let changed = self.silent.send_if_modified(|before| std::mem::replace(before, silent) != silent);
         if changed {
+            if silent {
+                self.peer.fell_silent()
+            } else {
+                self.peer.was_silent()
+            }
             let word = if silent { "has fallen silent" } else { "is heard again" };
             tracing::info!(peer = %self.peer.name, site = %self.peer.site, "a site's balancer {word}");
+        }
+    }
+}
+
+impl Drop for Pulse {
+    fn drop(&mut self) {
+        if self.is_silent() {
+            self.peer.was_silent();
         }
     }
 }

@@ -56,7 +56,7 @@ impl Exchange {
         let worker = sides.worker;
         let linked = worker.links.to(peer, &worker.peering.credentials).await;
         let Line { mut sender, pulse } = linked.map_err(Unanswered::Unreached)?;
-        if pulse.is_silent() && self.has_another(sides, route, peer) {
+        if peer.is_silent() && self.has_another(sides, route, peer) {
             return Err(Unanswered::Silent);
         }
         let Some(request) = self.request_for_peer(sides, route) else {
