@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{Full, StreamBody};
@@ -707,6 +708,36 @@ async fn the_loss_of_a_site_under_load_loses_no_idempotent_request() {
     }
 }
 
+/// What may not be repeated must not be sent where nobody answers: each worker has a connection of its own, and one has found out.
+#[tokio::test]
+async fn nothing_is_sent_to_a_silent_site_whichever_worker_has_found_out() {
+    let go = Arc::<Notify>::default();
+    let (slow, third) = (held(&go).await, Servo::answering("third").await);
+    let sites: [(&str, &[SocketAddr]); 2] = [("there", &[slow.address]), ("third", &[third.address])];
+    let world = World::new(impatient(), &sites).await;
+    let way = Way::to(world.others[0].balancer.peer_address().unwrap()).await;
+    let far = Way::to(world.others[1].balancer.peer_address().unwrap()).await;
+    far.slow_down();
+    world.here.know(2, impatient(), vec![at("b-there", "there", way.address), at("b-third", "third", far.address)]);
+    for name in ["b-there", "b-third"] {
+        world.here.until_peer_is(name, true).await;
+    }
+    world.until_nearer("b-there", "b-third").await;
+    let mut reading = Client::connect(world.address()).await;
+    reading.send(get("a.example").as_bytes()).await;
+    until(|| match slow.seen.requests().len() {
+        1 => Ok(()),
+        seen => Err(format!("{seen} requests are there")),
+    })
+    .await;
+    way.freeze();
+    assert_eq!(reading.answer().await.text(), "third");
+    let post = with_body("POST", "a.example", "more");
+    for answer in join_all((0..8).map(|_| ask(world.address(), &post))).await {
+        assert_eq!((answer.status(), answer.text()), (200, "third"));
+    }
+}
+
 /// A balancer that has a pause is not told apart from one that is gone: what may be repeated goes elsewhere, the rest waits for it.
 #[tokio::test]
 async fn what_waits_for_a_silent_site_goes_elsewhere_if_that_does_no_harm_and_the_rest_is_answered_after_the_pause() {
@@ -732,11 +763,6 @@ async fn what_waits_for_a_silent_site_goes_elsewhere_if_that_does_no_harm_and_th
     .await;
     way.freeze();
     assert_eq!(reading.answer().await.text(), "third");
-    // Where it is silent nothing is sent any more, while another may be asked: whichever worker has found out.
-    for _ in 0..8 {
-        let post = ask(world.address(), &with_body("POST", "a.example", "more")).await;
-        assert_eq!((post.status(), post.text()), (200, "third"));
-    }
     way.thaw();
     go.notify_waiters();
     let paid = paying.answer().await;
