@@ -723,13 +723,23 @@ async fn nothing_is_sent_to_a_silent_site_whichever_worker_has_found_out() {
         world.here.until_peer_is(name, true).await;
     }
     world.until_nearer("b-there", "b-third").await;
+    let seen = async |expected| {
+        until(|| match slow.seen.requests().len() {
+            seen if seen == expected => Ok(()),
+            seen => Err(format!("{seen} requests of {expected} are there")),
+        })
+        .await;
+    };
+    // So many that every worker has a connection there.
+    let first = get("a.example");
+    let (answers, ()) = tokio::join!(join_all((0..8).map(|_| ask(world.address(), &first))), async {
+        seen(8).await;
+        go.notify_waiters();
+    });
+    assert!(answers.iter().all(|answer| answer.text() == "there"));
     let mut reading = Client::connect(world.address()).await;
     reading.send(get("a.example").as_bytes()).await;
-    until(|| match slow.seen.requests().len() {
-        1 => Ok(()),
-        seen => Err(format!("{seen} requests are there")),
-    })
-    .await;
+    seen(9).await;
     way.freeze();
     assert_eq!(reading.answer().await.text(), "third");
     let post = with_body("POST", "a.example", "more");
