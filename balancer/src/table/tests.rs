@@ -180,6 +180,16 @@ fn a_route_read_before_a_change_leads_to_the_new_servos() {
     assert!(matches!(table.pick(&mut b, &any()), Picked::Gone));
 }
 
+/// Picks a servo that no version has removed which is acknowledged before or while it has the request.
+fn pick_none_that_is_removed(table: &Table, stale: &mut Arc<Route>, removed_by: impl Fn(ServoId) -> u64) {
+    let applied = table.version().0;
+    let Picked::Servo(request) = table.pick(stale, &any()) else { panic!("there are always servos") };
+    let removed_by = removed_by(request.servo().id);
+    assert!(removed_by > applied, "applied {applied}, picked one that {removed_by} removed");
+    let drained = table.progress().drained.0;
+    assert!(drained < removed_by, "drained {drained} with a request to one that {removed_by} removed");
+}
+
 /// Threads pick without pause while the table changes. At version V the servos are 2V and 2V+1, so each id tells
 /// which version removed it.
 #[test]
@@ -194,15 +204,7 @@ fn no_request_picks_a_servo_that_an_acknowledged_version_removed() {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     let mut stale = table.route("a").unwrap();
-                    let applied = table.version().0;
-                    let Picked::Servo(request) = table.pick(&mut stale, &any()) else {
-                        panic!("there are always servos")
-                    };
-                    let removed_by = removed_by(request.servo().id);
-                    assert!(removed_by > applied, "applied {applied}, picked one that {removed_by} removed");
-                    let drained = table.progress().drained.0;
-                    assert!(drained < removed_by, "drained {drained} with a request to one that {removed_by} removed");
-                    drop(request);
+                    pick_none_that_is_removed(&table, &mut stale, removed_by);
                     picks.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -430,15 +432,7 @@ fn no_request_that_wakes_an_app_gets_to_a_servo_that_an_acknowledged_version_rem
                     let host = format!("h{}", rand::random_range(0..HOSTS));
                     let mut stale = table.route(&host).unwrap();
                     woken.fetch_add(u64::from(stale.is_asleep()), Ordering::Relaxed);
-                    let applied = table.version().0;
-                    let Picked::Servo(request) = table.pick(&mut stale, &any()) else {
-                        panic!("there are always servos")
-                    };
-                    let removed_by = removed_by(request.servo().id);
-                    assert!(removed_by > applied, "applied {applied}, picked one that {removed_by} removed");
-                    let drained = table.progress().drained.0;
-                    assert!(drained < removed_by, "drained {drained} with a request to one that {removed_by} removed");
-                    drop(request);
+                    pick_none_that_is_removed(&table, &mut stale, removed_by);
                     picks.fetch_add(1, Ordering::Relaxed);
                 }
             });

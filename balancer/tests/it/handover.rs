@@ -38,6 +38,18 @@ fn leave(balancer: Balancer) -> JoinHandle<()> {
     })
 }
 
+/// Ends clients that had many answers each, former processes and the last one.
+async fn end(over: &AtomicBool, clients: Vec<JoinHandle<usize>>, former: Vec<JoinHandle<()>>, last: Balancer) {
+    over.store(true, Ordering::Relaxed);
+    for client in clients {
+        assert!(within("a client", client).await.unwrap() > 10);
+    }
+    for one in former {
+        within("a process's end", one).await.unwrap();
+    }
+    last.stop().await.unwrap();
+}
+
 /// Clients until `over`: the answers they got. Every one must be good; a connection that was ended with an answer is
 /// followed by another.
 fn clients(address: SocketAddr, over: &Arc<AtomicBool>) -> Vec<JoinHandle<usize>> {
@@ -80,14 +92,7 @@ async fn one_process_after_another_takes_over_and_no_request_or_connection_is_lo
         servo.seen.requests.lock().unwrap().clear();
         until(|| if servo.seen.requests().len() > 200 { Ok(()) } else { Err("more requests".into()) }).await;
     }
-    over.store(true, Ordering::Relaxed);
-    for client in clients {
-        assert!(within("a client", client).await.unwrap() > 10);
-    }
-    for one in leaving {
-        within("a process's end", one).await.unwrap();
-    }
-    balancer.stop().await.unwrap();
+    end(&over, clients, leaving, balancer).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,14 +122,7 @@ async fn ports_are_taken_over_and_no_connection_is_refused_or_reset() {
         let (seen, before) = (&servo.seen, servo.seen.connections());
         until(|| if seen.connections() > before + 50 { Ok(()) } else { Err("more conversations".into()) }).await;
     }
-    over.store(true, Ordering::Relaxed);
-    for client in clients {
-        assert!(within("a client", client).await.unwrap() > 10);
-    }
-    for one in leaving {
-        within("a process's end", one).await.unwrap();
-    }
-    balancer.stop().await.unwrap();
+    end(&over, clients, leaving, balancer).await;
     within("the end of the port", async { while TcpStream::connect(address).await.is_ok() {} }).await;
 }
 

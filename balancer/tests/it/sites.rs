@@ -711,18 +711,7 @@ async fn the_loss_of_a_site_under_load_loses_no_idempotent_request() {
 /// What may not be repeated must not be sent where nobody answers: each worker has a connection of its own, and one has found out.
 #[tokio::test]
 async fn nothing_is_sent_to_a_silent_site_whichever_worker_has_found_out() {
-    let go = Arc::<Notify>::default();
-    let (slow, third) = (held(&go).await, Servo::answering("third").await);
-    let sites: [(&str, &[SocketAddr]); 2] = [("there", &[slow.address]), ("third", &[third.address])];
-    let world = World::new(impatient(), &sites).await;
-    let way = Way::to(world.others[0].balancer.peer_address().unwrap()).await;
-    let far = Way::to(world.others[1].balancer.peer_address().unwrap()).await;
-    far.slow_down();
-    world.here.know(2, impatient(), vec![at("b-there", "there", way.address), at("b-third", "third", far.address)]);
-    for name in ["b-there", "b-third"] {
-        world.here.until_peer_is(name, true).await;
-    }
-    world.until_nearer("b-there", "b-third").await;
+    let Near { world, slow, go, way, .. } = near().await;
     let seen = async |expected| {
         until(|| match slow.seen.requests().len() {
             seen if seen == expected => Ok(()),
@@ -751,18 +740,7 @@ async fn nothing_is_sent_to_a_silent_site_whichever_worker_has_found_out() {
 /// A balancer that has a pause is not told apart from one that is gone: what may be repeated goes elsewhere, the rest waits for it.
 #[tokio::test]
 async fn what_waits_for_a_silent_site_goes_elsewhere_if_that_does_no_harm_and_the_rest_is_answered_after_the_pause() {
-    let go = Arc::<Notify>::default();
-    let (slow, third) = (held(&go).await, Servo::answering("third").await);
-    let sites: [(&str, &[SocketAddr]); 2] = [("there", &[slow.address]), ("third", &[third.address])];
-    let world = World::new(impatient(), &sites).await;
-    let way = Way::to(world.others[0].balancer.peer_address().unwrap()).await;
-    let far = Way::to(world.others[1].balancer.peer_address().unwrap()).await;
-    far.slow_down();
-    world.here.know(2, impatient(), vec![at("b-there", "there", way.address), at("b-third", "third", far.address)]);
-    for name in ["b-there", "b-third"] {
-        world.here.until_peer_is(name, true).await;
-    }
-    world.until_nearer("b-there", "b-third").await;
+    let Near { world, slow, go, way, .. } = near().await;
     let (mut paying, mut reading) = (Client::connect(world.address()).await, Client::connect(world.address()).await);
     paying.send(with_body("POST", "a.example", "pay").as_bytes()).await;
     reading.send(get("a.example").as_bytes()).await;
@@ -778,6 +756,32 @@ async fn what_waits_for_a_silent_site_goes_elsewhere_if_that_does_no_harm_and_th
     let paid = paying.answer().await;
     assert_eq!((paid.status(), paid.text()), (200, "there"));
     assert_eq!(slow.seen.requests().iter().filter(|request| request.head.starts_with("POST")).count(), 1);
+}
+
+/// A near site, whose servo answers when it is told to and the way to which can be frozen, and a far one, whose servo answers "third".
+struct Near {
+    world: World,
+    slow: Servo,
+    go: Arc<Notify>,
+    way: Way,
+    _third: Servo,
+    _far: Way,
+}
+
+async fn near() -> Near {
+    let go = Arc::<Notify>::default();
+    let (slow, third) = (held(&go).await, Servo::answering("third").await);
+    let sites: [(&str, &[SocketAddr]); 2] = [("there", &[slow.address]), ("third", &[third.address])];
+    let world = World::new(impatient(), &sites).await;
+    let way = Way::to(world.others[0].balancer.peer_address().unwrap()).await;
+    let far = Way::to(world.others[1].balancer.peer_address().unwrap()).await;
+    far.slow_down();
+    world.here.know(2, impatient(), vec![at("b-there", "there", way.address), at("b-third", "third", far.address)]);
+    for name in ["b-there", "b-third"] {
+        world.here.until_peer_is(name, true).await;
+    }
+    world.until_nearer("b-there", "b-third").await;
+    Near { world, slow, go, way, _third: third, _far: far }
 }
 
 /// Answers when it is told to.
