@@ -711,7 +711,8 @@ async fn the_loss_of_a_site_under_load_loses_no_idempotent_request() {
 /// What may not be repeated must not be sent where nobody answers: each worker has a connection of its own, and one has found out.
 #[tokio::test]
 async fn nothing_is_sent_to_a_silent_site_whichever_worker_has_found_out() {
-    let Near { world, slow, go, way, .. } = near().await;
+    let near = near().await;
+    let Near { world, slow, go, way, .. } = &near;
     let seen = async |expected| {
         until(|| match slow.seen.requests().len() {
             seen if seen == expected => Ok(()),
@@ -740,7 +741,8 @@ async fn nothing_is_sent_to_a_silent_site_whichever_worker_has_found_out() {
 /// A balancer that has a pause is not told apart from one that is gone: what may be repeated goes elsewhere, the rest waits for it.
 #[tokio::test]
 async fn what_waits_for_a_silent_site_goes_elsewhere_if_that_does_no_harm_and_the_rest_is_answered_after_the_pause() {
-    let Near { world, slow, go, way, .. } = near().await;
+    let near = near().await;
+    let Near { world, slow, go, way, .. } = &near;
     let (mut paying, mut reading) = (Client::connect(world.address()).await, Client::connect(world.address()).await);
     paying.send(with_body("POST", "a.example", "pay").as_bytes()).await;
     reading.send(get("a.example").as_bytes()).await;
