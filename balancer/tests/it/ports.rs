@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::support::controller::{Controller, Session};
 use super::support::http::{Client, ask};
 use super::support::servo::{Servo, Stream};
-use super::support::{Fixture, app, config, empty_route, route, until, within};
+use super::support::{Fixture, app, config, empty_route, route, until, until_answer, within};
 
 const ROUTE: &str = "tcp:guestbook";
 
@@ -144,10 +144,11 @@ async fn bytes_go_both_ways_and_one_side_may_end_before_the_other() {
     // No request can name what leads there.
     let http = ask(fixture.address(), "GET / HTTP/1.1\r\nHost: tcp:guestbook\r\n\r\n").await;
     assert_eq!(http.status(), 400);
-    let metrics = get(fixture.balancer.admin_address().unwrap(), "/metrics").await;
+    let metrics = async || get(fixture.balancer.admin_address().unwrap(), "/metrics").await;
     let wanted =
         format!("pontoon_balancer_port_received_bytes_total{{port=\"{}\",app=\"guestbook\"}} 5", address.port());
-    assert!(metrics.contains(&wanted), "{metrics}");
+    // Bytes are counted when the connection has ended on this side too.
+    until_answer("five bytes", metrics, |metrics| metrics.contains(&wanted)).await;
 }
 
 #[tokio::test]
