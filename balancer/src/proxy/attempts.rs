@@ -98,9 +98,7 @@ impl Attempts {
         let in_flight = match table.pick(route, &wish) {
             Picked::Servo(in_flight) => in_flight,
             Picked::Exhausted if within.is_none() && !peers.is_empty() => {
-                let target = route.target();
-                let sites = target.as_ref().map(|target| target.sites_beyond(peers.own_site(), &self.spent));
-                let left = peers.in_vain(&sites.unwrap_or_default(), &self.lost);
+                let left = peers.in_vain(&self.sites_beyond(sides, route), &self.lost);
                 return left.map(Next::Peer).ok_or(Picked::Exhausted);
             }
             other => return Err(other),
@@ -114,6 +112,12 @@ impl Attempts {
             _ => vec![servo.site.clone()],
         };
         Ok(peers.toward(&sites, &self.lost).map_or(Next::Servo(in_flight), Next::Peer))
+    }
+
+    /// The other sites that have servos of the route and have not had their chance.
+    pub(super) fn sites_beyond(&self, sides: &Sides<'_>, route: &Route) -> Vec<SiteName> {
+        let (own, target) = (sides.worker.table.peers().own_site(), route.target());
+        target.as_ref().map(|target| target.sites_beyond(own, &self.spent)).unwrap_or_default()
     }
 
     /// The next servo after [`Attempts::pick_now`] found none: waits for one as long as the app allows, unless the client has
@@ -189,15 +193,21 @@ impl Attempts {
             sides.worker.watcher.watch(&servo, failure, sides.host);
         }
         let (deaths, app) = (&sides.worker.deaths, &route.app.name);
-        match failure {
+        let was_there = match failure {
             // Ports' connections alone end like that.
-            Failure::Unreached | Failure::Ended => deaths.found(app, &servo),
-            Failure::Broken => self.suspicions.push(deaths.suspect(app, &servo)),
+            Failure::Unreached | Failure::Ended => {
+                deaths.found(app, &servo);
+                false
+            }
+            Failure::Broken => {
+                self.suspicions.push(deaths.suspect(app, &servo));
+                true
+            }
             // It lives.
-            Failure::TimedOut => {}
-        }
+            Failure::TimedOut => true,
+        };
         self.tried.push(servo);
-        if matches!(failure, Failure::Unreached | Failure::Ended) {
+        if !was_there {
             return Ok(());
         }
         self.killed += 1;

@@ -1,10 +1,11 @@
 //! Listening sockets: one per worker on the same address, so that the kernel shares connections out.
 
-use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::{io, iter};
 
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
 
 use crate::handover::Purpose;
 
@@ -68,6 +69,15 @@ pub(super) fn listen(address: SocketAddr, count: usize, inherited: Vec<TcpListen
         listeners.push(bind(address, true)?);
     }
     Ok(listeners)
+}
+
+/// Connections that wait in `listener`, which is to be closed: with it they would be reset.
+pub(super) fn waiting(listener: tokio::net::TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    let accepted = listener.into_std().into_iter().flat_map(|socket| iter::from_fn(move || socket.accept().ok()));
+    accepted.filter_map(|(stream, peer)| {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        Some((stream.ok()?, peer))
+    })
 }
 
 /// A listening socket. `share`: beside others of this user on the same address.

@@ -13,7 +13,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 use pontoon_kit::CancellationToken;
 use slab::Slab;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::{self, Instant, MissedTickBehavior};
@@ -26,6 +26,7 @@ use super::date::Date;
 use super::deaths::Deaths;
 use super::fast::Spare;
 use super::hop::{self, Peering};
+use super::listen;
 use super::local::Local;
 use super::upstream::Pool;
 use crate::access_log::AccessLog;
@@ -193,6 +194,11 @@ impl Worker {
         self.activities.borrow_mut().try_remove(activity.place.load(Ordering::Relaxed));
     }
 
+    /// Those of connections that have not ended.
+    fn alive(&self) -> Vec<Arc<Activity>> {
+        self.activities.borrow().iter().filter_map(|(_, activity)| activity.upgrade()).collect()
+    }
+
     async fn accept(self: &Rc<Self>, listener: &TcpListener, kind: Kind) {
         loop {
             match listener.accept().await {
@@ -226,19 +232,13 @@ impl Worker {
     /// meet a request on its way, so each has some time for another, whose answer ends it.
     async fn leave(self: &Rc<Self>, listeners: Vec<(TcpListener, Kind)>) {
         for (listener, kind) in listeners {
-            // What waits in one that the other process did not take would be reset.
-            let waiting =
-                listener.into_std().into_iter().flat_map(|socket| std::iter::from_fn(move || socket.accept().ok()));
-            for (stream, peer) in waiting {
-                if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-                    self.connections.spawn_local(connection::serve(self.clone(), stream, peer, kind));
-                }
+            // The other process may not have taken this one.
+            for (stream, peer) in listen::waiting(listener) {
+                self.connections.spawn_local(connection::serve(self.clone(), stream, peer, kind));
             }
         }
         // Of HTTP/2 both sides know which request was the last.
-        let activities =
-            || self.activities.borrow().iter().filter_map(|(_, activity)| activity.upgrade()).collect::<Vec<_>>();
-        activities().iter().filter(|activity| activity.is_http2()).for_each(|activity| activity.end(Verdict::Finish));
+        self.alive().iter().filter(|activity| activity.is_http2()).for_each(|activity| activity.end(Verdict::Finish));
         self.connections.close();
         tokio::select! {
             _ = time::timeout(LINGER, self.connections.wait()) => {}
@@ -254,9 +254,7 @@ impl Worker {
 
     /// Ends idle connections, waits for requests in flight. Tunnels are cut at the end: they have none of their own.
     async fn finish(&self) {
-        for activity in self.activities.borrow().iter().filter_map(|(_, activity)| activity.upgrade()) {
-            activity.end(Verdict::Finish);
-        }
+        self.alive().iter().for_each(|activity| activity.end(Verdict::Finish));
         self.connections.close();
         if time::timeout(GRACE, self.connections.wait()).await.is_err() {
             tracing::warn!("{} connection(s) cut: their requests did not end within {GRACE:?}", self.connections.len());

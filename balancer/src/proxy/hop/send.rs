@@ -128,9 +128,8 @@ impl Exchange {
     /// Whether another balancer than `peer` can be asked.
     fn has_another(&self, sides: &Sides<'_>, route: &Route, peer: &Arc<Peer>) -> bool {
         let (peers, attempts) = (sides.worker.table.peers(), &self.attempts);
-        let sites = route.target().as_ref().map(|target| target.sites_beyond(peers.own_site(), &attempts.spent));
         let lost: Vec<_> = attempts.lost.iter().chain([peer]).cloned().collect();
-        peers.toward(&sites.unwrap_or_default(), &lost).is_some()
+        peers.toward(&attempts.sites_beyond(sides, route), &lost).is_some()
     }
 
     /// Notes what a peer could not do; what to say to the client if nobody else may be asked.

@@ -154,12 +154,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, connections: TaskTra
             }
         }
     }
-    // What waits in it would be reset when it is closed. Another process may be taking from the same queue.
-    let waiting = listener.into_std().into_iter().flat_map(|socket| std::iter::from_fn(move || socket.accept().ok()));
-    for (stream, peer) in waiting.take(listen::BACKLOG as usize) {
-        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-            begin(&shared, &connections, stream, peer);
-        }
+    // Another process may be taking from the same queue.
+    for (stream, peer) in listen::waiting(listener).take(listen::BACKLOG as usize) {
+        begin(&shared, &connections, stream, peer);
     }
 }
 
