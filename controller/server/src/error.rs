@@ -138,3 +138,17 @@ pub enum ControllerError {
         why: String,
     },
 }
+
+/// An error and what is behind it, on one line.
+pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        next = error.source();
+    }
+    text
+}

@@ -1,9 +1,12 @@
 //! Small files written whole or not at all.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+/// The part of a file's mode that is its group's and everybody's.
+const OTHERS: u32 = 0o077;
 
 /// Replaces `path` by `bytes`: temporary file beside it, fsync, rename, fsync of the folder.
 /// After a crash the file holds the old or the new bytes, never a part. `mode` is the file's permission.
@@ -29,6 +32,32 @@ pub fn replace_with(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io:
     written
 }
 
+/// What a file holds that its owner alone may read.
+pub enum Private {
+    /// There is no such file.
+    Absent,
+    /// Others may read it; it was not read.
+    Exposed,
+    /// These bytes.
+    Bytes(Vec<u8>),
+}
+
+/// Reads such a file.
+pub fn read_private(path: &Path) -> io::Result<Private> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Private::Absent),
+        Err(error) => return Err(error),
+    };
+    // Of what was opened, and not of what may have its name by now.
+    if file.metadata()?.permissions().mode() & OTHERS != 0 {
+        return Ok(Private::Exposed);
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(Private::Bytes(bytes))
+}
+
 /// The bytes of `path`, or none if there is no such file.
 pub fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
@@ -41,7 +70,6 @@ pub fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {

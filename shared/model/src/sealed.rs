@@ -95,6 +95,11 @@ impl Secret {
         }
     }
 
+    /// Whether it is sealed with this key.
+    pub fn is_sealed_with(&self, key: SealingKeyId) -> bool {
+        self.seal().is_ok_and(|seal| seal.is_some_and(|seal| seal.key == key))
+    }
+
     /// Bytes of the value, sealed or not: limits count these.
     pub fn value_len(&self) -> usize {
         if !self.is_sealed() {

@@ -38,8 +38,7 @@ impl State {
         if self.trust.sealing_key().is_some_and(|newest| newest.id == id) {
             return Err(Rejected::conflict("values are sealed with this key"));
         }
-        let is_its = |secret: &Secret| secret.seal().is_ok_and(|seal| seal.is_some_and(|seal| seal.key == id));
-        if let Some((place, _)) = self.secrets().find(|(_, secret)| is_its(secret)) {
+        if let Some(place) = self.sealed_with(id) {
             return Err(Rejected::conflict(format!("{place} is sealed with this key")));
         }
         self.change_trust(|trust| trust.sealing.remove(&id));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pontoon_model::{Secret, SecretPlace};
+use pontoon_model::{SealingKeyId, Secret, SecretPlace};
 
 use super::State;
 
@@ -26,6 +26,11 @@ impl State {
         let authorities = self.trust.authorities.values();
         let authorities = authorities.map(|row| (SecretPlace::Authority(row.fingerprint), &row.key));
         environments.chain(authorities).chain(certificates).chain(keys).chain(external).chain(account)
+    }
+
+    /// One of the values that this key opens.
+    pub fn sealed_with(&self, key: SealingKeyId) -> Option<SecretPlace> {
+        self.secrets().find(|(_, secret)| secret.is_sealed_with(key)).map(|(place, _)| place)
     }
 
     /// What of the sealed values does not hold together.

@@ -1,6 +1,5 @@
 //! Why there is no certificate, in sentences that say what to do.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use instant_acme::{Error as AcmeError, Problem};
 use pontoon_core::certificates::wait_after;
 use pontoon_model::ChallengeKind;
 
+use crate::error::with_causes;
 use crate::raft::ProposeError;
 
 /// After what was nobody's fault: an authority that cannot be reached, no balancer.
@@ -56,8 +56,8 @@ impl From<AcmeError> for Failure {
         match error {
             AcmeError::Api(problem) => Self::Refused(problem),
             AcmeError::Timeout(_) => Self::Slow,
-            AcmeError::Other(error) => Self::Authority { why: chain(error.as_ref()) },
-            error => Self::Authority { why: chain(&error) },
+            AcmeError::Other(error) => Self::Authority { why: with_causes(error.as_ref()) },
+            error => Self::Authority { why: with_causes(&error) },
         }
     }
 }
@@ -196,20 +196,6 @@ fn words(problem: &Problem) -> String {
     let details = problem.subproblems.iter().filter_map(|sub| sub.detail.as_deref());
     let text: Vec<&str> = problem.detail.as_deref().into_iter().chain(details).collect();
     if text.is_empty() { kind.to_owned() } else { format!("{} ({kind})", text.join("; ")) }
-}
-
-/// An error and what is behind it, on one line.
-pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            text = format!("{text}: {part}");
-        }
-        next = error.source();
-    }
-    text
 }
 
 fn shortened(text: String) -> String {

@@ -14,7 +14,8 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::failure::{Failure, chain};
+use super::failure::Failure;
+use crate::error::with_causes;
 
 /// Connecting to an authority, over a proxy if need be.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -63,7 +64,7 @@ impl Web {
             .connect_timeout(CONNECT)
             .timeout(ANSWER)
             .build()
-            .map_err(|error| broken(chain(&error)))?;
+            .map_err(|error| broken(with_causes(&error)))?;
         Ok(Self { client, wish })
     }
 }

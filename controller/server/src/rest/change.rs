@@ -45,12 +45,17 @@ impl Api {
 
     /// Proposes a command whose answer is [`Changed`].
     pub(super) async fn change(&self, key: Key, command: impl Into<Command>) -> ApiResult<Applied<Changed>> {
-        let (reply, index) = self.propose(key, command).await?;
+        Ok(self.propose(key, command).await?.into())
+    }
+}
+
+impl From<(Reply, u64)> for Applied<Changed> {
+    fn from((reply, index): (Reply, u64)) -> Self {
         let (release, deployment) = match reply {
             Reply::Release { number, deployment } => (Some(number), Some(deployment)),
             Reply::Deployment(deployment) => (None, Some(deployment)),
             Reply::Done | Reply::Build(_) | Reply::Servo(_) | Reply::Planned { .. } => (None, None),
         };
-        Ok(Applied { index, body: Changed { index, release, deployment } })
+        Self { index, body: Changed { index, release, deployment } }
     }
 }

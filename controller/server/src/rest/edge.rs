@@ -18,7 +18,6 @@ use super::caller::Caller;
 use super::change::Applied;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Json, Key, Path, Query, Snapshot};
-use super::sealing;
 use crate::uploaded;
 
 /// How often a change of settings is tried again that somebody else has come before.
@@ -182,20 +181,13 @@ pub(super) async fn put_certificate(
         .map_err(|error| ApiError::invalid(error.to_string()))?;
     let body = Certificate { note: uploaded::remark(&certificate.chain), ..shown(&certificate) };
     let place = SecretPlace::Certificate(certificate.fingerprint);
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let state = api.state_to_seal_by().await?;
+    let change = |state: &State| {
         let known = state.edge().certificate(&certificate.fingerprint).map(|row| &row.key);
-        let sealed = api.sealing.seal_like(state.trust(), &place, &certificate.key.0, known)?;
-        let certificate = model::Certificate { key: sealed, ..certificate.clone() };
-        match api.propose(key, command::PutCertificate { certificate }).await {
-            // Another key to seal with has come meanwhile.
-            Err(error) if error.is_conflict() && !key.is_given() && tries < sealing::TRIES => {}
-            Err(error) => return Err(error),
-            Ok((_, index)) => return Ok(Applied { index, body }),
-        }
-    }
+        let key = api.sealing.seal_like(state.trust(), &place, &certificate.key.0, known)?;
+        Ok(command::PutCertificate { certificate: model::Certificate { key, ..certificate.clone() } })
+    };
+    let (_, index) = api.propose_sealed(key, change).await?;
+    Ok(Applied { index, body })
 }
 
 pub(super) async fn remove_certificate(

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use axum::extract::State as Context;
 use axum::response::IntoResponse;
-use pontoon_api::ChangeEnv;
+use pontoon_api::{ChangeEnv, Changed};
 use pontoon_core::{State, check_env_value, command};
 use pontoon_model::{AppName, Secret, SecretPlace};
 
 use super::Api;
 use super::apps::find;
+use super::change::Applied;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Json, Key, Path, Snapshot};
-use super::sealing::TRIES;
 
 pub(super) async fn show(
     Context(api): Context<Api>,
@@ -34,18 +34,11 @@ pub(super) async fn change(
         return Err(ApiError::invalid("nothing to change: give names to set or unset"));
     }
     body.set.iter().try_for_each(|(name, value)| check_env_value(name, value))?;
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let state = api.state_to_seal_by().await?;
-        let set = sealed(&api, &state, &app, &body.set)?;
-        let change = command::ChangeEnv { app: app.clone(), set, unset: body.unset.clone() };
-        match api.change(key, change).await {
-            // Another key has come meanwhile. The same idempotency key would get the same answer.
-            Err(error) if error.is_conflict() && !key.is_given() && tries < TRIES => {}
-            changed => return changed,
-        }
-    }
+    let change = |state: &State| {
+        let set = sealed(&api, state, &app, &body.set)?;
+        Ok(command::ChangeEnv { app: app.clone(), set, unset: body.unset.clone() })
+    };
+    Ok(Applied::<Changed>::from(api.propose_sealed(key, change).await?))
 }
 
 /// As it is kept. A value that the app or one of its releases has already is that one, so that it is seen to be the same.

@@ -3,21 +3,39 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pontoon_core::{State, level};
+use pontoon_core::{Command, Reply, State, level};
 use tokio::time::timeout;
 
 use super::Api;
 use super::error::{ApiError, ApiResult};
-use super::extract::state_at;
+use super::extract::{Key, state_at};
 use crate::sealing::SealError;
 
 /// A new cluster has its first key within a second or two: an election, the feature level, and a round to all controllers.
 const FIRST_KEY: Duration = Duration::from_secs(5);
 
-/// How often a change is tried again that another key has come before.
-pub(super) const TRIES: usize = 3;
+/// How often a change is tried that another key has come before.
+const TRIES: usize = 3;
 
 impl Api {
+    /// Proposes what `sealed` makes of a state, with values sealed by it.
+    pub(super) async fn propose_sealed<C: Into<Command>>(
+        &self,
+        key: Key,
+        sealed: impl Fn(&State) -> ApiResult<C>,
+    ) -> ApiResult<(Reply, u64)> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let state = self.state_to_seal_by().await?;
+            match self.propose(key, sealed(&state)?).await {
+                // Another key has come meanwhile. The same idempotency key would get the same answer.
+                Err(error) if error.is_conflict() && !key.is_given() && tries < TRIES => {}
+                proposed => return proposed,
+            }
+        }
+    }
+
     /// A state that knows every change that was acknowledged before, and what to seal with. Without a key, which no member of an
     /// older version could read, values are kept as they are until all can.
     pub(super) async fn state_to_seal_by(&self) -> ApiResult<Arc<State>> {

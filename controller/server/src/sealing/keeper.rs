@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::keys::{SealError, SealingKeys, id_of};
+use crate::error::with_causes;
 use crate::peers::sealing_keys_all;
 use crate::raft::{Leadership, Peers, Proposer, Reads, StateFeed};
 
@@ -135,10 +136,7 @@ impl SealingKeeper {
         }
         match left.first() {
             None => Ok(()),
-            Some(key) => {
-                let place = self.feed.look(|state| place_of(state, *key)).unwrap_or(SecretPlace::EdgeKeys);
-                Err(SealError::Missing { key: *key, place }.to_string())
-            }
+            Some(key) => Err(self.feed.look(|state| SealError::missing(state, *key)).to_string()),
         }
     }
 
@@ -235,15 +233,11 @@ fn is_due(trust: &Trust) -> bool {
 
 /// What is kept otherwise than sealed with `newest`, each once.
 fn due(state: &State, newest: SealingKeyId) -> BTreeSet<(SecretPlace, String)> {
-    let is_due = |secret: &Secret| !secret.seal().is_ok_and(|seal| seal.is_some_and(|seal| seal.key == newest));
-    state.secrets().filter(|(_, secret)| is_due(secret)).map(|(place, secret)| (place, secret.0.clone())).collect()
-}
-
-/// One of the values that a key is needed for.
-fn place_of(state: &State, key: SealingKeyId) -> Option<SecretPlace> {
-    let mut secrets = state.secrets();
-    let its = secrets.find(|(_, secret)| secret.seal().is_ok_and(|seal| seal.is_some_and(|seal| seal.key == key)));
-    its.map(|(place, _)| place)
+    state
+        .secrets()
+        .filter(|(_, secret)| !secret.is_sealed_with(newest))
+        .map(|(place, secret)| (place, secret.0.clone()))
+        .collect()
 }
 
 /// A key as controllers send it.
@@ -258,15 +252,8 @@ pub(crate) fn id_of_sent(bytes: &Bytes) -> Option<SealingKeyId> {
 
 async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, SealError> + Send + 'static) -> Result<T, String> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|error| chain(&error)),
+        Ok(done) => done.map_err(|error| with_causes(&error)),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-fn chain(error: &SealError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }
 

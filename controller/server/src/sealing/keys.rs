@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pontoon_core::{State, Trust};
+use pontoon_kit::file::Private;
 use pontoon_kit::{DoesNotOpen, SealKey, file};
 use pontoon_model::wire::{self, WireError};
 use pontoon_model::{AcmeRow, Certificate, Sealed, SealingKeyId, Secret, SecretPlace};
@@ -89,6 +90,13 @@ pub enum SealError {
     },
 }
 
+impl SealError {
+    /// A key that the state names is not here; says one of the values that it opens.
+    pub(super) fn missing(state: &State, key: SealingKeyId) -> Self {
+        Self::Missing { key, place: state.sealed_with(key).unwrap_or(SecretPlace::EdgeKeys) }
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Held {
     key: SealKey,
@@ -109,15 +117,16 @@ impl SealingKeys {
         let path = folder.join(FILE);
         let io_error = |source| SealError::File { path: path.clone(), source };
         let mut held = BTreeMap::new();
-        if let Some(bytes) = file::read_if_there(&path).map_err(io_error)? {
-            if is_exposed(&path).map_err(io_error)? {
-                return Err(SealError::Exposed { path });
-            }
-            let record = wire::decode::<KeysRecord>(&bytes);
-            let record = record.map_err(|why| SealError::Record { path: path.clone(), why })?;
-            for KeyRecord { key, in_use } in record.keys {
-                let key = SealKey::from_bytes(key);
-                held.insert(id_of(&key), Held { key, in_use });
+        match file::read_private(&path).map_err(io_error)? {
+            Private::Absent => {}
+            Private::Exposed => return Err(SealError::Exposed { path }),
+            Private::Bytes(bytes) => {
+                let record = wire::decode::<KeysRecord>(&bytes);
+                let record = record.map_err(|why| SealError::Record { path: path.clone(), why })?;
+                for KeyRecord { key, in_use } in record.keys {
+                    let key = SealKey::from_bytes(key);
+                    held.insert(id_of(&key), Held { key, in_use });
+                }
             }
         }
         Ok(Self { path: path.into(), held: Arc::new(held.into()) })
@@ -253,19 +262,15 @@ impl SealingKeys {
     /// The keys that a copy of `state` is worth nothing without.
     pub(crate) fn needed_by(&self, state: &State) -> Result<Vec<SealKey>, SealError> {
         let rows = state.trust().sealing_keys();
-        rows.iter()
-            .map(|row| self.key(row.id, &SecretPlace::EdgeKeys).map_err(|_| row.id))
-            .collect::<Result<_, _>>()
-            .map_err(|key| {
-                let is_its = |secret: &Secret| secret.seal().is_ok_and(|seal| seal.is_some_and(|seal| seal.key == key));
-                let place = state.secrets().find(|(_, secret)| is_its(secret)).map(|(place, _)| place);
-                SealError::Missing { key, place: place.unwrap_or(SecretPlace::EdgeKeys) }
-            })
+        rows.iter().map(|row| self.held(row.id).ok_or_else(|| SealError::missing(state, row.id))).collect()
     }
 
     fn key(&self, id: SealingKeyId, place: &SecretPlace) -> Result<SealKey, SealError> {
-        let held = self.lock().get(&id).map(|held| held.key.clone());
-        held.ok_or_else(|| SealError::Missing { key: id, place: place.clone() })
+        self.held(id).ok_or_else(|| SealError::Missing { key: id, place: place.clone() })
+    }
+
+    fn held(&self, id: SealingKeyId) -> Option<SealKey> {
+        self.lock().get(&id).map(|held| held.key.clone())
     }
 
     /// Changes the file and then what is held, if `change` says that there is something new.
@@ -291,10 +296,4 @@ impl SealingKeys {
 
 pub(super) fn id_of(key: &SealKey) -> SealingKeyId {
     SealingKeyId(key.id())
-}
-
-/// Whether anybody but the owner may read a file.
-fn is_exposed(path: &Path) -> io::Result<bool> {
-    use std::os::unix::fs::PermissionsExt;
-    Ok(std::fs::metadata(path)?.permissions().mode() & 0o077 != 0)
 }

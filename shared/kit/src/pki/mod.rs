@@ -6,9 +6,7 @@ mod key;
 mod token;
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -18,6 +16,8 @@ use rustls_pki_types::pem::PemObject;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::file::{self, Private};
+
 pub use authority::{Authority, MOST_CROSSED};
 pub use identity::{Identity, Validity};
 pub use key::{Fingerprint, KeyId};
@@ -25,9 +25,6 @@ pub use token::{JoinText, new_api_token};
 
 /// Ends every name in our certificates; never resolved.
 const DOMAIN: &str = "pontoon.internal";
-
-/// The part of a file's mode that is its group's and everybody's.
-const OTHERS: u32 = 0o077;
 
 /// How long a certificate is good for, unless the cluster says otherwise: a machine may be off for a month and still
 /// renew by itself, since it does so at two thirds.
@@ -161,18 +158,14 @@ pub enum PkiError {
 /// Reads a key's file, if it is there; refused if others than its owner can.
 fn read_key(path: &Path) -> Result<Option<String>, PkiError> {
     let wrap = |source| PkiError::File { path: path.to_owned(), source };
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(wrap(error)),
-    };
-    // Of what was opened, and not of what may have its name by now.
-    if file.metadata().map_err(wrap)?.permissions().mode() & OTHERS != 0 {
-        return Err(PkiError::Exposed { path: path.to_owned() });
+    match file::read_private(path).map_err(wrap)? {
+        Private::Absent => Ok(None),
+        Private::Exposed => Err(PkiError::Exposed { path: path.to_owned() }),
+        Private::Bytes(bytes) => {
+            let text = String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+            text.map(Some).map_err(wrap)
+        }
     }
-    let mut text = String::new();
-    file.read_to_string(&mut text).map_err(wrap)?;
-    Ok(Some(text))
 }
 
 /// The certificates in a PEM text, at least one.
