@@ -22,8 +22,13 @@ impl State {
             return Ok(Reply::Done);
         }
         let mut app = App::clone(app);
-        app.labels.retain(|name, _| !gone(name));
-        app.labels.extend(command.set.iter().map(|(name, value)| (name.clone(), value.clone())));
+        if removes {
+            app.labels.retain(|name, _| !gone(name));
+        }
+        // One by one: `extend` makes room as if none of them were there already, which moves all labels of the app.
+        for (name, value) in command.set.iter() {
+            app.labels.insert(name.clone(), value.clone());
+        }
         self.put_app(app);
         Ok(Reply::Done)
     }
