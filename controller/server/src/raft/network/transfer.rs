@@ -19,6 +19,7 @@ use super::super::snapshot::{SnapshotError, SnapshotFile, SnapshotReader, Snapsh
 use super::super::types::{SnapshotMeta, TypeConfig, Vote};
 use super::connection::Connection;
 use super::message::{self, SnapshotArrived, SnapshotBegin, SnapshotOffer, SnapshotPart, SnapshotTaken};
+use super::pace::spread;
 
 type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFile>;
 
@@ -119,7 +120,7 @@ fn parts(
             Some((part, (reader, next)))
         }
     });
-    futures_util::StreamExt::chain(stream::once(std::future::ready(begin)), rest)
+    futures_util::StreamExt::chain(stream::once(std::future::ready(begin)), spread(rest))
 }
 
 /// A snapshot that has arrived whole.
