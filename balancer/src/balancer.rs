@@ -140,7 +140,7 @@ impl Balancer {
         let reach = advertised.or_else(|| config.dials_out().then_some(Reach::DialsOut));
         if let Some(taking) = taking {
             let predecessor = Predecessor::relieve(taking).await?;
-            tasks.spawn(predecessor.follow(progress.clone(), store.watch_written(), ends.running.clone()));
+            tasks.spawn(predecessor.follow(progress.clone(), store.clone(), ends.running.clone()));
             lock.name_holder().map_err(data_dir)?;
         }
         tracing::info!(name = %config.name, site = %config.site, %address, "balancer listens");
