@@ -24,13 +24,13 @@ pub(crate) mod health;
 mod hop;
 pub(crate) mod listen;
 mod local;
-mod noted;
 mod pages;
 pub(crate) mod ports;
 mod request_body;
 mod response_body;
 mod tunnel;
 mod upstream;
+mod with_ending;
 mod worker;
 
 use std::io;
