@@ -17,6 +17,7 @@ use crate::error::BalancerError;
 use crate::handover::{Door, HandoverError, Offer, Predecessor, Progress, Purpose, Respawn, Taking};
 use crate::health::Watcher;
 use crate::peers;
+use crate::proxy::deaths::Deaths;
 use crate::proxy::listen::Inherited;
 use crate::proxy::ports::{self, At, Board, Ports, Sockets};
 use crate::proxy::{Proxy, With};
@@ -69,10 +70,17 @@ impl Balancer {
             ),
             None => None,
         };
-        let (watcher, watching) = Watcher::new(ends.running.clone());
+        let deaths = Arc::<Deaths>::default();
+        let (watcher, watching) = Watcher::new(deaths.clone(), ends.running.clone());
         let tails = SharedTails::default();
         let readiness = Arc::new(Readiness::new(table.clone(), ends.serving.clone()));
-        let with = With { table: &table, watcher: &watcher, credentials: &credentials, readiness: &readiness };
+        let with = With {
+            table: &table,
+            watcher: &watcher,
+            deaths: &deaths,
+            credentials: &credentials,
+            readiness: &readiness,
+        };
         let prepared = Proxy::prepare(&config, &with, &mut inherited, &ends.leaving, &tails)?;
         let mut sockets = prepared.sockets().map_err(data_dir)?;
         sockets.extend(
@@ -132,7 +140,7 @@ impl Balancer {
         let reach = advertised.or_else(|| config.dials_out().then_some(Reach::DialsOut));
         if let Some(taking) = taking {
             let predecessor = Predecessor::relieve(taking).await?;
-            tasks.spawn(predecessor.follow(progress.clone(), store.watch_written(), ends.running.clone()));
+            tasks.spawn(predecessor.follow(progress.clone(), store.clone(), ends.running.clone()));
             lock.name_holder().map_err(data_dir)?;
         }
         tracing::info!(name = %config.name, site = %config.site, %address, "balancer listens");

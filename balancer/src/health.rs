@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::proxy::deaths::Deaths;
 use crate::proxy::ports::settle::SETTLED;
 use crate::table::{Failure, Servo};
 
@@ -38,8 +39,8 @@ struct Ailing {
 }
 
 impl Watcher {
-    /// A watcher and what does its work until `shutdown`.
-    pub(crate) fn new(shutdown: CancellationToken) -> (Self, impl Future<Output = ()>) {
+    /// A watcher, which tells `deaths` what takes no connection, and what does its work until `shutdown`.
+    pub(crate) fn new(deaths: Arc<Deaths>, shutdown: CancellationToken) -> (Self, impl Future<Output = ()>) {
         let (ailing, mut came) = mpsc::unbounded_channel();
         let work = async move {
             let places = Arc::new(Semaphore::new(AT_ONCE));
@@ -48,7 +49,7 @@ impl Watcher {
             loop {
                 tokio::select! {
                     ailing = came.recv() => match ailing {
-                        Some(ailing) => drop(looks.spawn(look_after(ailing, places.clone()))),
+                        Some(ailing) => drop(looks.spawn(look_after(ailing, deaths.clone(), places.clone()))),
                         None => return,
                     },
                     Some(_) = looks.join_next() => {}
@@ -69,14 +70,14 @@ impl Watcher {
     }
 }
 
-async fn look_after(ailing: Ailing, places: Arc<Semaphore>) {
+async fn look_after(ailing: Ailing, deaths: Arc<Deaths>, places: Arc<Semaphore>) {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         sleep(backoff.wait()).await;
         let Ok(_place) = places.acquire().await else { return };
         let Some(servo) = ailing.servo.upgrade().filter(|servo| !servo.is_removed()) else { return };
         // A request may have found it well meanwhile.
-        if !servo.is_avoided() || is_well(&servo, &ailing).await {
+        if !servo.is_avoided() || is_well(&servo, &ailing, &deaths).await {
             tracing::debug!(servo = %servo.id, address = %servo.address, "a servo is well again");
             servo.trust();
             servo.unwatch();
@@ -85,8 +86,11 @@ async fn look_after(ailing: Ailing, places: Arc<Semaphore>) {
     }
 }
 
-async fn is_well(servo: &Servo, ailing: &Ailing) -> bool {
-    let Ok(Ok(mut stream)) = timeout(CONNECT, TcpStream::connect(servo.address)).await else { return false };
+async fn is_well(servo: &Arc<Servo>, ailing: &Ailing, deaths: &Deaths) -> bool {
+    let Ok(Ok(mut stream)) = timeout(CONNECT, TcpStream::connect(servo.address)).await else {
+        deaths.found_again(servo);
+        return false;
+    };
     match ailing.failure {
         Failure::Unreached => return true,
         // Whatever its protocol is, not to end the connection is what it has to do.

@@ -14,6 +14,7 @@ use pontoon_model::{EdgeEntry, EdgeTable, Route, RouteVersion};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::table::{List, Table};
 
@@ -72,13 +73,24 @@ pub(crate) struct Store {
     folder: PathBuf,
     /// Counts what was written.
     written: Arc<watch::Sender<u64>>,
+    /// How many wait for it.
+    awaited: Arc<watch::Sender<usize>>,
+}
+
+/// Somebody waits for what is written, until this is dropped.
+pub(crate) struct Awaited(Arc<watch::Sender<usize>>);
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl Store {
     /// In `folder`, which is made if it is not there.
     pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        Ok(Self { folder: folder.to_owned(), written: Arc::default() })
+        Ok(Self { folder: folder.to_owned(), written: Arc::default(), awaited: Arc::default() })
     }
 
     /// Changes when a table was written.
@@ -89,6 +101,28 @@ impl Store {
     /// A table was written, here or by another process.
     pub(crate) fn tell_written(&self) {
         self.written.send_modify(|written| *written += 1);
+    }
+
+    /// From now on changes are written as soon as a few are gathered, whatever that costs: another process routes what it has in
+    /// flight by what is written.
+    pub(crate) fn await_writes(&self) -> Awaited {
+        self.awaited.send_modify(|count| *count += 1);
+        Awaited(self.awaited.clone())
+    }
+
+    /// Returns after `rest`, or a moment if somebody waits.
+    async fn gather(&self, rest: Duration) {
+        let mut awaited = self.awaited.subscribe();
+        let soon = async {
+            let waits = awaited.wait_for(|count| *count > 0).await.is_ok();
+            // This holds the other end.
+            debug_assert!(waits);
+            sleep(GATHER).await;
+        };
+        tokio::select! {
+            () = sleep(rest) => {}
+            () = soon => {}
+        }
     }
 
     /// What another process has written; unlike [`Self::load`] it leaves alone what it cannot read.
@@ -190,7 +224,7 @@ impl Store {
         shutdown: CancellationToken,
     ) -> impl Future<Output = ()> {
         let mut written = *versions.borrow_and_update();
-        let mut gather = GATHER;
+        let mut rest = GATHER;
         async move {
             loop {
                 tokio::select! {
@@ -198,13 +232,13 @@ impl Store {
                     () = shutdown.cancelled() => break,
                 }
                 // Ends early on shutdown: the last write below takes what was gathered.
-                let _ = tokio::time::timeout(gather, shutdown.cancelled()).await;
+                shutdown.run_until_cancelled(self.gather(rest)).await;
                 versions.mark_unchanged();
                 let begun = Instant::now();
                 match self.write(&table, save.clone()).await {
                     Ok(Some(version)) => {
                         written = version;
-                        gather = (begun.elapsed() * REST).clamp(GATHER, LONGEST_GATHER);
+                        rest = (begun.elapsed() * REST).clamp(GATHER, LONGEST_GATHER);
                         self.tell_written();
                     }
                     // It changes once all of it has come.
@@ -422,6 +456,37 @@ mod tests {
         assert_eq!(loaded(&store), None);
         assert!(folder.path().join("new").join("routes.damaged").exists());
         assert_eq!(loaded(&store), None);
+    }
+
+    /// A write takes 200 ms here, so that there is none for two seconds after it.
+    #[tokio::test]
+    async fn nothing_rests_while_another_process_waits_for_what_is_written() {
+        const WRITE: Duration = Duration::from_millis(200);
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let routes = Arc::new(Table::new(SiteName::new("s").unwrap()));
+        let save = |_: &Store, table: &Table| {
+            std::thread::sleep(WRITE);
+            Ok(Some(table.version()))
+        };
+        let shutdown = CancellationToken::new();
+        let keeping = store.clone().keep_with(routes.clone(), routes.watch(), Table::version, save, shutdown.clone());
+        let keeper = tokio::spawn(keeping);
+        let mut written = store.watch_written();
+        let mut change = async |version: u64, meanwhile: Duration| {
+            routes.apply_table(&RouteTable { version: RouteVersion(version), routes: Vec::new() }).unwrap();
+            let begun = Instant::now();
+            tokio::time::timeout(meanwhile, written.changed()).await.ok().map(|_| begun.elapsed())
+        };
+        change(1, REST * WRITE).await.unwrap();
+        assert_eq!(change(2, REST * WRITE / 2).await, None, "it rests");
+        let awaited = store.await_writes();
+        change(3, REST * WRITE / 2).await.expect("the rest is over");
+        change(4, REST * WRITE / 2).await.expect("there is none");
+        drop(awaited);
+        assert_eq!(change(5, REST * WRITE / 2).await, None, "it rests again");
+        shutdown.cancel();
+        keeper.await.unwrap();
     }
 
     #[tokio::test]

@@ -32,7 +32,7 @@ mod retries;
 mod routing;
 #[path = "it/sessions.rs"]
 mod sessions;
-#[path = "it/sites.rs"]
+#[path = "it/sites/mod.rs"]
 mod sites;
 #[path = "it/split.rs"]
 mod split;

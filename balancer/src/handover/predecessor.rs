@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use pontoon_kit::CancellationToken;
 use pontoon_proto::BalancerAck;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::channel::Channel;
 use super::message::{Asked, Told};
 use super::{HandoverError, Taking};
+use crate::store::Store;
 use crate::table::Table;
 
 /// A process that has given way ends within a minute. One that does not (it was stopped, say) holds up deployments no longer
@@ -68,14 +69,9 @@ impl Predecessor {
         Ok(Self { channel: taking.serving().await? })
     }
 
-    /// Tells it of new tables on disk and hears how far it is, until it has ended or `stop`. `written` changes when tables
-    /// were written.
-    pub(crate) async fn follow(
-        mut self,
-        progress: Arc<Progress>,
-        mut written: watch::Receiver<u64>,
-        stop: CancellationToken,
-    ) {
+    /// Tells it of new tables in `store`, which are written without a rest, and hears how far it is, until it has ended or `stop`.
+    pub(crate) async fn follow(mut self, progress: Arc<Progress>, store: Store, stop: CancellationToken) {
+        let (mut written, awaited) = (store.watch_written(), store.await_writes());
         let mut longest = std::pin::pin!(sleep(LONGEST));
         loop {
             tokio::select! {
@@ -104,6 +100,7 @@ impl Predecessor {
                 () = stop.cancelled() => return,
             }
         }
+        drop(awaited);
         progress.set(None);
         stop.cancelled().await;
     }

@@ -21,6 +21,9 @@ const MOST_KILLED: usize = 3;
 /// So long it waits for others to die: servos that lose their machine or their network end within a moment, and what happens in
 /// the last part of it has not settled ([`super::deaths`]).
 const SUSPENDED: Duration = Duration::from_millis(250);
+/// And so long one that servos have left without an answer: whether one of a silent servo's machine is gone is known when a new
+/// connection has been waited for in vain ([`crate::health`]).
+const SUSPENDED_BY_SILENCE: Duration = Duration::from_millis(1_500);
 /// It looks as often.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// However many die: on more servos no request is tried that it may have ended. Balancers can tell each other of a hundred
@@ -60,8 +63,10 @@ pub(super) struct Attempts {
     pub(super) killed: usize,
     /// The last of them was one without an answer in time.
     pub(super) timed_out: bool,
-    /// Of the deaths that it was at.
+    /// Of the deaths that it was at, and of the servos that left it without an answer.
     suspicions: Vec<Suspicion>,
+    /// When the first try began that was left without an answer.
+    unanswered_since: Option<Instant>,
     /// Until when the request waits for a servo, once it does.
     until: Option<Instant>,
     pauses: Backoff,
@@ -79,6 +84,7 @@ impl Attempts {
             killed: 0,
             timed_out: false,
             suspicions: Vec::new(),
+            unanswered_since: None,
             until: None,
             pauses,
         }
@@ -185,10 +191,11 @@ impl Attempts {
         &mut self,
         sides: &Sides<'_>,
         route: &Route,
-        servo: Arc<Servo>,
+        in_flight: InFlight,
         failure: Failure,
         repeatable: bool,
     ) -> Result<(), Page> {
+        let servo = in_flight.servo().clone();
         if servo.failed(failure) {
             sides.worker.watcher.watch(&servo, failure, sides.host);
         }
@@ -203,9 +210,16 @@ impl Attempts {
                 self.suspicions.push(deaths.suspect(app, &servo));
                 true
             }
-            // It lives.
-            Failure::TimedOut => true,
+            Failure::TimedOut => {
+                self.suspicions.push(deaths.silent(app, &servo));
+                let waited = Duration::from_millis(sides.settings.traffic.first_byte_ms.into());
+                self.unanswered_since
+                    .get_or_insert_with(|| Instant::now().checked_sub(waited).unwrap_or_else(Instant::now));
+                true
+            }
         };
+        // What it may wait for now does not end sooner for that.
+        drop(in_flight);
         self.tried.push(servo);
         if !was_there {
             return Ok(());
@@ -219,15 +233,15 @@ impl Attempts {
         }
     }
 
-    /// Whether it is an outage that the request has met so often: waits a moment for servos to die that it was not at. One that
-    /// was left without an answer is not spared: what hangs at a servo keeps others waiting, and their answers would speak for it.
+    /// Whether it is an outage that the request has met so often: waits a moment for servos to die that it was not at.
     async fn is_spared(&self, sides: &Sides<'_>, route: &Route) -> bool {
         if self.killed > self.suspicions.len() || self.killed >= MOST_SPARED {
             return false;
         }
-        let until = Instant::now() + SUSPENDED;
+        let since = self.unanswered_since;
+        let until = Instant::now() + if since.is_some() { SUSPENDED_BY_SILENCE } else { SUSPENDED };
         loop {
-            if self.killed < MOST_KILLED + sides.worker.deaths.beside(&route.app.name, &self.suspicions) {
+            if self.killed < MOST_KILLED + sides.worker.deaths.beside(&route.app.name, &self.suspicions, since) {
                 return true;
             }
             if Instant::now() >= until {

@@ -203,9 +203,9 @@ impl Exchange {
                 },
                 Err(page) => return poor.ok_or(page),
             };
-            let servo = in_flight.servo().clone();
-            let fault = match self.try_servo(sides, &servo).await {
+            let fault = match self.try_servo(sides, in_flight.servo()).await {
                 Ok((response, sender)) => {
+                    let servo = in_flight.servo().clone();
                     servo.trust();
                     self.attempts.answered();
                     let answer = Answer { response, sender, giver: Giver::Servo(in_flight) };
@@ -219,10 +219,8 @@ impl Exchange {
                 Err(Failure::Client(fault)) => return Err(fault.page(sides)),
                 Err(Failure::Servo(fault)) => fault,
             };
-            // What it may wait for now does not end sooner for that.
-            drop(in_flight);
             let repeatable = self.is_repeatable();
-            if let Err(page) = self.attempts.failed(sides, route, servo, fault, repeatable).await {
+            if let Err(page) = self.attempts.failed(sides, route, in_flight, fault, repeatable).await {
                 return poor.ok_or(page);
             }
         }

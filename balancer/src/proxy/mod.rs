@@ -12,7 +12,7 @@ mod challenge;
 mod client;
 mod connection;
 mod date;
-mod deaths;
+pub(crate) mod deaths;
 mod exchange;
 mod fast;
 mod forward;
@@ -24,13 +24,13 @@ pub(crate) mod health;
 mod hop;
 pub(crate) mod listen;
 mod local;
-mod noted;
 mod pages;
 pub(crate) mod ports;
 mod request_body;
 mod response_body;
 mod tunnel;
 mod upstream;
+mod with_ending;
 mod worker;
 
 use std::io;
@@ -54,6 +54,7 @@ use crate::readiness::Readiness;
 use crate::table::Table;
 use crate::tail::SharedTails;
 use connection::Kind;
+use deaths::Deaths;
 use hop::Peering;
 use listen::Inherited;
 use worker::{Listener, Shared};
@@ -76,6 +77,7 @@ pub(crate) struct Prepared {
 pub(crate) struct With<'a> {
     pub(crate) table: &'a Arc<Table>,
     pub(crate) watcher: &'a Watcher,
+    pub(crate) deaths: &'a Arc<Deaths>,
     pub(crate) credentials: &'a Credentials,
     pub(crate) readiness: &'a Arc<Readiness>,
 }
@@ -113,7 +115,7 @@ impl Proxy {
         let (peer_address, peer) = peer.transpose()?.map_or((None, Vec::new()), |(address, all)| (Some(address), all));
         let (givers, handed): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let taker = Taker(givers.into());
-        let With { table, watcher, credentials, readiness } = *with;
+        let With { table, watcher, deaths, credentials, readiness } = *with;
         let acceptor = TlsAcceptor::from(table.secrets().server_config().map_err(BalancerError::Tls)?);
         let (log, log_writer) =
             AccessLog::open(config.access_log.as_ref(), tails.clone()).map_err(|source| BalancerError::AccessLog {
@@ -123,7 +125,7 @@ impl Proxy {
         let shared = Shared {
             table: table.clone(),
             watcher: watcher.clone(),
-            deaths: Arc::default(),
+            deaths: deaths.clone(),
             tls: acceptor,
             log: log.clone(),
             announced: config.proxy_protocol,

@@ -17,8 +17,8 @@ use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
 
 use super::local::Local;
-use super::noted::Noted;
 use super::request_body::RequestBody;
+use super::with_ending::WithEnding;
 use crate::table::Failure as Fault;
 
 /// A servo that does not accept within this time is passed over: hosts of a cluster are near.
@@ -243,7 +243,7 @@ impl Pool {
     /// Opens a connection.
     pub(super) async fn connect(&self, address: SocketAddr, protocol: Protocol) -> Result<Sender, ConnectError> {
         let ending = Ending::default();
-        let stream = TokioIo::new(Noted::new(dial(address).await?, ending.clone()));
+        let stream = TokioIo::new(WithEnding::new(dial(address).await?, ending.clone()));
         let ended = move |result: Result<(), hyper::Error>| {
             if let Err(error) = result {
                 // Whoever waits for an answer is told by the sender; here it is only for the curious.
@@ -369,7 +369,7 @@ mod tests {
     async fn a_servo_that_has_read_the_request_may_have_died_of_it() {
         let (ours, mut servo) = pair().await;
         let ending = Ending::default();
-        let mut ours = Noted::new(ours, ending.clone());
+        let mut ours = WithEnding::new(ours, ending.clone());
         ours.write_all(b"GET").await.unwrap();
         servo.read_exact(&mut [0; 3]).await.unwrap();
         drop(servo);

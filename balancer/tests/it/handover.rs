@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pontoon_balancer::{Balancer, BalancerError, HandoverError, ReloadError, reload};
 use pontoon_kit::Authority;
 use pontoon_model::{PortSettings, RouteTable, RouteVersion};
-use pontoon_proto::BalancerDirective;
+use pontoon_proto::{BalancerDirective, RouteDelta};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
@@ -193,6 +193,42 @@ async fn what_is_in_flight_ends_where_it_began_and_is_waited_for() {
     session.ack(|ack| ack.drained.0 == 2).await;
     within("the former process's end", leaving).await.unwrap();
     session.ack(|ack| ack.drained.0 == 2).await;
+    newer.stop().await.unwrap();
+}
+
+/// A table that takes a second to write is otherwise written every ten seconds at most.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_former_process_follows_changes_of_a_large_table_without_a_rest() {
+    const ROUTES: usize = 40_000;
+    let authority = Authority::create().unwrap();
+    let mut controller = Controller::start(&authority).await;
+    let fixture = Fixture::with_controllers(authority, vec![controller.address]).await;
+    let tunnel = upgrading().await;
+    let many = (0..ROUTES).map(|number| route(&format!("{number}.example"), &[tunnel.address]));
+    fixture.route(1, many.chain([route("a.example", &[tunnel.address])]).collect());
+    let mut upgraded = Client::connect(fixture.address()).await;
+    upgraded.send(UPGRADE).await;
+    assert!(within("the upgrade", read_head(&mut upgraded.stream)).await.unwrap().contains(" 101 "));
+    let before = controller.session().await;
+
+    let config = config(fixture.folder.path(), vec![controller.address]);
+    let newer = within("the next process", Balancer::start(config)).await.unwrap();
+    let leaving = leave(fixture.balancer);
+    before.ended().await;
+    let mut session = controller.session().await;
+    let mut took = Vec::new();
+    for to in 2..=4 {
+        let (from, to) = (RouteVersion(to - 1), RouteVersion(to));
+        let changed = vec![route("0.example", &[tunnel.address, SocketAddr::from(([127, 0, 0, 1], to.0 as u16))])];
+        let begun = Instant::now();
+        session.send(BalancerDirective::Delta(RouteDelta { from, to, changed, removed: Vec::new() })).await;
+        session.ack(|ack| ack.applied == to).await;
+        took.push(begun.elapsed());
+    }
+    let longest = took[1].max(took[2]);
+    assert!(longest < 3 * took[0] + Duration::from_secs(1), "{took:?}");
+    drop(upgraded);
+    within("the former process's end", leaving).await.unwrap();
     newer.stop().await.unwrap();
 }
 

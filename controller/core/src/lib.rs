@@ -22,7 +22,7 @@ pub mod plan;
 pub mod state;
 pub mod view;
 
-pub use apply::apps::check_env_value;
+pub use apply::apps::{MAX_SERVOS, check_env_value};
 pub use apply::trust::CERTIFICATE_LIFE;
 pub use command::Command;
 pub use entry::{Entry, Outcome, Rejected, RejectedKind, Reply, Stamped, decode_outcome, encode_outcome};

@@ -78,12 +78,14 @@
 //!
 //! `GET /v1/events` follows the state: `event: change` for each applied entry that changed rows, with `id:` its index and
 //! `data: {"index":7,"time":1764000000000,"changes":[{"table":"apps","key":"guestbook","row":{…}}]}`; the row is null when
-//! it is gone, and has the fields of the REST answer that the row itself holds, never environment values. Tables: `apps`,
-//! `releases`, `builds`, `deployments`, `servos`, `hosts`, `balancers`, `controllers`, `certificates`, `orders` (of certificates,
-//! while they are under way or have failed), `cluster`. It begins after `from` (or
-//! the `Last-Event-ID` header, which wins), else at the present with `event: start`, `data: {"index":N}`. An index that is
-//! no longer held gives 410 `compacted`, or `event: compacted`, `data: {"oldest":N}` when that happens on the way: read
-//! the state anew and go on from its index.
+//! it is gone, and has the fields of the REST answer that the row itself holds, never environment values. Tables:
+//! `apps`, `releases`, `builds`, `deployments`, `servos`, `hosts`, `balancers`, `controllers`, `certificates` (never a
+//! key), `orders` (of certificates, while they are under way or have failed), `domains`, `traffic` (by app,
+//! `maintenance` among its settings, without the pages; null: the defaults), `ports` (`APP/PROCESS`), `beside` (by
+//! app: all its canaries and previews, where `servos` is null if their number follows from the share; null: none),
+//! `cluster`. It begins after `from` (or the `Last-Event-ID` header, which wins), else at the present with `event:
+//! start`, `data: {"index":N}`. An index that is no longer held gives 410 `compacted`, or `event: compacted`, `data:
+//! {"oldest":N}` when that happens on the way: read the state anew and go on from its index.
 //!
 //! Every request carries `Authorization: Bearer TOKEN`. 401 says that it is not valid (any more), 403 that this is not in its
 //! scopes, 429 that too many wrong ones came from the same address. A token of `deploy:APP` sees in lists and events what

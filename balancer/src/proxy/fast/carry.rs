@@ -73,9 +73,7 @@ impl<S: Stream> Connection<'_, S> {
                 Err(Failure::Gone) => return Err(Stop::Gone),
                 Err(Failure::Servo(fault)) => fault,
             };
-            let servo = in_flight.servo().clone();
-            drop(in_flight);
-            let failed = attempts.failed(sides, route, servo, fault, ask.idempotent);
+            let failed = attempts.failed(sides, route, in_flight, fault, ask.idempotent);
             self.unless_gone(failed).await.ok_or(Stop::Gone)?.map_err(Stop::Page)?;
         }
     }

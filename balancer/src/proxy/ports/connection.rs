@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::{self, Instant, MissedTickBehavior};
 
 use super::listener::{Place, Shared};
-use super::stream::{Moved, Noted};
+use super::stream::{Metered, Moved};
 use super::{header, reach};
 use crate::proxy::activity::HEADER_READ;
 use crate::proxy::announced;
@@ -75,8 +75,8 @@ async fn carry(shared: &Shared, mut client: TcpStream, peer: SocketAddr) {
     reach::keep_alive(&upstream, servo.address);
     let moved = Moved::new();
     {
-        let mut client = Noted { stream: client, moved: &moved, read: &moved.received };
-        let mut upstream = Noted { stream: upstream, moved: &moved, read: &moved.sent };
+        let mut client = Metered { stream: client, moved: &moved, read: &moved.received };
+        let mut upstream = Metered { stream: upstream, moved: &moved, read: &moved.sent };
         tokio::select! {
             copied = copy_bidirectional(&mut client, &mut upstream) => if let Err(error) = copied {
                 // An end without good-bye is how many connections end.

@@ -1,4 +1,4 @@
-//! A stream that notes how much is read from it, and when something moved last.
+//! A stream that counts how much is read from it, and when something moved last.
 
 use std::io;
 use std::pin::Pin;
@@ -43,14 +43,14 @@ impl Moved {
 }
 
 /// One side of a connection.
-pub(super) struct Noted<'a> {
+pub(super) struct Metered<'a> {
     pub(super) stream: TcpStream,
     pub(super) moved: &'a Moved,
     /// Where what is read from it is counted.
     pub(super) read: &'a AtomicU64,
 }
 
-impl AsyncRead for Noted<'_> {
+impl AsyncRead for Metered<'_> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
@@ -64,7 +64,7 @@ impl AsyncRead for Noted<'_> {
     }
 }
 
-impl AsyncWrite for Noted<'_> {
+impl AsyncWrite for Metered<'_> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_write(cx, bytes);

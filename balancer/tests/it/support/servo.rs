@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::http::{Message, ok, read_message};
 
@@ -15,6 +16,7 @@ pub struct Servo {
     pub address: SocketAddr,
     pub seen: Seen,
     task: JoinHandle<()>,
+    shut: CancellationToken,
 }
 
 /// What came to a servo.
@@ -57,20 +59,28 @@ impl Servo {
     {
         let listener = TcpListener::bind(address).await.unwrap();
         let (address, seen) = (listener.local_addr().unwrap(), Seen::default());
+        let shut = CancellationToken::new();
         let task = tokio::spawn({
-            let seen = seen.clone();
+            let (seen, shut) = (seen.clone(), shut.clone());
             async move {
                 // Aborted with this task.
                 let mut connections = JoinSet::new();
-                loop {
-                    let (stream, _) = listener.accept().await.unwrap();
+                while let Some(accepted) = shut.run_until_cancelled(listener.accept()).await {
+                    let (stream, _) = accepted.unwrap();
                     stream.set_nodelay(true).unwrap();
                     seen.connections.fetch_add(1, Ordering::SeqCst);
                     connections.spawn(serve(BufReader::new(stream), seen.clone()));
                 }
+                drop(listener);
+                std::future::pending::<()>().await;
             }
         });
-        Self { address, seen, task }
+        Self { address, seen, task, shut }
+    }
+
+    /// What makes it take no connection any more; those that it has stay.
+    pub fn shutter(&self) -> CancellationToken {
+        self.shut.clone()
     }
 
     /// Ends it, and returns once its listener and its connections are closed: dropping it only says so.

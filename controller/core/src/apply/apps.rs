@@ -5,7 +5,8 @@ use pontoon_model::{App, MemoryBytes, ProcessName, ReleaseReason, Scale, SiteNam
 use crate::command::{ChangeEnv, ChangeSettings, CreateApp, DestroyApp, SetScale};
 use crate::{Outcome, Rejected, Reply, Settings, State};
 
-/// More servos of one process type than any small cluster runs: a typing error, not a wish.
+/// More servos of one process type than any small cluster runs: a typing error, not a wish. Controllers rely on it when they send
+/// balancers an app's route, which is never cut.
 pub const MAX_SERVOS: u32 = 10_000;
 /// Larger than any machine: a typing error.
 pub const MAX_MEMORY: MemoryBytes = MemoryBytes::mib(4 * 1024 * 1024);
@@ -197,4 +198,23 @@ fn check_env_name(key: &str) -> Result<(), Rejected> {
         return Err(Rejected::invalid(format!("{key} is set by Pontoon; choose another name")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use pontoon_model::Count;
+
+    use super::*;
+
+    #[test]
+    fn more_servos_of_a_process_than_fit_into_a_route_are_refused_wherever_they_shall_be() {
+        let most = Scale { count: Count::anywhere(MAX_SERVOS), size: Size::default() };
+        assert_eq!(check_scale(&most), Ok(()));
+        let site: SiteName = "east".parse().unwrap();
+        for (anywhere, in_site) in [(MAX_SERVOS, 1), (0, MAX_SERVOS + 1), (u32::MAX, u32::MAX)] {
+            let count = Count { anywhere, in_site: [(site.clone(), in_site)].into() };
+            let refused = check_scale(&Scale { count, size: Size::default() }).unwrap_err();
+            assert!(refused.message.contains("at most 10000 are allowed"), "{refused}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use pontoon_model::beside::of_label;
 use pontoon_model::{
-    AppName, CertificateOrigin, Digest, Domain, DomainRow, EdgeKeys, ProcessName, ReleaseNumber, Traffic, TrafficRow,
+    AppName, CertificateOrigin, Digest, Domain, DomainRow, EdgeKeys, ProcessName, ReleaseNumber, TrafficRow,
 };
 
 use crate::command::{AddDomain, PutCertificate, RemoveCertificate, RemoveDomain, RotateEdgeKeys, SetTraffic};
@@ -54,7 +54,7 @@ impl State {
             return Err(Rejected::conflict(format!("there are {MAX_DOMAINS} domains already; remove some first")));
         }
         let row = DomainRow { domain: domain.clone(), app: app.clone(), added_at: self.header.time };
-        self.change_edge(|edge| edge.put_domain(row));
+        self.put_domain_row(row);
         Ok(Reply::Done)
     }
 
@@ -66,7 +66,7 @@ impl State {
                 "{app} has no domain {domain}; `pontoon domain list --app {app}` shows those it has"
             )));
         }
-        self.change_edge(|edge| edge.take_domain(domain));
+        self.remove_domain_row(domain);
         self.forget_unserved(&[domain.host().to_owned()]);
         Ok(Reply::Done)
     }
@@ -85,10 +85,7 @@ impl State {
             return Ok(Reply::Done);
         }
         let row = TrafficRow { app: app.clone(), traffic: traffic.clone(), version: self.header.index };
-        self.change_edge(|edge| match row.traffic == Traffic::default() {
-            true => edge.traffic.remove(app),
-            false => edge.traffic.insert(app.clone(), row.into()),
-        });
+        self.put_traffic_row(row);
         Ok(Reply::Done)
     }
 
@@ -155,18 +152,11 @@ impl State {
         let domains: Vec<Domain> = self.edge.domains_of(app).map(|row| row.domain.clone()).collect();
         let ports: Vec<ProcessName> = self.edge.ports_of(app).map(|row| row.process.clone()).collect();
         self.write_beside(app, None);
-        if domains.is_empty() && ports.is_empty() && !self.edge.traffic.contains_key(app) {
-            return;
+        ports.iter().for_each(|process| self.remove_port_row(app, process));
+        domains.iter().for_each(|domain| self.remove_domain_row(domain));
+        if self.edge.traffic.contains_key(app) {
+            self.remove_traffic_row(app);
         }
-        self.change_edge(|edge| {
-            for process in ports {
-                edge.ports.remove(&(app.clone(), process));
-            }
-            for domain in &domains {
-                edge.take_domain(domain);
-            }
-            edge.traffic.remove(app);
-        });
         let hosts: Vec<String> = domains.iter().map(|domain| domain.host().to_owned()).collect();
         self.forget_unserved(&hosts);
     }

@@ -39,7 +39,7 @@ impl State {
                 added_at: self.header.time,
             },
         };
-        self.change_edge(|edge| edge.ports.insert((row.app.clone(), row.process.clone()), row.into()));
+        self.put_port_row(row);
         self.touch_routes();
         Ok(Reply::Done)
     }
@@ -86,7 +86,7 @@ impl State {
                 "{app} has no port {port}; `pontoon port list --app {app}` shows those it has"
             )));
         };
-        self.change_edge(|edge| edge.ports.remove(&(app.clone(), process)));
+        self.remove_port_row(app, &process);
         self.touch_routes();
         Ok(Reply::Done)
     }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use pontoon_model::{
-    App, AppName, Balancer, BalancerName, Build, BuildId, Certificate, Controller, ControllerId, Deployment,
-    DeploymentId, Digest, Host, HostName, OrderRow, Release, ReleaseNumber, Servo, ServoId,
+    App, AppName, Balancer, BalancerName, BesideRow, Build, BuildId, Certificate, Controller, ControllerId, Deployment,
+    DeploymentId, Digest, Domain, DomainRow, Host, HostName, OrderRow, PortRow, ProcessName, Release, ReleaseNumber,
+    Servo, ServoId, TrafficRow,
 };
 
 use super::{Settings, State};
@@ -24,6 +25,13 @@ pub enum RowKey {
     Certificate(Digest),
     /// Of the certificate for a host name.
     Order(String),
+    Domain(Domain),
+    /// How an app's requests are treated, if not as they are by default.
+    Traffic(AppName),
+    /// Of the process that it leads to.
+    Port(AppName, ProcessName),
+    /// All that runs beside an app's live release.
+    Beside(AppName),
     /// Settings and feature level of the cluster.
     Cluster,
 }
@@ -42,6 +50,10 @@ pub enum Row {
     Controller(Arc<Controller>),
     Certificate(Arc<Certificate>),
     Order(Arc<OrderRow>),
+    Domain(Arc<DomainRow>),
+    Traffic(Arc<TrafficRow>),
+    Port(Arc<PortRow>),
+    Beside(Arc<BesideRow>),
     /// Settings and feature level of the cluster.
     Cluster(Settings, u32),
 }
@@ -61,10 +73,12 @@ impl Change {
     /// The app whose row it is; none for what is the cluster's.
     pub fn app(&self) -> Option<&AppName> {
         match (&self.key, &self.row) {
-            (RowKey::App(app) | RowKey::Release(app, _), _) => Some(app),
+            (RowKey::App(app) | RowKey::Release(app, _) | RowKey::Traffic(app), _) => Some(app),
+            (RowKey::Port(app, _) | RowKey::Beside(app), _) => Some(app),
             (_, Some(Row::Build(row))) => Some(&row.app),
             (_, Some(Row::Deployment(row))) => Some(&row.app),
             (_, Some(Row::Servo(row))) => Some(&row.app),
+            (_, Some(Row::Domain(row))) => Some(&row.app),
             _ => self.was_of.as_ref(),
         }
     }

@@ -57,10 +57,10 @@ impl Edge {
     }
 
     /// Adds a domain, in the place of one of this name.
-    pub(crate) fn put_domain(&mut self, row: DomainRow) {
+    pub(crate) fn put_domain(&mut self, row: Arc<DomainRow>) {
         self.take_domain(&row.domain);
         self.domains_by_app.entry(row.app.clone()).or_default().insert(row.domain.clone());
-        self.domains.insert(row.domain.clone(), row.into());
+        self.domains.insert(row.domain.clone(), row);
     }
 
     pub(crate) fn take_domain(&mut self, domain: &Domain) {
@@ -81,6 +81,11 @@ impl Edge {
     /// How an app's requests are treated, and the version of that: 0 for the defaults.
     pub fn traffic_of(&self, app: &AppName) -> (Traffic, u64) {
         self.traffic.get(app).map_or_else(Default::default, |row| (row.traffic.clone(), row.version))
+    }
+
+    /// How requests are treated, of all apps where that is not as by default.
+    pub fn traffic(&self) -> impl Iterator<Item = &Arc<TrafficRow>> {
+        self.traffic.values()
     }
 
     /// The domains with this host name, whatever their path.
@@ -130,6 +135,11 @@ impl Edge {
     /// The port of a process.
     pub fn port_of(&self, app: &AppName, process: &ProcessName) -> Option<&Arc<PortRow>> {
         self.ports.get(&(app.clone(), process.clone()))
+    }
+
+    /// What runs beside live releases, of all apps where there is something.
+    pub fn beside(&self) -> impl Iterator<Item = &Arc<BesideRow>> {
+        self.beside.values()
     }
 
     /// What runs beside an app's live release, or will, in the order in which it was asked for.

@@ -158,7 +158,7 @@ impl State {
             ChosenTiming::KIND => self.timing = Some(ChosenTiming::open(&envelope)?),
             DomainRow::KIND => {
                 let row = DomainRow::open(&envelope)?;
-                self.change_edge(|edge| edge.put_domain(row));
+                self.change_edge(|edge| edge.put_domain(row.into()));
             }
             TrafficRow::KIND => {
                 let row = TrafficRow::open(&envelope)?;

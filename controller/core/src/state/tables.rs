@@ -5,8 +5,8 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use pontoon_model::{
     ApiToken, App, AppName, Balancer, BalancerName, BesideRow, Build, BuildId, BuildState, Certificate, Controller,
-    ControllerId, Deployment, DeploymentId, Digest, Host, HostName, HostState, OrderRow, Phase, Release, ReleaseNumber,
-    RouteVersion, Servo, ServoId, TokenId,
+    ControllerId, Deployment, DeploymentId, Digest, Domain, DomainRow, Host, HostName, HostState, OrderRow, Phase,
+    PortRow, ProcessName, Release, ReleaseNumber, RouteVersion, Servo, ServoId, TokenId, Traffic, TrafficRow,
 };
 
 use super::{Acme, Edge, Row, RowKey, Settings, State, Trust};
@@ -240,6 +240,44 @@ impl State {
         change(edge)
     }
 
+    pub(crate) fn put_domain_row(&mut self, row: DomainRow) {
+        let row = Arc::new(row);
+        self.touched.put(RowKey::Domain(row.domain.clone()), Row::Domain(row.clone()));
+        self.change_edge(|edge| edge.put_domain(row));
+    }
+
+    pub(crate) fn remove_domain_row(&mut self, domain: &Domain) {
+        let app = self.edge.domain(domain).map(|row| row.app.clone());
+        self.touched.remove(RowKey::Domain(domain.clone()), app);
+        self.change_edge(|edge| edge.take_domain(domain));
+    }
+
+    /// The defaults have no row.
+    pub(crate) fn put_traffic_row(&mut self, row: TrafficRow) {
+        if row.traffic == Traffic::default() {
+            return self.remove_traffic_row(&row.app);
+        }
+        let (app, row) = (row.app.clone(), Arc::new(row));
+        self.touched.put(RowKey::Traffic(app.clone()), Row::Traffic(row.clone()));
+        self.change_edge(|edge| edge.traffic.insert(app, row));
+    }
+
+    pub(crate) fn remove_traffic_row(&mut self, app: &AppName) {
+        self.touched.remove(RowKey::Traffic(app.clone()), None);
+        self.change_edge(|edge| edge.traffic.remove(app));
+    }
+
+    pub(crate) fn put_port_row(&mut self, row: PortRow) {
+        let (key, row) = ((row.app.clone(), row.process.clone()), Arc::new(row));
+        self.touched.put(RowKey::Port(key.0.clone(), key.1.clone()), Row::Port(row.clone()));
+        self.change_edge(|edge| edge.ports.insert(key, row));
+    }
+
+    pub(crate) fn remove_port_row(&mut self, app: &AppName, process: &ProcessName) {
+        self.touched.remove(RowKey::Port(app.clone(), process.clone()), None);
+        self.change_edge(|edge| edge.ports.remove(&(app.clone(), process.clone())));
+    }
+
     pub(crate) fn put_certificate_row(&mut self, row: Certificate) {
         let (fingerprint, row) = (row.fingerprint, Arc::new(row));
         self.touched.put(RowKey::Certificate(fingerprint), Row::Certificate(row.clone()));
@@ -275,9 +313,14 @@ impl State {
             return;
         }
         let before = self.edge.split_of(app);
+        let row = row.map(Arc::new);
+        match &row {
+            Some(row) => self.touched.put(RowKey::Beside(app.clone()), Row::Beside(row.clone())),
+            None => self.touched.remove(RowKey::Beside(app.clone()), None),
+        }
         let edge = Arc::make_mut(&mut self.edge);
         match row {
-            Some(row) => edge.beside.insert(app.clone(), row.into()),
+            Some(row) => edge.beside.insert(app.clone(), row),
             None => edge.beside.remove(app),
         };
         // Balancers know the rest from the routes.

@@ -58,11 +58,26 @@ fn rows(state: &State, mirror: &BTreeMap<RowKey, Row>) -> BTreeMap<RowKey, Row> 
     let certificates = state.edge().certificates().cloned();
     let certificates = certificates.map(|row| (RowKey::Certificate(row.fingerprint), Row::Certificate(row)));
     let orders = state.acme().orders().cloned().map(|row| (RowKey::Order(row.host.clone()), Row::Order(row)));
+    let domains = state.edge().domains().cloned().map(|row| (RowKey::Domain(row.domain.clone()), Row::Domain(row)));
+    let ports = state.edge().ports().cloned();
+    let ports = ports.map(|row| (RowKey::Port(row.app.clone(), row.process.clone()), Row::Port(row)));
+    let traffic = state.edge().traffic().cloned().map(|row| (RowKey::Traffic(row.app.clone()), Row::Traffic(row)));
+    let beside = state.edge().beside().cloned().map(|row| (RowKey::Beside(row.app.clone()), Row::Beside(row)));
     // Always there, told of when it changes first.
     let cluster = Row::Cluster(state.settings().clone(), state.feature_level());
     let cluster = mirror.contains_key(&RowKey::Cluster).then_some((RowKey::Cluster, cluster));
     let all = apps.chain(releases).chain(builds).chain(deployments).chain(servos);
-    all.chain(hosts).chain(balancers).chain(controllers).chain(certificates).chain(orders).chain(cluster).collect()
+    all.chain(hosts)
+        .chain(balancers)
+        .chain(controllers)
+        .chain(certificates)
+        .chain(orders)
+        .chain(cluster)
+        .chain(domains)
+        .chain(ports)
+        .chain(traffic)
+        .chain(beside)
+        .collect()
 }
 
 impl World {
@@ -104,7 +119,7 @@ impl World {
         let (before, mut replica) = (self.state.clone(), self.state.clone());
         let outcome = self.state.apply(self.state.index() + 1, &entry).remove(0);
         for change in self.state.take_changes() {
-            if matches!(change.key, RowKey::Build(_) | RowKey::Deployment(_) | RowKey::Servo(_)) {
+            if matches!(change.key, RowKey::Build(_) | RowKey::Deployment(_) | RowKey::Servo(_) | RowKey::Domain(_)) {
                 assert!(change.app().is_some(), "{change:?} says whose it is or was, after {entry:?}");
             }
             match change.row {

@@ -49,6 +49,7 @@ fn size(change: &Change) -> usize {
             Some(Row::App(app)) => texts(app),
             Some(Row::Release(release)) => release.env.iter().map(|(name, value)| name.len() + value.0.len()).sum(),
             Some(Row::Certificate(row)) => row.chain.len() + row.key.0.len(),
+            Some(Row::Traffic(row)) => row.traffic.maintenance_page.len() + row.traffic.error_page.len(),
             _ => 0,
         }
 }

@@ -3,7 +3,8 @@
 
 use pontoon_core::{Change, Row, RowKey};
 use pontoon_model::{
-    App, Build, BuildOutcome, BuildState, Deployment, Desired, Exit, Host, Phase, Release, Scale, Servo, ServoStatus,
+    App, Beside, BesideOf, Build, BuildOutcome, BuildState, Deployment, Desired, Exit, Host, Phase, Release, Scale,
+    Servo, ServoStatus, TrafficRow,
 };
 use serde_json::{Value, json};
 
@@ -24,6 +25,10 @@ fn name(key: &RowKey) -> (&'static str, String) {
         RowKey::Controller(id) => ("controllers", id.to_string()),
         RowKey::Certificate(fingerprint) => ("certificates", fingerprint.to_string()),
         RowKey::Order(host) => ("orders", host.clone()),
+        RowKey::Domain(domain) => ("domains", domain.to_string()),
+        RowKey::Traffic(app) => ("traffic", app.to_string()),
+        RowKey::Port(app, process) => ("ports", format!("{app}/{process}")),
+        RowKey::Beside(app) => ("beside", app.to_string()),
         RowKey::Cluster => ("cluster", "cluster".to_owned()),
     }
 }
@@ -49,6 +54,13 @@ fn row(row: &Row) -> Value {
             "failures": row.trouble.as_ref().map_or(0, |trouble| trouble.failures),
             "error": row.trouble.as_ref().map(|trouble| &trouble.error),
         }),
+        Row::Domain(row) => json!({ "domain": row.domain.to_string(), "app": row.app, "added_at": row.added_at }),
+        Row::Traffic(row) => traffic(row),
+        Row::Port(row) => json!({
+            "port": row.port, "app": row.app, "process": row.process, "proxy_protocol": row.settings.proxy_protocol,
+            "idle_ms": row.settings.idle_ms, "connections": row.settings.connections, "added_at": row.added_at,
+        }),
+        Row::Beside(row) => json!({ "app": row.app, "beside": row.all.iter().map(beside).collect::<Vec<_>>() }),
         Row::Cluster(settings, level) => json!({ "base_domain": settings.base_domain, "feature_level": level }),
     }
 }
@@ -68,6 +80,35 @@ fn app(row: &App) -> Value {
         "deployment": row.deployment,
         "scale": scale,
         "labels": row.labels,
+    })
+}
+
+/// Maintenance is one of the settings. Without the pages, which may be a hundred times as long as all the rest.
+fn traffic(row: &TrafficRow) -> Value {
+    let mut settings = json!(row.traffic);
+    if let Some(settings) = settings.as_object_mut() {
+        settings.retain(|name, _| name != "maintenance_page" && name != "error_page");
+    }
+    settings["app"] = json!(row.app);
+    settings["version"] = json!(row.version);
+    settings
+}
+
+/// Without what the app's own row says: whether it is being made live.
+fn beside(beside: &Beside) -> Value {
+    let (build, state) = match beside.what {
+        BesideOf::Build(build) => (Some(build), "building"),
+        BesideOf::Release { serving: true, .. } => (None, "serving"),
+        BesideOf::Release { .. } => (None, "starting"),
+    };
+    json!({
+        "release": beside.release(),
+        "build": build,
+        "deployment": beside.deployment(),
+        "state": state,
+        "share": beside.share,
+        "servos": beside.count,
+        "since": beside.since,
     })
 }
 

@@ -6,6 +6,7 @@ use pontoon_core::view;
 use pontoon_model::{EdgeEntry, EdgeKey, EdgeTable, RouteVersion, Secret, SecretPlace};
 use pontoon_proto::{BalancerDirective, EdgeDelta};
 
+use super::pieces::cut;
 use crate::sealing::{SealError, SealingKeys};
 
 /// Roughly this much goes into one message; no entry is larger than a fiftieth of it, and a message may have twice as much.
@@ -34,28 +35,28 @@ pub(super) fn changes(from: &EdgeTable, to: &EdgeTable) -> Vec<BalancerDirective
 
 /// One delta at least; those after the first lead from the new version to itself.
 fn pieces(from: RouteVersion, to: RouteVersion, changed: Vec<Arc<EdgeEntry>>, removed: Vec<EdgeKey>) -> Vec<EdgeDelta> {
-    let mut all = Vec::new();
-    let mut piece = EdgeDelta { from, to, changed: Vec::new(), removed: Vec::new() };
-    let mut bytes = 0;
-    let next = || EdgeDelta { from: to, to, changed: Vec::new(), removed: Vec::new() };
-    for key in removed {
-        if bytes >= PIECE {
-            all.push(std::mem::replace(&mut piece, next()));
-            bytes = 0;
+    let parts = removed.into_iter().map(Part::Removed).chain(changed.into_iter().map(Part::Changed));
+    let pieces = cut(parts, PIECE, |part| match part {
+        Part::Removed(_) => SMALL,
+        Part::Changed(entry) => size(entry),
+    });
+    let delta = |(from, parts): (RouteVersion, Vec<Part>)| {
+        let mut delta = EdgeDelta { from, to, changed: Vec::new(), removed: Vec::new() };
+        for part in parts {
+            match part {
+                Part::Removed(key) => delta.removed.push(key),
+                Part::Changed(entry) => delta.changed.push(entry),
+            }
         }
-        bytes += SMALL;
-        piece.removed.push(key);
-    }
-    for entry in changed {
-        if bytes >= PIECE {
-            all.push(std::mem::replace(&mut piece, next()));
-            bytes = 0;
-        }
-        bytes += size(&entry);
-        piece.changed.push(entry);
-    }
-    all.push(piece);
-    all
+        delta
+    };
+    std::iter::once(from).chain(std::iter::repeat(to)).zip(pieces).map(delta).collect()
+}
+
+/// Of a difference.
+enum Part {
+    Removed(EdgeKey),
+    Changed(Arc<EdgeEntry>),
 }
 
 /// The same with the keys as balancers can use them.

@@ -10,6 +10,7 @@ mod edge;
 mod known;
 mod logs;
 mod peering;
+mod pieces;
 mod relay;
 mod reports;
 mod routes;

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use pontoon_core::view;
-use pontoon_model::{Route, RouteTable};
-use pontoon_proto::{BalancerDirective, RouteDelta, RoutePiece};
+use pontoon_core::{MAX_SERVOS, view};
+use pontoon_model::{AppName, Route, RouteTable, SiteName};
+use pontoon_proto::{BalancerDirective, MAX_MESSAGE_BYTES, RouteDelta, RoutePiece};
+
+use super::pieces::cut;
 
 /// Roughly this much goes into one piece. A balancer holds one in memory, in several times as many bytes.
 const PIECE: usize = 1024 * 1024;
@@ -14,6 +16,14 @@ const LARGEST_DELTA: usize = 8 * 1024 * 1024;
 /// Bytes of a route and of a servo besides their texts, generously.
 const ROUTE: usize = 64;
 const SERVO: usize = 48;
+
+/// A route is never cut, and always fits: more servos of a process are refused where they are asked for. While a deployment takes
+/// the place of another, servos of both may be reached.
+const LARGEST_ROUTE: usize =
+    ROUTE + LONGEST_HOST + AppName::MAX_LEN + 2 * MAX_SERVOS as usize * (SERVO + SiteName::MAX_LEN);
+/// Of DNS; reasons, which only routes without servos have, are shorter than servos.
+const LONGEST_HOST: usize = 255;
+const _: () = assert!(LARGEST_DELTA + LARGEST_ROUTE <= MAX_MESSAGE_BYTES && PIECE < LARGEST_DELTA);
 
 /// The whole table: in one message if it fits or its reader knows no pieces.
 pub(super) fn whole(table: &RouteTable, reads_pieces: bool) -> Vec<BalancerDirective> {
@@ -42,19 +52,9 @@ pub(super) fn changes(from: &Arc<RouteTable>, to: &Arc<RouteTable>, reads_pieces
 }
 
 fn pieces(table: &RouteTable) -> Vec<RoutePiece> {
-    let piece = |first| RoutePiece { version: table.version, first, last: false, routes: Vec::new() };
-    let (mut all, mut bytes) = (vec![piece(true)], 0);
-    for route in &table.routes {
-        if bytes >= PIECE {
-            all.push(piece(false));
-            bytes = 0;
-        }
-        bytes += size(route);
-        if let Some(last) = all.last_mut() {
-            last.routes.push(route.clone());
-        }
-    }
-    all
+    let piece = |first, routes| RoutePiece { version: table.version, first, last: false, routes };
+    let pieces = cut(table.routes.iter().cloned(), PIECE, |route| size(route));
+    pieces.into_iter().enumerate().map(|(at, routes)| piece(at == 0, routes)).collect()
 }
 
 fn size(route: &Route) -> usize {
@@ -64,8 +64,7 @@ fn size(route: &Route) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use pontoon_model::{AppName, RouteServo, RouteVersion, ServoId, SiteName};
-    use pontoon_proto::MAX_MESSAGE_BYTES;
+    use pontoon_model::{RouteServo, RouteVersion, ServoId};
 
     use super::*;
 
@@ -84,7 +83,7 @@ mod tests {
         Arc::new(RouteTable { version: RouteVersion(version), routes: (0..routes).map(route).collect() })
     }
 
-    fn encoded(directive: &BalancerDirective) -> usize {
+    fn encoded_len(directive: &BalancerDirective) -> usize {
         pontoon_model::wire::encode(directive).unwrap().len()
     }
 
@@ -94,7 +93,7 @@ mod tests {
         let pieces = whole(&large, true);
         let mut routes = Vec::new();
         for (at, piece) in pieces.iter().enumerate() {
-            assert!(encoded(piece) <= PIECE + 8 * 1024, "{}", encoded(piece));
+            assert!(encoded_len(piece) <= PIECE + 8 * 1024, "{}", encoded_len(piece));
             let BalancerDirective::Piece(piece) = piece else { panic!("{piece:?}") };
             assert_eq!((piece.first, piece.last, piece.version), (at == 0, at == pieces.len() - 1, large.version));
             routes.extend(piece.routes.iter().cloned());
@@ -116,6 +115,31 @@ mod tests {
         assert!(matches!(changes(&one, &two, true)[..], [BalancerDirective::Piece(_), ..]));
         let alone = changes(&one, &two, false);
         assert!(matches!(alone[..], [BalancerDirective::Delta(_)]));
-        const { assert!(2 * LARGEST_DELTA <= MAX_MESSAGE_BYTES) }
+    }
+
+    #[test]
+    fn the_largest_route_that_may_be_is_smaller_than_it_is_taken_for_and_fits_into_any_message() {
+        let servo = |id: u64| RouteServo {
+            id: ServoId(u64::MAX - id),
+            site: SiteName::new(&"s".repeat(SiteName::MAX_LEN)).unwrap(),
+            address: "[2001:db8::1]:20000".parse().unwrap(),
+            suspect: true,
+        };
+        let app = AppName::new(&"a".repeat(AppName::MAX_LEN)).unwrap();
+        let servos = (0..2 * u64::from(MAX_SERVOS)).map(servo).collect();
+        let route = Route { host: "h".repeat(LONGEST_HOST), app, release: None, servos, reason: String::new() };
+        let encoded = pontoon_model::wire::encode(&BalancerDirective::Delta(RouteDelta {
+            from: RouteVersion(1),
+            to: RouteVersion(2),
+            changed: vec![route.clone().into()],
+            removed: Vec::new(),
+        }));
+        assert!(encoded.unwrap().len() <= size(&route) && size(&route) <= LARGEST_ROUTE);
+        // Behind as much as a piece takes.
+        let mut table = RouteTable::clone(&table(7, 5_000, 2));
+        table.routes.insert(4_000, route.into());
+        let pieces = whole(&table, true);
+        assert!(pieces.len() > 1);
+        assert!(pieces.iter().all(|piece| encoded_len(piece) <= MAX_MESSAGE_BYTES));
     }
 }

@@ -388,7 +388,7 @@ async fn lists_status_and_events_show_a_deploy_token_its_app_only() {
 
 impl Fixture {
     /// Every changed row that a token's owner is told of, up to the label `last`.
-    async fn events(&self, token: &str) -> Vec<Value> {
+    pub(super) async fn events(&self, token: &str) -> Vec<Value> {
         let answer = self.open("GET", "/v1/events?from=0", Some(token), None, HERE).await;
         let mut events = Events { body: answer.into_body(), text: String::new() };
         let mut changes = Vec::new();

@@ -175,3 +175,74 @@ async fn certificates_are_ordered_where_it_is_set_and_no_key_is_in_any_answer() 
     assert_eq!(api.call(Method::DELETE, "/v1/acme", None).await.0, 200);
     assert_eq!(shown().await["on"], json!(false));
 }
+
+/// Every field of an event's row is that of the answer.
+fn agrees(row: &Value, answer: &Value) {
+    for (name, value) in row.as_object().unwrap() {
+        assert_eq!(value, &answer[name], "{name} of {row}");
+    }
+}
+
+#[tokio::test]
+async fn events_tell_of_all_that_balancers_know_of_an_app_with_the_fields_of_its_answers_and_without_a_secret() {
+    let api = Fixture::with_apps().await;
+    let source = api.upload("shop", archive(&[("index.html", "hello")])).await.1;
+    let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    for (method, path, body) in [
+        (Method::POST, "/v1/apps/shop/domains", json!({"domain": "a.example/b"})),
+        (Method::PATCH, "/v1/apps/shop/traffic", json!({"maintenance": true, "maintenance_page": "<p>soon</p>"})),
+        (Method::POST, "/v1/apps/shop/ports", json!({"process": "tcp-mqtt", "proxy_protocol": "v2"})),
+        (Method::POST, "/v1/apps/shop/builds", json!({"source": source["digest"], "beside": {}})),
+        (Method::POST, "/v1/certificates", json!({"chain": chain, "key": key})),
+    ] {
+        let done = api.call(method, path, body).await;
+        assert_eq!(done.0, 200, "{path}: {done:?}");
+    }
+    let answer = async |path: &str| api.call(Method::GET, path, None).await.1;
+    let (domains, ports) = (answer("/v1/domains").await, answer("/v1/ports").await);
+    let (mut traffic, mut beside) = (answer("/v1/apps/shop/traffic").await, answer("/v1/apps/shop/beside").await);
+    for (method, path) in
+        [(Method::DELETE, "/v1/apps/shop/domains?domain=a.example/b"), (Method::DELETE, "/v1/apps/shop/ports/10000")]
+    {
+        assert_eq!(api.call(method, path, None).await.0, 200, "{path}");
+    }
+    let defaults = json!({"maintenance": null, "maintenance_page": null});
+    assert_eq!(api.call(Method::PATCH, "/v1/apps/shop/traffic", defaults).await.0, 200);
+    let (read, shop) = (api.token(&["read"], None).await.1, api.token(&["deploy:shop"], None).await.1);
+    api.call(Method::PATCH, "/v1/apps/shop/labels", json!({"set": {"last": "one"}})).await;
+
+    let all = api.events(&read).await;
+    let rows = |table: &str, key: &str| -> Vec<Value> {
+        let of = all.iter().filter(|change| change["table"] == table && change["key"] == key);
+        of.map(|change| change["row"].clone()).collect()
+    };
+    for (table, key, answer) in [("domains", "a.example/b", &domains[0]), ("ports", "shop/tcp-mqtt", &ports[0])] {
+        let rows = rows(table, key);
+        assert_eq!((rows.len(), &rows[1]), (2, &Value::Null), "{table}: {rows:?}");
+        agrees(&rows[0], answer);
+    }
+    let told = rows("traffic", "shop");
+    assert_eq!((told.len(), &told[0]["maintenance"], &told[1]), (2, &json!(true), &Value::Null), "{told:?}");
+    traffic["app"] = json!("shop");
+    agrees(&told[0], &traffic);
+    assert!(told[0].get("maintenance_page").is_none() && told[0].get("error_page").is_none(), "{told:?}");
+    let told = rows("beside", "shop");
+    assert_eq!((told.len(), &told[0]["app"]), (1, &json!("shop")), "{told:?}");
+    // How many servos follow from its share.
+    beside[0]["servos"] = Value::Null;
+    agrees(&told[0]["beside"][0], &beside[0]);
+    let certificate = all.iter().find(|change| change["table"] == "certificates").unwrap();
+    assert_eq!(certificate["row"]["names"], json!(["a.example"]));
+    let text = serde_json::to_string(&all).unwrap();
+    let secret = key.lines().nth(1).unwrap();
+    assert!(!text.contains("PRIVATE") && !text.contains(secret) && !text.contains("sealed"), "{text}");
+
+    // Whoever may see the app alone is told of all of that, and not of the certificate.
+    let own = api.events(&shop).await;
+    for table in ["domains", "ports", "traffic", "beside"] {
+        let of = |all: &[Value]| all.iter().filter(|change| change["table"] == table).count();
+        assert_eq!(of(&own), of(&all), "{table}");
+    }
+    assert!(own.iter().all(|change| change["table"] != "certificates"), "{own:?}");
+}

@@ -10,12 +10,12 @@ use tokio::net::TcpStream;
 use super::upstream::Ending;
 
 /// The connection.
-pub(super) struct Noted {
+pub(super) struct WithEnding {
     stream: TcpStream,
     ending: Ending,
 }
 
-impl Noted {
+impl WithEnding {
     pub(super) fn new(stream: TcpStream, ending: Ending) -> Self {
         Self { stream, ending }
     }
@@ -28,7 +28,7 @@ impl Noted {
     }
 }
 
-impl AsyncRead for Noted {
+impl AsyncRead for WithEnding {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
@@ -44,7 +44,7 @@ impl AsyncRead for Noted {
     }
 }
 
-impl AsyncWrite for Noted {
+impl AsyncWrite for WithEnding {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(polled)
