@@ -11,18 +11,12 @@ rm -rf "$out"
 
 cd ansible
 "$playbook" --syntax-check -i inventory.example.yml site.yml
-ANSIBLE_ROLES_PATH=roles "$playbook" -i inventory.example.yml tests/render.yml -e "rendered=$out pontoon_data_dir=$out/data pontoon_runtime=process" >"$out.log" ||
+ANSIBLE_ROLES_PATH=roles "$playbook" -i inventory.example.yml tests/render.yml -e "rendered=$out pontoon_runtime=process" >"$out.log" ||
     { cat "$out.log" && exit 1; }
 
-# Without certificates a role ends right after it has read its configuration, and says that it misses them.
 count=0
 for file in "$out"/*/*.toml; do
-    role=$(basename "$file" .toml)
-    said=$(timeout 20 "$pontoon" "$role" --config "$file" 2>&1 || true)
-    if ! grep -q "$out/data/$role/tls/ca.pem" <<<"$said"; then
-        printf 'pontoon %s does not take the configuration of %s:\n%s\n' "$role" "$file" "$said"
-        exit 1
-    fi
+    "$pontoon" "$(basename "$file" .toml)" --check --config "$file"
     count=$((count + 1))
 done
 # Its REST port shows the cluster's certificate, and it joins.

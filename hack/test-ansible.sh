@@ -232,6 +232,7 @@ YAML
 
     must_refuse "pontoon_rest_tls is cluster, files or none" --limit nyc-1 -e pontoon_rest_tls=tls
     must_refuse "needs pontoon_binary (a path on this machine), pontoon_site" --limit worker-1 -e pontoon_address=worker-1
+    must_refuse "pontoon_memory" --limit worker-1 -e pontoon_memory=much
     first_is worker-2 >"$work/other.yml"
     inventory=$work/other.yml must_refuse "would begin a new cluster, but" --limit worker-2
     ! $all || must_change_nothing "and nothing was changed by what was refused"
