@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-setup test next-level test-slow sim fuzz setup images build check fix bench soak
+.PHONY: help demo demo-setup test next-level test-slow test-ansible sim fuzz setup images build check fix bench soak
 
 CARGO ?= cargo
 NEXTEST_PROFILE := $(if $(CI),ci,default)
@@ -9,7 +9,7 @@ images = if docker version >/dev/null 2>&1; then $(1) images build; \
 	else echo "SKIPPED images: the Docker engine does not answer"; fi
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Without Docker nothing is built in a container: then the example that needs no build is deployed.
 demo: demo-setup build ## start a whole cluster in one process, deploy examples/guestbook; Ctrl-C ends it
@@ -24,6 +24,7 @@ test: setup next-level ## set up what is missing and run every test
 	$(CARGO) build --locked -p pontoon-cli --bin pontoon
 	@$(call images,target/debug/pontoon)
 	@if docker version >/dev/null 2>&1; then images/test.sh; else echo "SKIPPED images/test.sh and every test that needs Docker: the engine does not answer"; fi
+	hack/test-ansible.sh
 	$(CARGO) nextest run --locked --workspace --profile $(NEXTEST_PROFILE)
 
 # Before the binary itself, which cargo puts in the same place.
@@ -34,6 +35,10 @@ next-level: setup ## the binary as a later version would be, for the test of upg
 test-slow: setup ## many more power cuts, cases of damage and faults of controllers; mounting needs root
 	$(CARGO) build --locked -p pontoon-cli --bin pontoon
 	PONTOON_SLOW=1 $(CARGO) nextest run --locked --workspace --profile slow --success-output final -E 'test(power_cut) | test(damage) | binary(faults)'
+
+test-ansible: setup ## the Ansible role on six containers with systemd: three controllers in three sites, two agents, a balancer
+	$(CARGO) build --locked -p pontoon-cli --bin pontoon
+	hack/test-ansible.sh --all
 
 sim: ## thousands of simulated clusters: PONTOON_SIM_SEEDS=how many, or PONTOON_SIM_SEED=which one to replay
 	PONTOON_SIM_SEEDS=$${PONTOON_SIM_SEEDS:-5000} $(CARGO) test --locked --profile sim -p pontoon-controller --lib \

@@ -19,6 +19,8 @@ readonly -a packages_of_tests=(
     "faketime faketime" # a controller whose clock is wrong
     "chromium chromium" # what a real browser makes of the balancer
     "pebble pebble"     # an ACME authority, and a DNS for it
+    "openssh-client ssh" # for Ansible
+    "python3-venv -file=/usr/lib/python3.11/ensurepip/__init__.py" # for ansible-core
 )
 
 say() { printf 'setup: %s\n' "$*"; }

@@ -21,13 +21,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here
 readonly docker=${DOCKER:-docker}
 readonly suite=bookworm
-# The mirror that this machine trusts already, and reaches.
+# The mirror that this machine trusts already, and reaches; that of another release of Debian has this one, too.
 own_mirror() {
-    apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
-        awk -v suite="$suite" '$1 == suite && $2 ~ /\/debian\/?$/ { sub(/\/$/, "", $2); print $2; exit }'
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+        awk '/\/debian\/?$/ { sub(/\/$/, ""); print; exit }'
 }
 mirror=${PONTOON_DEBIAN_MIRROR:-$(own_mirror || true)}
-readonly mirror
 readonly upstream_image=debian:$suite-slim
 readonly debian_image=pontoon/base:$suite
 # The contract between these images and the agent; raise it when an agent could not use an older image.
@@ -86,6 +85,12 @@ is_current() { # IMAGE RECIPE
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
 }
+
+# A machine that is new has never asked its mirror, and apt names none before that.
+if [ -z "$mirror" ] && command -v apt-get >/dev/null && as_root apt-get update >/dev/null 2>&1 </dev/null; then
+    mirror=$(own_mirror || true)
+fi
+readonly mirror
 
 need_debootstrap() {
     if [ "$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null; then

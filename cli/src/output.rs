@@ -29,6 +29,11 @@ pub fn line(text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// `1 bundle`, `2 bundles`.
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Prints one line to stderr; unlike `eprintln!` it survives a terminal that was closed.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");

@@ -28,7 +28,9 @@ fn answer(line: &str) -> (StatusCode, String) {
         "GET /v1/token" => TOKEN.to_owned(),
         "GET /v1/apps" => "[]".to_owned(),
         "POST /v1/tokens" => format!(r#"{{"index":9,"token":"pontoon_abc",{}"#, &TOKEN[1..]),
-        "DELETE /v1/tokens/t7" => r#"{"index":10,"release":null,"deployment":null}"#.to_owned(),
+        "DELETE /v1/tokens/t7" | "DELETE /v1/tokens/t8" => {
+            r#"{"index":10,"release":null,"deployment":null}"#.to_owned()
+        }
         "GET /v1/audit" => {
             let record = r#"{"at":0,"controller":"a","token":7,"token_name":"mine","from":"10.0.0.7","action":"Restart",
                 "method":"POST","path":"/v1/apps/shop/restart","app":"shop","status":200,"error":null,"index":3}"#;
@@ -169,7 +171,10 @@ fn a_token_is_the_only_line_on_stdout_and_the_audit_names_who_is_missing() {
     let json: serde_json::Value =
         serde_json::from_str(&ok(run(&["token", "create", "--scope", "read", "-o", "json"]))).unwrap();
     assert_eq!((&json["token"], &json["id"]), (&"pontoon_abc".into(), &7.into()));
-    assert_eq!(ok(run(&["token", "revoke", "t7"])), "token t7 is revoked\n");
+    assert_eq!(
+        ok(run(&["token", "revoke", "t7"])),
+        "token t7 is revoked; it was the one in use here: `pontoon login URL` takes another\n"
+    );
 
     let audit = run(&["audit", "--since", "1h", "-n", "5"]);
     assert!(text(&audit.stderr).contains("without the records of b"), "{}", text(&audit.stderr));
@@ -236,4 +241,32 @@ fn what_a_command_line_or_the_environment_says_twice_or_in_vain_is_told() {
         assert!(said.contains(line[line.len() - 2]), "{line:?}: {said}");
     }
     assert_eq!(controller.sent(), ["Bearer secret"], "nothing else was asked");
+}
+
+#[test]
+fn who_revokes_the_token_in_use_is_told_so() {
+    let (home, one) = (tempfile::tempdir().unwrap(), Controller::start());
+    let variables = [("PONTOON_URL", one.url()), ("PONTOON_TOKEN", "secret".to_owned())];
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let revoke = |id: &str| ok(pontoon(home.path(), &["token", "revoke", id], "", &variables));
+    assert_eq!(
+        revoke("t7").trim(),
+        "token t7 is revoked; it was the one in use here: `pontoon login URL` takes another"
+    );
+    assert_eq!(revoke("t8").trim(), "token t8 is revoked");
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said_before_a_passphrase_is_asked_for() {
+    let (home, one) = (tempfile::tempdir().unwrap(), Controller::start());
+    let variables = [("PONTOON_URL", one.url()), ("PONTOON_TOKEN", "secret".to_owned())];
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    fs::write(home.path().join("file"), "").unwrap();
+    for (line, sentence) in [
+        (["backup", "none/today.age"], "error: cannot write none/today.age: none is not there: make it first\n"),
+        (["backup", "file/today.age"], "error: cannot write file/today.age: file is no folder\n"),
+        (["restore", "none.age"], "error: cannot read none.age\n  because: No such file or directory (os error 2)\n"),
+    ] {
+        assert_eq!(failed(pontoon(home.path(), &line, "", &variables), 1), sentence);
+    }
 }

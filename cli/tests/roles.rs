@@ -127,6 +127,25 @@ fn provisioned(folder: &Path) -> [(&'static str, std::path::PathBuf); 3] {
     ]
 }
 
+#[test]
+fn a_configuration_can_be_checked_without_running_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    for (role, config) in provisioned(folder.path()) {
+        // Not even its certificate is needed.
+        fs::remove_dir_all(config.with_file_name("tls")).unwrap();
+        let check = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+            let output = command.args([role, "--check", "--config"]).arg(&config).output().unwrap();
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        assert_eq!(check(), (Some(0), String::new()), "{role}");
+        let good = fs::read_to_string(&config).unwrap();
+        fs::write(&config, format!("colour = \"red\"\n{good}")).unwrap();
+        let (code, said) = check();
+        assert!(code == Some(1) && said.contains("colour"), "{role}: {code:?} {said}");
+    }
+}
+
 /// Starts a role that cannot run; what it says.
 fn refused(role: &str, config: &Path) -> String {
     let output = start(role, config).wait_with_output().unwrap();
@@ -182,4 +201,17 @@ fn the_first_controller_gets_its_certificate_back_from_the_authority_beside_it()
     assert_eq!((read("tls/key.pem"), read("config.toml"), read("token")), (key, config, token));
     let identity = pontoon_kit::Identity::load_usable(&folder.path().join("tls")).unwrap();
     assert_eq!(identity.peer().unwrap().to_string(), "controller north");
+}
+
+#[test]
+fn a_role_that_is_told_nothing_says_what_there_is() {
+    for (role, sentence) in [
+        ("controller", "`pontoon controller init` begins a cluster, `pontoon controller join` makes this machine one"),
+        ("agent", "error: `pontoon agent join` makes this machine one"),
+        ("balancer", "error: `pontoon balancer join` makes this machine one"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_pontoon")).arg(role).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains(sentence), "{role}: {said}");
+    }
 }

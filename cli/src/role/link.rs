@@ -7,6 +7,21 @@ use pontoon_kit::CancellationToken;
 
 use super::{one_worker, run_on, workers};
 
+/// Whether a controller could run by `config`.
+pub(crate) fn check_controller(config: &Path) -> anyhow::Result<()> {
+    Ok(pontoon_controller::Config::load(config).map(drop)?)
+}
+
+/// Whether an agent could.
+pub(crate) fn check_agent(config: &Path) -> anyhow::Result<()> {
+    Ok(pontoon_agent::Config::load(config).map(drop)?)
+}
+
+/// Whether a balancer could.
+pub(crate) fn check_balancer(config: &Path) -> anyhow::Result<()> {
+    Ok(pontoon_balancer::Config::load(config).map(drop)?)
+}
+
 /// Runs the controller that `config` describes until `stop`.
 pub(crate) fn run_controller(config: &Path, stop: CancellationToken) -> anyhow::Result<()> {
     let config = pontoon_controller::Config::load(config)?;

@@ -19,27 +19,41 @@ use tokio::runtime::{Builder, Runtime};
 use crate::output;
 use crate::verb::join::{AgentJoin, BalancerJoin};
 
-pub(crate) use link::{reload_balancer, run_agent, run_balancer, run_balancer_alone, run_controller};
+pub(crate) use link::{
+    check_agent, check_balancer, check_controller, reload_balancer, run_agent, run_balancer, run_balancer_alone,
+    run_controller,
+};
 
 /// What stays undone this long after a role has ended is left to the end of the process.
 const RUNTIME_STOP: Duration = Duration::from_secs(2);
 /// What is logged unless `PONTOON_LOG` says otherwise; Raft's own lines are for those who look for them.
 const LOG: &str = "info,openraft=error,sled=warn";
 
-/// Arguments of a role.
+/// Arguments of a role. Without any it is asked what is meant, better than by the name of an argument alone.
 #[derive(Debug, Args)]
 pub struct RoleArgs {
-    /// Its configuration file (TOML)
+    /// To run one: its configuration file (TOML), as `init` and `join` write it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Only say whether the configuration can be used; exit code 1 if not
+    #[arg(long, requires = "config")]
+    pub check: bool,
+}
+
+/// Arguments of `balancer reload`.
+#[derive(Debug, Args)]
+pub struct ReloadArgs {
+    /// The configuration file (TOML) of the running balancer
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
 }
 
 /// `pontoon agent`.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct AgentArgs {
     #[command(flatten)]
-    pub(crate) role: Option<RoleArgs>,
+    pub(crate) role: RoleArgs,
     #[command(subcommand)]
     pub(crate) verb: Option<AgentVerb>,
 }
@@ -53,10 +67,10 @@ pub enum AgentVerb {
 
 /// `pontoon balancer`.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BalancerArgs {
     #[command(flatten)]
-    pub(crate) role: Option<RoleArgs>,
+    pub(crate) role: RoleArgs,
     #[command(subcommand)]
     pub(crate) verb: Option<BalancerVerb>,
 }
@@ -68,7 +82,7 @@ pub enum BalancerVerb {
     Join(Box<BalancerJoin>),
     /// Have the running balancer replaced by a new process, by the binary and the configuration as they are now, without
     /// a refused connection
-    Reload(RoleArgs),
+    Reload(ReloadArgs),
 }
 
 /// Runs a controller until SIGTERM, SIGINT or SIGHUP.

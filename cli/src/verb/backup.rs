@@ -11,7 +11,7 @@ use pontoon_controller::backup::{Contents, verify};
 use tempfile::NamedTempFile;
 use tokio::time::timeout;
 
-use crate::output;
+use crate::output::{self, counted};
 use crate::seal::{PassphraseArgs, open, seal};
 use crate::session::Session;
 
@@ -37,11 +37,11 @@ pub async fn run(session: &Session, args: &BackupArgs) -> anyhow::Result<()> {
     if file.exists() {
         bail!("{} is there already: give another name, or move it away", file.display());
     }
-    let passphrase = args.passphrase.new_one()?;
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let cannot_write = || format!("cannot write {}", file.display());
-    // Only its owner may read it, and without its end it has no name.
-    let temporary = NamedTempFile::new_in(folder).with_context(cannot_write)?;
+    // Only its owner may read it, and without its end it has no name. Before anybody types a passphrase.
+    let temporary = NamedTempFile::new_in(folder).map_err(|error| not_there(file, folder, &error))?;
+    let passphrase = args.passphrase.new_one()?;
     let mut sealed = seal(io::BufWriter::new(temporary.as_file()), passphrase.clone()).with_context(cannot_write)?;
     let mut bytes = session.client.backup(args.bundles).await?;
     let silent = || format!("the controller sent nothing for {} s; nothing was made, try again", SILENCE.as_secs());
@@ -63,16 +63,28 @@ pub async fn run(session: &Session, args: &BackupArgs) -> anyhow::Result<()> {
     Ok(output::print(session.format, &value, |_| said(file, size, args.bundles, &contents))?)
 }
 
+/// Why no file can be made in `folder`, without the name that it would have had until it is whole.
+fn not_there(file: &Path, folder: &Path, error: &io::Error) -> anyhow::Error {
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "is not there: make it first".to_owned(),
+        io::ErrorKind::NotADirectory => "is no folder".to_owned(),
+        io::ErrorKind::PermissionDenied => "is not yours to write".to_owned(),
+        io::ErrorKind::ReadOnlyFilesystem => "is on a disk that is read only".to_owned(),
+        _ => format!("takes no file ({error})"),
+    };
+    anyhow::anyhow!("cannot write {}: {} {why}", file.display(), folder.display())
+}
+
 fn said(file: &Path, size: u64, with_bundles: bool, contents: &Contents) -> String {
     let Contents { manifest, listed, end, .. } = contents;
     let bundles = match with_bundles {
-        true if end.missing.is_empty() => format!("with {} bundles", end.bundles),
+        true if end.missing.is_empty() => format!("with {}", counted(end.bundles, "bundle")),
         true => format!(
-            "with {} bundles; {} were on no controller any more and are not in it",
-            end.bundles,
+            "with {}; {} more are on no controller any more, and not in it",
+            counted(end.bundles, "bundle"),
             end.missing.len()
         ),
-        false => format!("without the {} bundles (--bundles takes them along)", listed.len()),
+        false => format!("without its {} (--bundles takes them along)", counted(listed.len() as u64, "bundle")),
     };
     format!(
         "{}: cluster {} at index {}, {bundles}; {size} bytes, read back and whole\nwho has it and its passphrase has the \

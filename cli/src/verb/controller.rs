@@ -21,11 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Either a role's arguments or a verb.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct ControllerArgs {
     /// To run one
     #[command(flatten)]
-    pub role: Option<RoleArgs>,
+    pub role: RoleArgs,
     /// To change who they are
     #[command(subcommand)]
     pub verb: Option<Verb>,

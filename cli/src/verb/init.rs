@@ -12,6 +12,7 @@ use pontoon_model::{ControllerId, ControllerName, Digest, SiteName};
 
 use super::join::{JoinArgs, Kept, Place, check_text, folder_of, make_folder, name_or_host};
 use crate::output;
+use crate::role::check_controller;
 use crate::role::files::{ControllerFile, FoundingFile, Member, toml_of};
 
 /// Where machines reach a controller, unless said otherwise.
@@ -90,7 +91,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
         ..controller_file(&own, &args.site, &args.listen, ip, std::slice::from_ref(&own))
     });
     // Before anything is made of it.
-    check_text(&text, |path| Ok(pontoon_controller::Config::load(path).map(drop)?))?;
+    check_text(&text, check_controller)?;
     make_folder(&folder)?;
     make_folder(&folder.join("data"))?;
     let authority = Authority::load_or_create(&folder.join("ca"))?;
@@ -156,7 +157,7 @@ pub fn join(args: &ControllerJoin) -> anyhow::Result<()> {
             ..controller_file(&own, &args.join.site, &args.listen, ip, &members)
         })
     };
-    place.join(name.as_str(), &args.join.site, file, |path| Ok(pontoon_controller::Config::load(path).map(drop)?))
+    place.join(name.as_str(), &args.join.site, file, check_controller)
 }
 
 fn some_other(name: &ControllerName) -> ControllerName {

@@ -19,6 +19,7 @@ use super::init::GRPC_PORT;
 use crate::Usage;
 use crate::output;
 use crate::role::files::{AgentFile, BalancerFile, toml_of};
+use crate::role::{check_agent, check_balancer};
 
 /// A controller that does not accept within this time is not there.
 const REACH: Duration = Duration::from_secs(5);
@@ -105,7 +106,7 @@ pub fn agent(args: &AgentJoin) -> anyhow::Result<()> {
             stop_servos_on_exit: false,
         })
     };
-    place.join(name.as_str(), &args.join.site, file, |path| Ok(pontoon_agent::Config::load(path).map(drop)?))
+    place.join(name.as_str(), &args.join.site, file, check_agent)
 }
 
 /// Joins as a balancer.
@@ -128,7 +129,7 @@ pub fn balancer(args: &BalancerJoin) -> anyhow::Result<()> {
             listen_advertised: everywhere.then(|| SocketAddr::new(place.own_ip, args.listen.port())),
         })
     };
-    place.join(name.as_str(), &args.join.site, file, |path| Ok(pontoon_balancer::Config::load(path).map(drop)?))
+    place.join(name.as_str(), &args.join.site, file, check_balancer)
 }
 
 /// Where the others reach a listener on every address: where the controller sees this machine.

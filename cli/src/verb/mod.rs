@@ -43,7 +43,7 @@ pub mod upgrade;
 mod wait;
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::Context as _;
 
@@ -58,7 +58,9 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     let (format, context) = (cli.output, cli.context.as_deref());
     match cli.command {
         Command::Dev(args) => dev::run(args, format).map(|()| 0),
-        Command::Controller(ControllerArgs { verb: None, role }) => role::controller(&config_of(role)?).map(|()| 0),
+        Command::Controller(ControllerArgs { verb: None, role }) => {
+            run_or_check("controller", &role, role::controller, role::check_controller)
+        }
         Command::Controller(ControllerArgs { verb: Some(controller::Verb::Init(args)), .. }) => {
             init::init(&args).map(|()| 0)
         }
@@ -70,7 +72,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         }
         Command::Agent(args) => match args.verb {
             Some(role::AgentVerb::Join(join)) => join::agent(&join).map(|()| 0),
-            None => role::agent(&config_of(args.role)?).map(|()| 0),
+            None => run_or_check("agent", &args.role, role::agent, role::check_agent),
         },
         Command::Balancer(args) => match args.verb {
             Some(role::BalancerVerb::Join(join)) => join::balancer(&join).map(|()| 0),
@@ -82,7 +84,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
                 })?;
                 Ok(0)
             }
-            None => role::balancer(&config_of(args.role)?).map(|()| 0),
+            None => run_or_check("balancer", &args.role, role::balancer, role::check_balancer),
         },
         Command::Restore(args) => restore::run(&args).map(|()| 0),
         Command::Images(verb) => images::run(&verb).map(|()| 0),
@@ -105,10 +107,26 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     }
 }
 
-/// The configuration file of a role that is to be run.
-fn config_of(role: Option<RoleArgs>) -> anyhow::Result<PathBuf> {
-    let given = role.map(|role| role.config);
-    given.ok_or_else(|| Usage("give --config FILE to run it; --help lists what else there is".into()).into())
+/// Runs a role until it is told to end, or looks only whether it could be run.
+fn run_or_check(
+    role: &str,
+    RoleArgs { config, check: only_check }: &RoleArgs,
+    run: fn(&Path) -> anyhow::Result<()>,
+    check: fn(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<u8> {
+    let Some(config) = config else {
+        let init = if role == "controller" { "`pontoon controller init` begins a cluster, " } else { "" };
+        return Err(Usage(format!(
+            "{init}`pontoon {role} join` makes this machine one of a cluster, and `pontoon {role} --config FILE` runs what they \
+             wrote; --help lists the rest"
+        ))
+        .into());
+    };
+    match only_check {
+        true => check(config)?,
+        false => run(config)?,
+    }
+    Ok(0)
 }
 
 async fn client_verb(command: Command, session: &Session) -> anyhow::Result<u8> {

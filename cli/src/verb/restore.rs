@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::Args;
 use pontoon_controller::backup::{Place, Restored, restore};
 use pontoon_controller::raft;
@@ -11,7 +12,7 @@ use pontoon_model::{ControllerName, SiteName};
 
 use super::init::{ListenArgs, controller_file, new_id, own_address};
 use super::join::{folder_of, name_or_host};
-use crate::output;
+use crate::output::{self, counted};
 use crate::role::files::{Member, toml_of};
 use crate::seal::{PassphraseArgs, open};
 
@@ -42,6 +43,8 @@ pub fn run(args: &RestoreArgs) -> anyhow::Result<()> {
     let folder = folder_of(args.data_dir.as_deref(), Role::Controller)?;
     let ip = args.listen.advertise.unwrap_or_else(own_address);
     let own = Member { id: new_id(), name, grpc: SocketAddr::new(ip, args.listen.grpc_port) };
+    // Before anybody types a passphrase.
+    std::fs::File::open(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
     let input = open(&args.file, args.passphrase.known()?)?;
     let config = toml_of(&controller_file(&own, &args.site, &args.listen, ip, std::slice::from_ref(&own)));
     let member = raft::Member { id: own.id, name: own.name.clone(), grpc: own.grpc };
@@ -56,10 +59,11 @@ pub fn run(args: &RestoreArgs) -> anyhow::Result<()> {
 fn said(config: &Path, own: &Member, restored: &Restored) -> String {
     let Restored { manifest, bundles, missing, former, epoch, apps } = restored;
     let files = match missing {
-        0 => format!("{bundles} bundles are here"),
+        0 => format!("{} here", counted(*bundles, "bundle")),
         _ => format!(
-            "{bundles} bundles are here and {missing} are missing: what runs goes on, and what needs one of them starts \
-             again after a new deploy, or once a controller that has it has joined"
+            "{} here and {missing} missing: what runs goes on, and what needs one of them starts again after a new \
+             deploy, or once a controller that has it has joined",
+            counted(*bundles, "bundle")
         ),
     };
     let known: Vec<String> = former.iter().map(|(name, grpc)| format!("{name} {grpc}")).collect();

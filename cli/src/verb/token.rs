@@ -112,7 +112,11 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
         }
         Verb::Revoke { id } => {
             let (changed, done) = match id {
-                AnyId::Api(id) => (session.client.revoke_token(id).await?, format!("token {id} is revoked")),
+                AnyId::Api(id) => {
+                    // Afterwards nobody can ask with it whose it was.
+                    let own = session.client.own_token().await?.id == id;
+                    (session.client.revoke_token(id).await?, revoked(id, own))
+                }
                 AnyId::Join(id) => (
                     session.client.revoke_join_token(&id).await?,
                     format!(
@@ -124,6 +128,11 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
             Ok(output::print(session.format, &changed, |_| done.clone())?)
         }
     }
+}
+
+fn revoked(id: TokenId, own: bool) -> String {
+    let next = if own { "; it was the one in use here: `pontoon login URL` takes another" } else { "" };
+    format!("token {id} is revoked{next}")
 }
 
 async fn create(session: &Session, args: CreateArgs) -> anyhow::Result<()> {
