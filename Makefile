@@ -33,7 +33,7 @@ next-level: setup ## the binary as a later version would be, for the test of upg
 
 test-slow: setup ## many more power cuts, cases of damage and faults of controllers; mounting needs root
 	$(CARGO) build --locked -p pontoon-cli --bin pontoon
-	PONTOON_SLOW=1 $(CARGO) nextest run --locked --workspace --profile slow --success-output final -E 'test(power_cut) | test(damage) | binary(faults)'
+	PONTOON_SLOW=1 $(CARGO) nextest run --locked --workspace --profile slow --success-output final --no-fail-fast -E 'test(power_cut) | test(damage) | test(growth) | binary(faults)'
 
 sim: ## thousands of simulated clusters: PONTOON_SIM_SEEDS=how many, or PONTOON_SIM_SEED=which one to replay
 	PONTOON_SIM_SEEDS=$${PONTOON_SIM_SEEDS:-5000} $(CARGO) test --locked --profile sim -p pontoon-controller --lib \
