@@ -34,7 +34,7 @@ next-level: setup ## the binary as a later version would be, for the test of upg
 
 test-slow: setup ## many more power cuts, cases of damage and faults of controllers; mounting needs root
 	$(CARGO) build --locked -p pontoon-cli --bin pontoon
-	PONTOON_SLOW=1 $(CARGO) nextest run --locked --workspace --profile slow --success-output final -E 'test(power_cut) | test(damage) | binary(faults)'
+	PONTOON_SLOW=1 $(CARGO) nextest run --locked --workspace --profile slow --success-output final --no-fail-fast -E 'test(power_cut) | test(damage) | test(growth) | binary(faults)'
 
 test-ansible: setup ## the Ansible role on six containers with systemd: three controllers in three sites, two agents, a balancer
 	$(CARGO) build --locked -p pontoon-cli --bin pontoon

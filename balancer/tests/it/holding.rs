@@ -61,6 +61,13 @@ async fn a_route_that_is_taken_away_ends_the_wait() {
     assert_eq!(client.answer().await.status(), 404);
 }
 
+/// How a balancer hears of a canary.
+enum Comes {
+    InDifference,
+    InTable,
+    AsCanary,
+}
+
 #[tokio::test]
 async fn a_request_that_waits_goes_to_the_canary_if_that_is_ready_first() {
     const CANARY: &str = "a--v2.example";
@@ -68,23 +75,28 @@ async fn a_request_that_waits_goes_to_the_canary_if_that_is_ready_first() {
     let patient = || Traffic { hold_ms: 60_000, ..Traffic::default() };
     let live = || empty_route("a.example", Route::NOT_READY);
     let canary = Servo::answering("canary").await;
+    let ready = || route(CANARY, &[canary.address]);
     // The canary's route was there, was not there, and was there without being the live one's canary.
-    for (routes, splits) in [
-        (vec![live(), empty_route(CANARY, Route::NOT_READY)], vec![split()]),
-        (vec![live()], vec![split()]),
-        (vec![live(), route(CANARY, &[canary.address])], vec![]),
+    for (before, is_split, comes) in [
+        (vec![live(), empty_route(CANARY, Route::NOT_READY)], true, Comes::InDifference),
+        (vec![live()], true, Comes::InDifference),
+        (vec![live()], true, Comes::InTable),
+        (vec![live(), ready()], false, Comes::AsCanary),
     ] {
-        let (fixture, is_split) = (Fixture::start().await, !splits.is_empty());
-        fixture.treat(1, patient(), splits);
-        fixture.route(1, routes);
+        let fixture = Fixture::start().await;
+        fixture.treat(1, patient(), is_split.then(split).into_iter().collect());
+        fixture.route(1, before);
         let mut client = Client::connect(fixture.address()).await;
         client.send(get("a.example").as_bytes()).await;
         until_waiting(&fixture, 1).await;
-        let changed = vec![route(CANARY, &[canary.address])];
         let (from, to) = (RouteVersion(1), RouteVersion(2));
-        match is_split {
-            true => fixture.balancer.table().apply_delta(&RouteDelta { from, to, changed, removed: vec![] }).unwrap(),
-            false => fixture.treat(2, patient(), vec![split()]),
+        match comes {
+            Comes::InDifference => {
+                let delta = RouteDelta { from, to, changed: vec![ready()], removed: vec![] };
+                fixture.balancer.table().apply_delta(&delta).unwrap();
+            }
+            Comes::InTable => fixture.route(2, vec![live(), ready()]),
+            Comes::AsCanary => fixture.treat(2, patient(), vec![split()]),
         }
         assert_eq!(client.answer().await.text(), "canary");
     }

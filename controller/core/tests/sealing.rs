@@ -4,7 +4,7 @@ mod common;
 
 use common::{World, refused};
 use pontoon_core::command::*;
-use pontoon_core::{RejectedKind, Reply, State};
+use pontoon_core::{Command, RejectedKind, Reply, State};
 use pontoon_model::*;
 
 const FIRST: SealingKeyId = SealingKeyId(1);
@@ -55,19 +55,66 @@ fn nothing_plain_is_written_once_there_is_a_key_nor_with_one_that_is_not_the_new
     world.apply(set("B", sealed(FIRST, 0, "x"))).unwrap();
     world.apply(adopt(Some(FIRST), NEXT)).unwrap();
     refused(world.apply(set("B", sealed(FIRST, 1, "y"))), RejectedKind::Conflict, "try again");
-    let certificate = Certificate {
+    // What was there before is as it was.
+    assert_eq!(env_of_app(&world), "old".into());
+}
+
+fn certificate(key: Secret) -> Certificate {
+    Certificate {
         fingerprint: Digest([1; 32]),
         names: vec!["a.example".into()],
         chain: "chain".into(),
-        key: "plain".into(),
+        key,
         begins: Timestamp(0),
         ends: Timestamp(1),
         origin: CertificateOrigin::Uploaded,
-    };
-    refused(world.apply(PutCertificate { certificate }), RejectedKind::Conflict, "try again");
-    refused(world.apply(RotateEdgeKeys { follows: None, key: "plain".into() }), RejectedKind::Conflict, "try again");
-    // What was there before is as it was.
-    assert_eq!(env_of_app(&world), "old".into());
+    }
+}
+
+fn acme(hmac: Secret) -> AcmeSettings {
+    AcmeSettings {
+        directory: AcmeSettings::LETS_ENCRYPT.into(),
+        email: "you@example.org".into(),
+        authority: None,
+        external: Some(ExternalAccount { kid: "kid".into(), hmac }),
+        except: Default::default(),
+    }
+}
+
+fn account(world: &World, credentials: Secret) -> NoteAcmeAccount {
+    let of = world.state.acme().row().unwrap().version;
+    NoteAcmeAccount { of, account: Some(AcmeAccount { url: "https://a.b/1".into(), credentials }), trouble: None }
+}
+
+fn found(key: Secret) -> FoundTrust {
+    let (cluster, certificate) = ("home".to_owned(), "first".to_owned());
+    FoundTrust { cluster, certificate_life: 3600, fingerprint: Digest([1; 32]), certificate, key }
+}
+
+fn rotate(key: Secret) -> RotateAuthority {
+    let (certificate, crossed) = ("next".to_owned(), "crossed".to_owned());
+    RotateAuthority { follows: Digest([1; 32]), fingerprint: Digest([2; 32]), certificate, crossed, key }
+}
+
+#[test]
+fn whatever_holds_a_value_is_refused_with_a_plain_one_and_taken_with_a_sealed_one() {
+    let mut world = world();
+    world.apply(adopt(None, FIRST)).unwrap();
+    let holders: [fn(&World, Secret) -> Command; 7] = [
+        |_, value| set("A", value).into(),
+        |_, key| PutCertificate { certificate: certificate(key) }.into(),
+        |_, key| RotateEdgeKeys { follows: None, key }.into(),
+        |_, hmac| SetAcme { settings: Some(acme(hmac)) }.into(),
+        |world, credentials| account(world, credentials).into(),
+        |_, key| found(key).into(),
+        |_, key| rotate(key).into(),
+    ];
+    for holder in holders {
+        let plain = holder(&world, "plain".into());
+        refused(world.apply(plain), RejectedKind::Conflict, "try again");
+        let sealed = holder(&world, sealed(FIRST, 0, "x"));
+        world.apply(sealed).unwrap();
+    }
 }
 
 #[test]

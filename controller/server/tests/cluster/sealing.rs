@@ -87,11 +87,12 @@ async fn what_people_set_is_in_no_file_of_a_data_folder_and_opens_where_it_is_us
     assert_eq!(cluster.get(0, &format!("/v1/apps/{APP}/releases")).await, before);
 
     agent.stop();
-    let key_body = made.key.lines().nth(1).expect("a line of the key").to_owned();
+    let line_of = |key: &str| key.lines().nth(1).expect("a line of the key").to_owned();
+    let keys = [line_of(&made.key), line_of(cluster.authority.key())];
     for node in 0..3 {
         cluster.stop(node).await;
         let folder = cluster.data_dir(node);
-        for needle in [NEEDLE, "11111111111111111111", EAB, &key_body] {
+        for needle in [NEEDLE, "11111111111111111111", EAB, &keys[0], &keys[1]] {
             assert_eq!(holding(&folder, needle.as_bytes()), Vec::<PathBuf>::new(), "{needle}");
         }
         // The search finds what is there: in the log and in a snapshot.

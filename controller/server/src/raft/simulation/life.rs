@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use super::events::Event;
 use super::lock;
 use super::world::World;
 
@@ -128,9 +129,26 @@ impl<T: Future> Future for Lived<T> {
                 return Poll::Pending;
             }
         }
-        let before = CURRENT.replace(Some(self.life.clone()));
-        let polled = self.task.as_mut().poll(context);
-        CURRENT.set(before);
-        polled
+        let _turn = Turn { before: CURRENT.replace(Some(self.life.clone())) };
+        self.task.as_mut().poll(context)
+    }
+}
+
+/// A step of a life's task, until it is dropped.
+struct Turn {
+    /// Whose step this one is part of.
+    before: Option<Arc<Life>>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let life = CURRENT.replace(self.before.take());
+        // tokio keeps a panic to whoever waits for the task, and mostly nobody does.
+        if std::thread::panicking()
+            && let Some(life) = life
+        {
+            let why = "one of its tasks panicked".to_owned();
+            life.world.observe(Event::Failed { node: life.node, life: life.number, why });
+        }
     }
 }

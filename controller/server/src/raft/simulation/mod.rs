@@ -18,7 +18,7 @@
 //! crash leaves of a disk would still have to be done here, and those are where the faults are.
 //!
 //! `make sim` runs thousands of seeds. `PONTOON_SIM_SEED=N make sim` replays one and prints what happened;
-//! `PONTOON_SIM_SEEDS=N` says how many.
+//! `PONTOON_SIM_SEEDS=N` says how many, `PONTOON_SIM_FROM=N` which is the first (0).
 
 mod client;
 mod controller;

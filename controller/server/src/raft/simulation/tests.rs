@@ -1,12 +1,17 @@
 //! The seeds that are run, and the faults that must be found.
 
+use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::judge::Violation;
+use super::life::Life;
 use super::lock;
-use super::plan::Planted;
+use super::plan::{Plan, Planted};
 use super::run::{Ran, run};
+use super::world::World;
 
 /// Seeds run without being asked for more: what CI has time for.
 const SEEDS: u64 = 100;
@@ -20,25 +25,38 @@ fn from_environment(name: &str) -> Option<u64> {
 }
 
 /// Runs `seeds` on all cores until `enough` says so; the results in the order of the seeds.
-fn run_all(
-    seeds: std::ops::Range<u64>,
-    planted: Planted,
+fn run_all(seeds: Range<u64>, planted: Planted, enough: impl Fn(&Ran) -> bool + Send + Sync + 'static) -> Vec<Ran> {
+    run_each(seeds, move |seed| run(seed, planted, false), enough)
+}
+
+/// Runs one seed, and the others too if it panics.
+fn run_one(seed: u64, run: impl Fn(u64) -> Ran) -> Ran {
+    panic::catch_unwind(AssertUnwindSafe(|| run(seed))).unwrap_or_else(|_| {
+        let violation = Violation { invariant: "that nothing panics", what: "its panic is printed above".to_owned() };
+        Ran { seed, trace: 0, acknowledged: 0, virtual_time: Duration::ZERO, violation: Some(violation) }
+    })
+}
+
+fn run_each(
+    seeds: Range<u64>,
+    run: impl Fn(u64) -> Ran + Send + Sync + 'static,
     enough: impl Fn(&Ran) -> bool + Send + Sync + 'static,
 ) -> Vec<Ran> {
+    let run = Arc::new(run);
     let next = Arc::new(AtomicU64::new(seeds.start));
     let end = Arc::new(AtomicU64::new(seeds.end));
     let ran = Arc::new(Mutex::new(Vec::new()));
     let enough = Arc::new(enough);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let worker = |_| {
-        let (next, end, ran, enough) = (next.clone(), end.clone(), ran.clone(), enough.clone());
+        let (next, end, ran, run, enough) = (next.clone(), end.clone(), ran.clone(), run.clone(), enough.clone());
         std::thread::spawn(move || {
             loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
                 if seed >= end.load(Ordering::Relaxed) {
                     return;
                 }
-                let one = run(seed, planted, false);
+                let one = run_one(seed, &*run);
                 if enough(&one) {
                     end.fetch_min(seed, Ordering::Relaxed);
                 }
@@ -47,7 +65,7 @@ fn run_all(
         })
     };
     let workers: Vec<_> = (0..threads).map(worker).collect();
-    workers.into_iter().for_each(|worker| worker.join().expect("a seed panicked; run them one by one to see which"));
+    workers.into_iter().for_each(|worker| worker.join().expect("seeds end by themselves"));
     let mut ran = std::mem::take(&mut *lock(&ran));
     ran.sort_by_key(|one| one.seed);
     ran
@@ -75,11 +93,12 @@ fn every_invariant_holds_in_every_seed() {
         return;
     }
     let (began, seeds) = (Instant::now(), from_environment("PONTOON_SIM_SEEDS").unwrap_or(SEEDS));
-    let ran = run_all(0..seeds, Planted::Nothing, |_| false);
+    let first = from_environment("PONTOON_SIM_FROM").unwrap_or(0);
+    let ran = run_all(first..first + seeds, Planted::Nothing, |_| false);
     let acknowledged: u64 = ran.iter().map(|one| one.acknowledged).sum();
     let virtual_time: f64 = ran.iter().map(|one| one.virtual_time.as_secs_f64()).sum();
     println!(
-        "{seeds} seeds in {:.0} s: {virtual_time:.0} s of cluster time, {acknowledged} writes acknowledged",
+        "{seeds} seeds from {first} on in {:.0} s: {virtual_time:.0} s of cluster time, {acknowledged} writes acknowledged",
         began.elapsed().as_secs_f64()
     );
     let failed: Vec<&Ran> = ran.iter().filter(|one| one.violation.is_some()).collect();
@@ -97,6 +116,27 @@ fn the_same_seed_gives_the_same_trace() {
         assert_eq!(first, second, "seed {seed}");
     }
     assert_ne!(run(0, Planted::Nothing, false).trace, run(1, Planted::Nothing, false).trace);
+}
+
+#[test]
+fn a_seed_that_panics_is_named_and_the_others_are_run() {
+    let fine = |seed| Ran { seed, trace: 1, acknowledged: 1, virtual_time: Duration::ZERO, violation: None };
+    let ran = run_each(3..9, move |seed| if seed == 5 { panic!("on purpose") } else { fine(seed) }, |_| false);
+    let seeds = |failed: bool| ran.iter().filter(move |one| one.violation.is_some() == failed).map(|one| one.seed);
+    assert_eq!(seeds(true).collect::<Vec<_>>(), [5]);
+    assert_eq!(seeds(false).collect::<Vec<_>>(), [3, 4, 6, 7, 8]);
+}
+
+#[tokio::test]
+async fn a_task_that_panics_is_a_violation_of_its_controller_and_of_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::new(Plan::new(0, Planted::Nothing), folder.path(), false);
+    let life = Life::new(world.clone(), 1, 7);
+    let panicked = life.spawn(async { panic!("on purpose") });
+    assert!(panicked.await.is_err_and(|error| error.is_panic()));
+    assert!(Life::current().is_none(), "what comes next is no step of that controller");
+    let found = world.violation().expect("a violation");
+    assert!(found.what.contains("controller 1 stops in its life 7: one of its tasks panicked"), "{found}");
 }
 
 #[test]
