@@ -25,18 +25,15 @@ fn database(controllers: &Controllers, one: usize) -> PathBuf {
 enum Damage {
     /// Everything is gone but who it was.
     Gone,
-    /// The file ends within its first segment.
+    /// The file ends early.
     Cut,
-    /// All of it is noise.
+    /// All of it is noise: where a beginning is left, the journal may have everything after it.
     Noise,
 }
 
-/// So much is left of a file that is cut: of sled's first segment (512 KiB) a part. Where a whole one is left, the journal may have
-/// everything after it, and then nothing is lost.
-const CUT_BYTES: u64 = 64 * 1024;
-
 fn damage(controllers: &Controllers, one: usize, how: Damage) -> Result<()> {
     let path = database(controllers, one);
+    let length = fs::metadata(&path)?.len();
     match how {
         Damage::Gone => {
             for entry in fs::read_dir(controllers.raft_folder(one))? {
@@ -48,7 +45,7 @@ fn damage(controllers: &Controllers, one: usize, how: Damage) -> Result<()> {
                 }
             }
         }
-        Damage::Cut => fs::OpenOptions::new().write(true).open(&path)?.set_len(CUT_BYTES)?,
+        Damage::Cut => fs::OpenOptions::new().write(true).open(&path)?.set_len(length / 8)?,
         Damage::Noise => {
             let mut bytes = fs::read(&path)?;
             for (at, byte) in bytes.iter_mut().enumerate() {
