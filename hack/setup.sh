@@ -20,15 +20,16 @@ readonly -a packages_of_tests=(
     "chromium chromium" # what a real browser makes of the balancer
     "pebble pebble"     # an ACME authority, and a DNS for it
     "openssh-client ssh" # for Ansible
-    "python3-venv -file=/usr/lib/python3.11/ensurepip/__init__.py" # for ansible-core
+    "python3-venv -module=ensurepip" # for ansible-core
 )
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
-is_there() { # COMMAND | -file=PATH
+is_there() { # COMMAND | -file=PATH | -module=NAME (of Python)
     case $1 in
         -file=*) [ -e "${1#-file=}" ] ;;
+        -module=*) python3 -c "import ${1#-module=}" 2>/dev/null ;;
         # Some commands are in sbin, which Debian leaves out of a user's PATH.
         *) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ;;
     esac
