@@ -140,9 +140,11 @@ impl Servo {
         .await
     }
 
-    /// An address where nobody listens.
+    /// An address where nobody listens until a test itself does.
     pub async fn refusing() -> SocketAddr {
         let socket = TcpSocket::new_v4().unwrap();
+        // Who asks for this very port gets it beside us; nobody gets it by asking for any.
+        socket.set_reuseaddr(true).unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = socket.local_addr().unwrap();
         // Bound for as long as the test runs: a port that was let go is soon somebody else's.
