@@ -3,13 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
+/// Cargo's own: with `none` a profiler finds the names of functions.
+const STRIP: &str = "CARGO_PROFILE_RELEASE_STRIP";
+
 fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../images");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("images.tar");
     println!("cargo::rerun-if-changed={}", root.display());
     // Cargo forgets `strip` for a package whose profile says anything of its own, as ours does.
+    println!("cargo::rerun-if-env-changed={STRIP}");
     let linux = env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
-    if linux && env::var("PROFILE").is_ok_and(|profile| profile == "release") {
+    let keep = env::var(STRIP).is_ok_and(|strip| strip == "none");
+    if linux && !keep && env::var("PROFILE").is_ok_and(|profile| profile == "release") {
         println!("cargo::rustc-link-arg-bins=-Wl,--strip-all");
     }
 

@@ -115,15 +115,28 @@ pub fn check_name(name: &str) -> Result<(), InvalidLabel> {
     }
 }
 
+/// Whether all of `bytes` are of ASCII's space to `~`. Eight at a time, since a build for size has no vector loops: bytes below
+/// a bound and bytes that are zero as in <https://graphics.stanford.edu/~seander/bithacks.html#HasLessInWord>.
+fn is_printable_ascii(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES * 0x80;
+    let other = |eight: [u8; 8]| {
+        let word = u64::from_le_bytes(eight);
+        let delete = word ^ (ONES * 0x7f);
+        (word | (word.wrapping_sub(ONES * 0x20) & !word) | (delete.wrapping_sub(ONES) & !delete)) & HIGH
+    };
+    let (eights, rest) = bytes.as_chunks::<8>();
+    let mut last = [b' '; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    eights.iter().fold(other(last), |found, eight| found | other(*eight)) == 0
+}
+
 /// Checks what a change would set and unset, without the labels that are there already.
 pub fn check_change(set: &Labels, unset: &[String]) -> Result<(), InvalidLabel> {
     let mut names = set.keys().map(EcoString::as_str).chain(unset.iter().map(String::as_str));
     names.try_for_each(check_name)?;
-    // Most are ASCII. All bytes of those are looked at, since stopping at the first takes several times as long.
-    let control = |value: &str| match value.is_ascii() {
-        true => value.bytes().fold(false, |found, byte| found | byte.is_ascii_control()),
-        false => value.chars().any(char::is_control),
-    };
+    // Most have none, and no other letters than ASCII's.
+    let control = |value: &str| !is_printable_ascii(value.as_bytes()) && value.chars().any(char::is_control);
     let wrong = |value: &str| value.len() > MAX_VALUE || control(value);
     if let Some((name, _)) = set.iter().find(|(_, value)| wrong(value)) {
         return Err(InvalidLabel::Value { name: name.to_string() });
@@ -143,6 +156,18 @@ mod tests {
 
     fn set(name: &str, value: &str) -> Labels {
         Labels::from_iter([(name.into(), value.into())])
+    }
+
+    #[test]
+    fn one_byte_that_is_not_printable_is_found_wherever_it_is() {
+        for len in 0..=19 {
+            assert!(is_printable_ascii(&vec![b'~'; len]));
+            for (at, byte) in (0..len).flat_map(|at| (0..=u8::MAX).map(move |byte| (at, byte))) {
+                let mut bytes = vec![b' '; len];
+                bytes[at] = byte;
+                assert_eq!(is_printable_ascii(&bytes), (b' '..=b'~').contains(&byte), "{bytes:?}");
+            }
+        }
     }
 
     #[test]

@@ -48,6 +48,13 @@ pub struct Servo {
     pub limits_enforced: bool,
 }
 
+impl Servo {
+    /// Whether it could be sent requests: wanted, ready, and at a known address.
+    pub fn takes_requests(&self) -> bool {
+        self.desired.is_run() && self.status == ServoStatus::Ready && self.address.is_some()
+    }
+}
+
 /// What the planner wants of a servo. Only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Desired {

@@ -72,7 +72,7 @@ pub(crate) struct AnsweredRow {
 }
 
 impl Answers {
-    pub(crate) fn look(&self, key: IdempotencyKey) -> Seen {
+    pub(crate) fn look(&mut self, key: IdempotencyKey) -> Seen {
         let kept = match key.birth() {
             Some(birth) => self.to_controllers.get(key, birth),
             None => self.to_clients.get(&key),

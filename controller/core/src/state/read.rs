@@ -7,7 +7,7 @@ use pontoon_model::{
     ApiToken, App, AppName, Balancer, BalancerName, Beside, BlobRef, Build, BuildId, BuildOutcome, BuildState,
     ChosenTiming, Controller, ControllerId, Count, Deployment, DeploymentId, Desired, Digest, Host, HostName,
     HostState, MemoryBytes, Phase, ProcessName, Release, ReleaseNumber, ReleaseReason, RouteVersion, Scale, Servo,
-    ServoId, ServoStatus, Timestamp, TokenId,
+    ServoId, Timestamp, TokenId,
 };
 
 use super::{Acme, Edge, Settings, State, Trust};
@@ -235,7 +235,11 @@ impl State {
 
     /// Whether a servo belongs to what takes traffic: the live deployment, or one that replaces it in turns.
     pub fn is_live(&self, servo: &Servo) -> bool {
-        let Some(app) = self.apps.get(&servo.app) else { return false };
+        self.apps.get(&servo.app).is_some_and(|app| self.is_live_of(app, servo))
+    }
+
+    /// The same of a servo of `app`, for who has the app's row at hand.
+    pub fn is_live_of(&self, app: &App, servo: &Servo) -> bool {
         let mixed = |id: DeploymentId| {
             self.deployments.get(&id).is_some_and(|deployment| matches!(deployment.phase, Phase::Mixed))
         };
@@ -277,9 +281,7 @@ impl State {
     /// Whether a servo takes traffic.
     pub fn is_routed(&self, servo: &Servo) -> bool {
         self.is_reached(&servo.app, &servo.process)
-            && servo.desired.is_run()
-            && servo.status == ServoStatus::Ready
-            && servo.address.is_some()
+            && servo.takes_requests()
             && (self.is_live(servo) || self.is_beside(servo))
     }
 

@@ -51,6 +51,23 @@ impl State {
         self.touched.put(RowKey::App(name), Row::App(app));
     }
 
+    /// Changes the labels of an app, at which neither routes nor the planner look, if `change` makes another row of it. None if
+    /// there is no such app. Looks it up once: with `put_app` it would be twice.
+    pub(crate) fn relabel<E>(
+        &mut self,
+        name: &AppName,
+        change: impl FnOnce(&App) -> Result<Option<App>, E>,
+    ) -> Option<Result<(), E>> {
+        let row = self.apps.get_mut(name)?;
+        Some(change(row).map(|changed| {
+            if let Some(mut app) = changed {
+                app.version = self.header.index;
+                *row = Arc::new(app);
+                self.touched.put(RowKey::App(name.clone()), Row::App(row.clone()));
+            }
+        }))
+    }
+
     pub(crate) fn remove_app(&mut self, name: &AppName) {
         self.touched.remove(RowKey::App(name.clone()), None);
         let old = self.apps.remove(name);

@@ -255,8 +255,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {
         let store = self.store.clone();
-        // It gives way: who installs one is behind by much already, and others may serve writes on the same machine.
-        let state = runtime::background(move || store.install(snapshot)).await?.map_err(io::Error::other)?;
+        let state = runtime::blocking(move || store.install(snapshot))
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
         self.state = state;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();

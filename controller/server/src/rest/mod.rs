@@ -19,6 +19,7 @@ mod events;
 mod extract;
 mod failures;
 mod front;
+mod gather;
 mod guard;
 mod labels;
 mod limits;

@@ -1,9 +1,11 @@
 //! Serves the API over TCP: HTTP/1.1, and HTTP/2 for those who begin with it, so that many requests share a connection.
 
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -19,6 +21,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
+use super::gather::{Turns, UnderWay};
 use super::{Rest, Tls};
 
 /// Requests of one HTTP/2 connection under way at the same time; the client's others wait for their turn with it.
@@ -95,9 +98,16 @@ async fn connection<S>(stream: S, from: IpAddr, rest: Rest, stop: CancellationTo
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let under_way = UnderWay::default();
+    let asked = under_way.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let rest = rest.clone();
-        async move { Ok::<_, Infallible>(rest.answer(request.map(Body::new), from).await) }
+        let (rest, one) = (rest.clone(), asked.one_more());
+        // Boxed: hyper and tokio move it four times, and it is large.
+        Box::pin(async move {
+            let answer = rest.answer(request.map(Body::new), from).await;
+            drop(one);
+            Ok::<_, Infallible>(answer)
+        })
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(MAX_READ_AHEAD);
@@ -109,10 +119,15 @@ where
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADERS);
     let mut served = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service));
+    let mut turns = Turns::default();
+    let mut in_turn = poll_fn(|cx| match turns.wait(&under_way, cx) {
+        true => Poll::Pending,
+        false => served.as_mut().poll(cx),
+    });
     // Whether a client went away in the middle is nobody's business.
     tokio::select! {
         biased;
-        _ = served.as_mut() => return,
+        _ = &mut in_turn => return,
         () = stop.cancelled() => served.as_mut().graceful_shutdown(),
     }
     let _ = served.await;

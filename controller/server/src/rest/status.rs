@@ -1,33 +1,51 @@
 //! The cluster at a glance.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use axum::extract::State as Context;
 use pontoon_api::Status;
 use pontoon_core::State;
-use pontoon_model::{ControllerId, HostState, ProcessName, ServoStatus};
+use pontoon_model::{App, AppName, ControllerId, HostState, ProcessName, Servo, ServoStatus};
 
 use super::Api;
 use super::caller::Caller;
+use super::error::{ApiError, ApiResult};
 use super::extract::{Json, Snapshot};
 use crate::raft::MemberStatus;
 
 /// Who sees one app only is told what is the matter with it, and whether anybody leads.
-pub(super) async fn show(Context(api): Context<Api>, caller: Caller, Snapshot(state): Snapshot) -> Json<Status> {
+pub(super) async fn show(
+    Context(api): Context<Api>,
+    caller: Caller,
+    Snapshot(state): Snapshot,
+) -> ApiResult<Json<Status>> {
+    // Every servo is looked at: of a million that is work for a core, not for the runtime's threads.
+    let glance = tokio::task::spawn_blocking(move || glance(&api, &caller, &state)).await;
+    glance.map(Json).map_err(|error| ApiError::internal(&error))
+}
+
+fn glance(api: &Api, caller: &Caller, state: &State) -> Status {
     let (members, leadership) = (api.consensus.members(), *api.leadership.borrow());
     let leader = leadership.leader.map(|id| name_of(id, &members));
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let mut problems = leadership.leader.is_none().then(|| nobody_leads(&members)).into_iter().collect::<Vec<_>>();
     if caller.sees_all() {
-        problems.extend(machine_problems(&state));
+        problems.extend(machine_problems(state));
         let warning = api.consensus.timing().warning;
         problems
             .extend(warning.map(|warning| format!("the timing of controller {} is too short: {warning}", api.name)));
     }
-    let waiting = api.waiting.sentences(&state);
-    problems.extend(app_problems(&state, &caller));
+    let waiting = api.waiting.sentences(state);
+    let apps: Vec<_> = state.apps().filter(|app| caller.sees(&app.name)).collect();
+    let servos = match caller.sees_all() {
+        true => Servos::of(state, &apps, state.servos()),
+        false => Servos::of(state, &apps, apps.iter().flat_map(|app| state.servos_of(&app.name))),
+    };
+    problems.extend(apps.iter().filter_map(|app| app_problem(state, app, &servos)));
     let waiting = waiting.iter().filter(|(app, _)| caller.sees(app));
     problems.extend(waiting.flat_map(|(app, sentences)| sentences.iter().map(move |why| format!("{app}: {why}"))));
-    let servos = || state.servos().filter(|servo| caller.sees(&servo.app));
-    Json(Status {
+    Status {
         version: pontoon_model::VERSION.to_owned(),
         controller: api.name.to_string(),
         leader,
@@ -36,13 +54,41 @@ pub(super) async fn show(Context(api): Context<Api>, caller: Caller, Snapshot(st
         hosts_up: count(state.hosts().filter(|host| host.state == HostState::Up).count()),
         hosts: count(state.hosts_that_belong().count()),
         balancers: count(state.balancers().count()),
-        apps: count(state.apps().filter(|app| caller.sees(&app.name)).count()),
-        servos_ready: count(servos().filter(|servo| servo.status == ServoStatus::Ready).count()),
-        servos: count(servos().count()),
+        apps: count(apps.len()),
+        servos_ready: count(servos.ready),
+        servos: count(servos.all),
         feature_level: state.feature_level(),
         base_domain: state.settings().base_domain.clone(),
         problems,
-    })
+    }
+}
+
+/// How many servos there are, each looked at once.
+struct Servos<'a> {
+    all: usize,
+    ready: usize,
+    /// Live ones of `web` that can be asked, of apps that have a live release.
+    serving: HashMap<&'a AppName, usize>,
+}
+
+impl<'a> Servos<'a> {
+    fn of(state: &State, apps: &[&'a Arc<App>], servos: impl Iterator<Item = &'a Arc<Servo>>) -> Self {
+        let live = apps.iter().filter(|app| app.live.is_some());
+        let mut serving: HashMap<_, _> = live.map(|app| (&app.name, (app, 0))).collect();
+        let (mut all, mut ready) = (0, 0);
+        let web = ProcessName::web();
+        for servo in servos {
+            all += 1;
+            ready += usize::from(servo.status == ServoStatus::Ready);
+            if servo.process == web
+                && servo.takes_requests()
+                && let Some((app, serving)) = serving.get_mut(&servo.app)
+            {
+                *serving += usize::from(state.is_live_of(app, servo));
+            }
+        }
+        Self { all, ready, serving: serving.into_iter().map(|(name, (_, count))| (name, count)).collect() }
+    }
 }
 
 fn name_of(id: ControllerId, members: &[MemberStatus]) -> String {
@@ -73,19 +119,13 @@ fn machine_problems(state: &State) -> Vec<String> {
     problems
 }
 
-fn app_problems(state: &State, caller: &Caller) -> Vec<String> {
+fn app_problem(state: &State, app: &App, servos: &Servos) -> Option<String> {
     let web = ProcessName::web();
-    let short = |app: &std::sync::Arc<pontoon_model::App>| {
-        let live = app.live?;
-        state.release(&app.name, live.release)?.processes.contains_key(&web).then_some(())?;
-        let wanted = app.scale_of(&web).count.total();
-        let ready = state.servos_of(&app.name).filter(|servo| state.is_routed(servo) && state.is_live(servo)).count();
-        (ready < wanted as usize).then(|| {
-            format!(
-                "{}: {ready} of {wanted} web servos are ready; `pontoon ps --app {}` shows them",
-                app.name, app.name
-            )
-        })
-    };
-    state.apps().filter(|app| caller.sees(&app.name)).filter_map(short).collect()
+    let live = app.live?;
+    state.release(&app.name, live.release)?.processes.contains_key(&web).then_some(())?;
+    let wanted = app.scale_of(&web).count.total();
+    let ready = servos.serving.get(&app.name).copied().unwrap_or_default();
+    (ready < wanted as usize).then(|| {
+        format!("{}: {ready} of {wanted} web servos are ready; `pontoon ps --app {}` shows them", app.name, app.name)
+    })
 }

@@ -151,14 +151,19 @@ pub(super) async fn receive(
         }
         incoming = blocking(move || incoming.add(&part.bytes).map(|()| incoming)).await?;
     }
-    let (meta, file) = blocking(move || incoming.finish()).await?;
+    // It gives way: who is sent a snapshot is behind by much already, and others may serve writes on the same machine.
+    let (meta, file) = taken(runtime::background(move || incoming.finish()).await)?;
     Ok(Received { from, vote: begin.vote.into(), meta, file })
 }
 
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
 ) -> Result<T, Status> {
-    let done = runtime::blocking(work).await.map_err(|error| Status::internal(error.to_string()))?;
+    taken(runtime::blocking(work).await)
+}
+
+fn taken<T, E: std::fmt::Display>(done: Result<Result<T, SnapshotError>, E>) -> Result<T, Status> {
+    let done = done.map_err(|error| Status::internal(error.to_string()))?;
     done.map_err(|error| {
         let source = std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));
         Status::internal(format!("the snapshot was not taken: {error}{source}"))
