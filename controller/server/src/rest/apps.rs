@@ -24,10 +24,18 @@ pub(super) fn find<'a>(state: &'a State, name: &AppName) -> ApiResult<&'a Arc<mo
     })
 }
 
-pub(super) async fn list(Context(api): Context<Api>, caller: Caller, Snapshot(state): Snapshot) -> Json<Vec<App>> {
-    let waiting = api.waiting.sentences(&state);
-    let seen = state.apps().filter(|app| caller.sees(&app.name));
-    Json(seen.map(|app| convert::app(&state, app, &waiting)).collect())
+pub(super) async fn list(
+    Context(api): Context<Api>,
+    caller: Caller,
+    Snapshot(state): Snapshot,
+) -> ApiResult<Json<Vec<App>>> {
+    // The servos of all apps are counted: of a million that is work for a core, not for the runtime's threads.
+    let rows = tokio::task::spawn_blocking(move || {
+        let waiting = api.waiting.sentences(&state);
+        let seen = state.apps().filter(|app| caller.sees(&app.name));
+        seen.map(|app| convert::app(&state, app, &waiting)).collect()
+    });
+    rows.await.map(Json).map_err(|error| ApiError::internal(&error))
 }
 
 pub(super) async fn create(

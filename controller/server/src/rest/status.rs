@@ -129,3 +129,58 @@ fn app_problem(state: &State, app: &App, servos: &Servos) -> Option<String> {
         format!("{}: {ready} of {wanted} web servos are ready; `pontoon ps --app {}` shows them", app.name, app.name)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use pontoon_model::{Desired, DeploymentId, Live, ReleaseNumber, ServoId, Size, Timestamp};
+
+    use super::*;
+
+    const LIVE: DeploymentId = DeploymentId(5);
+
+    fn servo(id: u64, change: impl FnOnce(&mut Servo)) -> Arc<Servo> {
+        let mut servo = Servo {
+            id: ServoId(id),
+            app: "shop".parse().unwrap(),
+            process: ProcessName::web(),
+            release: ReleaseNumber(1),
+            deployment: LIVE,
+            host: "h".parse().unwrap(),
+            site: "s".parse().unwrap(),
+            size: Size::default(),
+            created_at: Timestamp(0),
+            version: 0,
+            one_off: None,
+            desired: Desired::Run,
+            status: ServoStatus::Ready,
+            address: Some("127.0.0.1:1".parse().unwrap()),
+            restarts: 0,
+            last_exit: None,
+            limits_enforced: true,
+        };
+        change(&mut servo);
+        Arc::new(servo)
+    }
+
+    #[test]
+    fn an_apps_own_live_servos_of_web_that_can_be_asked_serve_it() {
+        let mut shop = App::new("shop".parse().unwrap(), Timestamp(0));
+        shop.live = Some(Live { release: ReleaseNumber(1), deployment: LIVE });
+        let (shop, new) = (Arc::new(shop), Arc::new(App::new("new".parse().unwrap(), Timestamp(0))));
+        let servos = [
+            servo(1, |_| {}),
+            servo(2, |_| {}),
+            servo(3, |servo| servo.status = ServoStatus::Starting),
+            servo(4, |servo| servo.address = None),
+            servo(5, |servo| servo.desired = Desired::Stop),
+            servo(6, |servo| servo.deployment = DeploymentId(6)),
+            servo(7, |servo| servo.process = "worker".parse().unwrap()),
+            servo(8, |servo| servo.one_off = Some("ls".into())),
+            servo(9, |servo| servo.app = new.name.clone()),
+            servo(10, |servo| servo.app = "gone".parse().unwrap()),
+        ];
+        let counted = Servos::of(&State::default(), &[&shop, &new], servos.iter());
+        assert_eq!((counted.all, counted.ready), (10, 9));
+        assert_eq!(counted.serving, HashMap::from([(&shop.name, 2)]));
+    }
+}
