@@ -132,7 +132,7 @@ fn app_problem(state: &State, app: &App, servos: &Servos) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use pontoon_model::{Desired, DeploymentId, Live, ReleaseNumber, ServoId, Size, Timestamp};
+    use pontoon_model::{DeploymentId, Desired, Live, ReleaseNumber, ServoId, Size, Timestamp};
 
     use super::*;
 

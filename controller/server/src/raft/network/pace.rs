@@ -42,8 +42,8 @@ pub(super) fn paced(
 }
 
 /// Between the parts of a snapshot, which are of 256 KiB: the processors are free for others for as long as a part takes them.
-/// Those of a million servos come in 3 s instead of 1 (bench `million-join`).
-const PART_REST: Duration = Duration::from_millis(2);
+/// Those of a million servos come in 4 s instead of 1 (bench `million-join`).
+const PART_REST: Duration = Duration::from_millis(4);
 
 /// The parts of a snapshot, each with a rest before it but the first.
 pub(super) fn spread<T: Send + 'static>(
