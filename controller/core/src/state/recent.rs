@@ -4,7 +4,6 @@
 //! changes and is forgotten as a whole. A key is looked for where entries after its birth were answered, which is nearly
 //! always among the newest.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, OnceLock};
 
@@ -58,11 +57,14 @@ impl Block {
     }
 }
 
+#[expect(clippy::disallowed_types, reason = "it is asked for keys and never walked through, so its order is nobody's")]
+type Table = std::collections::HashMap<IdempotencyKey, u32, BuildHasherDefault<KeyHasher>>;
+
 /// Where the newest answers are. No part of the state: a copy, of which a controller makes one for each entry, begins
 /// without and finds out when it is asked.
 #[derive(Debug, Default)]
 struct Places {
-    of: HashMap<IdempotencyKey, u32, BuildHasherDefault<KeyHasher>>,
+    of: Table,
     /// So many of the newest are in it.
     known: usize,
 }

@@ -389,7 +389,7 @@ fn read(snapshot: &SnapshotFile) -> Result<(SnapshotMeta, State), SnapshotError>
     let mut rows = Rows::open(snapshot)?;
     let mut failed = None;
     let state = State::from_records(std::iter::from_fn(|| {
-        if rows.rows % TURN == 0 {
+        if rows.rows.is_multiple_of(TURN) {
             std::thread::yield_now();
         }
         rows.next().unwrap_or_else(|error| {
