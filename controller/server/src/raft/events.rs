@@ -15,7 +15,7 @@ const MOST_CHANGES: usize = 65_536;
 
 /// Most bytes held, as estimated: rows are shared with the state while they are its newest. 8,000 rows, a day of a small
 /// cluster's (Nomad holds 100 events). What is held is old, so that each new row is written to memory that no cache has:
-/// with 32 MiB a label took a third longer to apply than with this, and a controller on a Pi half as much memory again.
+/// with 32 MiB a label took a quarter longer to apply.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// What a row takes besides its texts.

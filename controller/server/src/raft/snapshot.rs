@@ -33,10 +33,6 @@ const REST: u32 = 2;
 /// A disk that is slow for once does not hold up a snapshot for longer.
 const LONGEST_REST: Duration = Duration::from_millis(200);
 
-/// Rows that are read at a time, in about a quarter of a millisecond: on a processor that others want too, Linux lets even a
-/// thread of low priority finish its turn of some milliseconds, and they all wait for it.
-const TURN: u64 = 64;
-
 /// First record: what the snapshot covers.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct SnapshotHeader {
@@ -389,9 +385,6 @@ fn read(snapshot: &SnapshotFile) -> Result<(SnapshotMeta, State), SnapshotError>
     let mut rows = Rows::open(snapshot)?;
     let mut failed = None;
     let state = State::from_records(std::iter::from_fn(|| {
-        if rows.rows.is_multiple_of(TURN) {
-            std::thread::yield_now();
-        }
         rows.next().unwrap_or_else(|error| {
             failed = Some(error);
             None

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use super::gather::{Turns, UnderWay};
+use super::gather::Turns;
 use super::{Rest, Tls};
 
 /// Requests of one HTTP/2 connection under way at the same time; the client's others wait for their turn with it.
@@ -98,10 +98,10 @@ async fn connection<S>(stream: S, from: IpAddr, rest: Rest, stop: CancellationTo
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let under_way = UnderWay::default();
+    let under_way = TaskTracker::new();
     let asked = under_way.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (rest, one) = (rest.clone(), asked.one_more());
+        let (rest, one) = (rest.clone(), asked.token());
         // Boxed: hyper and tokio move it four times, and it is large.
         Box::pin(async move {
             let answer = rest.answer(request.map(Body::new), from).await;

@@ -42,7 +42,7 @@ pub(super) fn paced(
 }
 
 /// Between the parts of a snapshot, which are of 256 KiB: the processors are free for others for as long as a part takes them.
-/// Those of a million servos come in 4 s instead of 1 (bench `million-join`).
+/// A newcomer to a million servos serves reads after 6 s; with rests of 1 ms after 5 (bench `million-join`).
 const PART_REST: Duration = Duration::from_millis(4);
 
 /// The parts of a snapshot, each with a rest before it but the first.
