@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State as Context;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use pontoon_api::{App, CreateApp, SetScale};
 use pontoon_core::{State, command};
 use pontoon_model::{self as model, AppName, ProcessName};
@@ -14,6 +14,7 @@ use super::change::Applied;
 use super::convert;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Json, Key, Path, Snapshot, state_at};
+use super::large::listed;
 
 /// The app, or the sentence that says it is not there.
 pub(super) fn find<'a>(state: &'a State, name: &AppName) -> ApiResult<&'a Arc<model::App>> {
@@ -24,18 +25,13 @@ pub(super) fn find<'a>(state: &'a State, name: &AppName) -> ApiResult<&'a Arc<mo
     })
 }
 
-pub(super) async fn list(
-    Context(api): Context<Api>,
-    caller: Caller,
-    Snapshot(state): Snapshot,
-) -> ApiResult<Json<Vec<App>>> {
-    // The servos of all apps are counted: of a million that is work for a core, not for the runtime's threads.
-    let rows = tokio::task::spawn_blocking(move || {
+pub(super) async fn list(Context(api): Context<Api>, caller: Caller, Snapshot(state): Snapshot) -> ApiResult<Response> {
+    listed(move || {
         let waiting = api.waiting.sentences(&state);
         let seen = state.apps().filter(|app| caller.sees(&app.name));
-        seen.map(|app| convert::app(&state, app, &waiting)).collect()
-    });
-    rows.await.map(Json).map_err(|error| ApiError::internal(&error))
+        seen.map(|app| convert::app(&state, app, &waiting)).collect::<Vec<App>>()
+    })
+    .await
 }
 
 pub(super) async fn create(

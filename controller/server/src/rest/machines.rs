@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::State as Context;
+use axum::response::Response;
 use pontoon_api::{Balancer, Host, Route};
 use pontoon_core::view;
 use pontoon_model::{AppName, ServoId};
@@ -13,14 +14,20 @@ use serde::Deserialize;
 use super::Api;
 use super::caller::Caller;
 use super::convert;
+use super::error::ApiResult;
 use super::extract::{Json, Query, Snapshot};
+use super::large::listed;
 use super::requests;
 use crate::requests::WINDOWS;
 
-pub(super) async fn hosts(Snapshot(state): Snapshot) -> Json<Vec<Host>> {
-    // One that was revoked is of interest until its servos have gone.
-    let shown = |host: &&Arc<pontoon_model::Host>| !host.is_shut_out() || state.servos_on(&host.name).next().is_some();
-    Json(state.hosts().filter(shown).map(|host| convert::host(&state, host)).collect())
+pub(super) async fn hosts(Snapshot(state): Snapshot) -> ApiResult<Response> {
+    listed(move || {
+        // One that was revoked is of interest until its servos have gone.
+        let shown =
+            |host: &&Arc<pontoon_model::Host>| !host.is_shut_out() || state.servos_on(&host.name).next().is_some();
+        state.hosts().filter(shown).map(|host| convert::host(&state, host)).collect::<Vec<Host>>()
+    })
+    .await
 }
 
 pub(super) async fn balancers(Context(api): Context<Api>, Snapshot(state): Snapshot) -> Json<Vec<Balancer>> {
@@ -43,14 +50,18 @@ pub(super) async fn routes(
     caller: Caller,
     Query(query): Query<RoutesQuery>,
     Snapshot(state): Snapshot,
-) -> Json<Vec<Route>> {
-    let table = view::route_table(&state);
-    let seen = table.routes.iter().filter(|route| caller.sees(&route.app));
-    let mut routes: Vec<Route> = seen.map(|route| convert::route(route)).collect();
-    if query.load {
-        add_load(&mut routes, &requests::heard(&api, None).await.0);
-    }
-    Json(routes)
+) -> ApiResult<Response> {
+    let load = if query.load { Some(requests::heard(&api, None).await.0) } else { None };
+    listed(move || {
+        let table = view::route_table(&state);
+        let seen = table.routes.iter().filter(|route| caller.sees(&route.app));
+        let mut routes: Vec<Route> = seen.map(|route| convert::route(route)).collect();
+        if let Some(load) = load {
+            add_load(&mut routes, &load);
+        }
+        routes
+    })
+    .await
 }
 
 /// Says how busy they are.

@@ -22,6 +22,7 @@ mod front;
 mod gather;
 mod guard;
 mod labels;
+mod large;
 mod limits;
 mod logs;
 mod machines;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State as Context;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use pontoon_api::{Changed, RunOneOff, Servo};
 use pontoon_core::{Reply, State, command};
 use pontoon_model::{self as model, AppName, ServoId};
@@ -14,6 +14,7 @@ use super::change::Applied;
 use super::convert;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Json, Key, Path, Snapshot, state_at};
+use super::large::listed;
 
 /// The app's servo of this id.
 pub(super) fn find_servo<'a>(state: &'a State, app: &AppName, id: ServoId) -> ApiResult<&'a Arc<model::Servo>> {
@@ -28,9 +29,9 @@ pub(super) fn id<T: std::str::FromStr<Err = String>>(text: &str) -> ApiResult<T>
     text.parse().map_err(ApiError::invalid)
 }
 
-pub(super) async fn list(Path(app): Path<AppName>, Snapshot(state): Snapshot) -> ApiResult<Json<Vec<Servo>>> {
+pub(super) async fn list(Path(app): Path<AppName>, Snapshot(state): Snapshot) -> ApiResult<Response> {
     find(&state, &app)?;
-    Ok(Json(state.servos_of(&app).map(|servo| convert::servo(&state, servo)).collect()))
+    listed(move || state.servos_of(&app).map(|servo| convert::servo(&state, servo)).collect::<Vec<Servo>>()).await
 }
 
 pub(super) async fn show(

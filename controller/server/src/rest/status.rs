@@ -4,25 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::State as Context;
+use axum::response::Response;
 use pontoon_api::Status;
 use pontoon_core::State;
 use pontoon_model::{App, AppName, ControllerId, HostState, ProcessName, Servo, ServoStatus};
 
 use super::Api;
 use super::caller::Caller;
-use super::error::{ApiError, ApiResult};
-use super::extract::{Json, Snapshot};
+use super::error::ApiResult;
+use super::extract::Snapshot;
+use super::large::listed;
 use crate::raft::MemberStatus;
 
 /// Who sees one app only is told what is the matter with it, and whether anybody leads.
-pub(super) async fn show(
-    Context(api): Context<Api>,
-    caller: Caller,
-    Snapshot(state): Snapshot,
-) -> ApiResult<Json<Status>> {
-    // Every servo is looked at: of a million that is work for a core, not for the runtime's threads.
-    let glance = tokio::task::spawn_blocking(move || glance(&api, &caller, &state)).await;
-    glance.map(Json).map_err(|error| ApiError::internal(&error))
+pub(super) async fn show(Context(api): Context<Api>, caller: Caller, Snapshot(state): Snapshot) -> ApiResult<Response> {
+    // Every servo is looked at.
+    listed(move || glance(&api, &caller, &state)).await
 }
 
 fn glance(api: &Api, caller: &Caller, state: &State) -> Status {

@@ -54,6 +54,7 @@ impl Fixture {
             timing: Timing::lan(),
             auto_timing: false,
             joins: false,
+            was_member: false,
             compaction: Compaction::default(),
         });
         let (consensus, _service) = started.await.unwrap();
