@@ -25,10 +25,17 @@ fn database(controllers: &Controllers, one: usize) -> PathBuf {
 enum Damage {
     /// Everything is gone but who it was.
     Gone,
-    /// The file ends early.
+    /// The file ends early. The journal may have everything after that.
     Cut,
-    /// All of it is noise: where a beginning is left, the journal may have everything after it.
+    /// All of it is noise.
     Noise,
+}
+
+impl Damage {
+    /// Whether something is lost for sure.
+    fn is_loss(self) -> bool {
+        !matches!(self, Self::Cut)
+    }
 }
 
 fn damage(controllers: &Controllers, one: usize, how: Damage) -> Result<()> {
@@ -80,14 +87,29 @@ fn comes_back_after(damages: &[Damage]) -> Result<()> {
         let before = quarantined(&controllers, victim)?.len();
         controllers.kill(&[victim])?;
         workload.until_more(few())?;
-        damage(&controllers, victim, damages[round % damages.len()])?;
-        let said = controllers.processes[victim].log().matches(LOSS).count();
+        let how = damages[round % damages.len()];
+        damage(&controllers, victim, how)?;
+        let said = |controllers: &Controllers| controllers.processes[victim].log().matches(LOSS).count();
+        let before_it = said(&controllers);
         controllers.restart(&[victim])?;
-        let new = until_replaced(&controllers, victim, &old)?;
-        ensure!(new != old, "the same id votes again");
-        ensure!(quarantined(&controllers, victim)?.len() == before + 1, "the store was not set aside");
-        let said = controllers.processes[victim].log().matches(LOSS).count() - said;
-        ensure!(said == 1, "the loss was said in {said} lines:\n{}", controllers.processes[victim].log_tail());
+        until(&format!("{} to answer", controllers.name(victim)), PATIENCE, || {
+            controllers.get(victim, "/v1/status").map(drop)
+        })?;
+        // A loss is noticed before anything is answered.
+        let losses = said(&controllers) - before_it;
+        if losses == 0 {
+            ensure!(!how.is_loss(), "{how:?} was not noticed:\n{}", controllers.processes[victim].log_tail());
+            controllers.until_whole()?;
+            let id = id_of(&controllers, controllers.others(victim)[0], controllers.name(victim))?;
+            ensure!(id == old, "nothing was lost, and yet {old} is {id} now");
+            ensure!(quarantined(&controllers, victim)?.len() == before, "a whole store was set aside");
+        } else {
+            let new = until_replaced(&controllers, victim, &old)?;
+            ensure!(new != old, "the same id votes again");
+            ensure!(quarantined(&controllers, victim)?.len() == before + 1, "the store was not set aside");
+            let losses = said(&controllers) - before_it;
+            ensure!(losses == 1, "the loss was said in {losses} lines:\n{}", controllers.processes[victim].log_tail());
+        }
         // It counts: with another one gone, there is a majority only with it.
         let gone = controllers.others(victim)[round / 2 % 2];
         controllers.kill(&[gone])?;
