@@ -55,7 +55,7 @@ pub(crate) fn run() -> Result<()> {
         ensure!(at >= goal, "it is at {at} of {goal}");
         Ok(())
     })?;
-    let Met { before: (p99_before, most_before), meanwhile: (p99, most), took } =
+    let Met { before: (p99_before, most_before), meanwhile: (p99, most), took, .. } =
         Met::by(load, &cluster, leader, BEFORE, started)?;
     eprintln!(
         "  longest write: {most_whole:.1} ms of three, {most_before:.1} ms of two, {most:.1} ms while the third catches up"

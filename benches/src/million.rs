@@ -65,11 +65,19 @@ fn writes_while_one_joins(cluster: &mut Controllers) -> Result<()> {
         let newcomer = Newcomer::start(cluster, &format!("centre-{round}"))?;
         let path = format!("/v1/apps/{}", settled::app_name(500));
         until("reads to be served", LIMIT, || newcomer.get(&path).map(drop))?;
+        let served = Instant::now();
         let goal = cluster.get(leader, "/v1/status")?["index"].as_u64().context("no index")?;
         // It answers when it is there: to ask again and again would be work for the processors that are looked at.
         until("the newcomer to catch up", LIMIT, || newcomer.get(&format!("{path}?at_index={goal}")).map(drop))?;
-        let Met { before: (p99_before, most_before), meanwhile: (p99, most), took } =
+        let Met { before: (p99_before, most_before), meanwhile: (p99, most), took, writes } =
             Met::by(load, cluster, leader, BEFORE_JOIN, started)?;
+        // One after the other: the snapshot travels and is installed, then the entries that came meanwhile follow.
+        let (installing, following) =
+            (timeline::within(&writes, started, served).0, timeline::within(&writes, served, started + took).0);
+        eprintln!(
+            "  join {round}: reads after {:.1} s, p99 {installing:.1} ms until then and {following:.1} ms after it",
+            (served - started).as_secs_f64()
+        );
         eprintln!(
             "  join {round}: {:.1} s; p99 {p99:.1} ms, longest {most:.1} ms; before: {p99_before:.1} and {most_before:.1} ms",
             took.as_secs_f64()

@@ -76,6 +76,8 @@ pub(crate) struct Met {
     pub(crate) before: (f64, f64),
     pub(crate) meanwhile: (f64, f64),
     pub(crate) took: Duration,
+    /// All of them.
+    pub(crate) writes: Vec<Write>,
 }
 
 impl Met {
@@ -91,7 +93,7 @@ impl Met {
         ensure!(cluster.leader()? == leader, "another leads: the load went elsewhere");
         let writes = load.end()?;
         let before = within(&writes, started - waited / 2, started);
-        Ok(Self { before, meanwhile: within(&writes, started, done), took: done - started })
+        Ok(Self { before, meanwhile: within(&writes, started, done), took: done - started, writes })
     }
 }
 
