@@ -113,6 +113,12 @@ pontoon() { # ARGUMENTS…
         PONTOON_CA=/var/lib/pontoon/controller/tls/ca.pem /usr/local/bin/pontoon "$@"
 }
 
+# The process of each controller.
+processes() { # NAME…
+    local name
+    for name in "$@"; do on "$name" systemctl show --property MainPID --value pontoon-controller; done
+}
+
 # Requests, one after the other, on the balancer's machine, until the file /tmp/stop is there; a line for each that failed.
 begin_requests() {
     on door-1 rm -f /tmp/stop /tmp/count
@@ -230,6 +236,17 @@ YAML
         must_play "another binary on every machine"
         end_requests "while every machine got another binary"
         must_change_nothing "after it a run changes nothing"
+
+        make_host cellar-1
+        until_up cellar-1
+        local before
+        before=$(processes "${controllers[@]}")
+        awk -v line="$(line cellar-1 home.cellar "pontoon_controller_id: 4")" '{ print } /^        attic-1:/ { print line }' \
+            "$work/inventory.yml" >"$work/four.yml"
+        mv "$work/four.yml" "$work/inventory.yml"
+        must_play "another controller joins"
+        [ "$(processes "${controllers[@]}")" = "$before" ] || fail "another controller joined, and those that were there were restarted"
+        pontoon controllers -o json | grep '"name": "cellar-1"' >/dev/null || fail "cellar-1 is not among the controllers"
     fi
 
     must_refuse "pontoon_rest_tls is cluster, files or none" --limit nyc-1 -e pontoon_rest_tls=tls
