@@ -90,7 +90,9 @@ impl MembershipQueue {
         let membership = current(&self.raft);
         let ids = ids_of(&membership, name);
         if ids.is_empty() {
-            return Err(Progress::Refused(format!("{name} is no member of this cluster")));
+            return Err(Progress::Refused(format!(
+                "{name} is no member of this cluster; to let its machine in anew, `pontoon controller join` in an empty folder"
+            )));
         }
         let voters: Vec<u64> = membership.voter_ids().collect();
         let others = voters.iter().copied().filter(|id| !ids.contains(id));
@@ -216,12 +218,23 @@ impl MembershipQueue {
 
     fn leads(&self) -> Result<(), Progress> {
         let now = *self.leadership.borrow();
-        if now.leading { Ok(()) } else { Err(Progress::NotLeader(now.leader)) }
+        match now.leading {
+            true if is_member(&self.raft) => Ok(()),
+            // Another leads in a moment.
+            true => Err(Progress::NotLeader(None)),
+            false => Err(Progress::NotLeader(now.leader)),
+        }
     }
 }
 
 fn current(raft: &Raft) -> Membership {
     raft.metrics().borrow_watched().membership_config.membership().clone()
+}
+
+/// Whether this controller is a member itself. One that is not may lead for a moment: it was elected before it had heard that
+/// an earlier leader had removed it.
+fn is_member(raft: &Raft) -> bool {
+    current(raft).get_node(raft.node_id()).is_some()
 }
 
 /// The membership, if it is committed and no change of it is half done.

@@ -17,7 +17,7 @@ use super::super::state_machine::StateFeed;
 use super::super::timing::Pace;
 use super::super::types::{Peer, Raft};
 use super::change::{Change, Joining, Progress, Replacement, ids_of, is_uniform};
-use super::{Board, LIVING_ELECTIONS, current, is_settled};
+use super::{Board, LIVING_ELECTIONS, current, is_member, is_settled};
 
 /// One membership entry: two commits over a slow link, and an election in between.
 const ONE_ENTRY: Duration = Duration::from_secs(30);
@@ -200,10 +200,7 @@ impl Worker {
         if timeout(patience, elsewhere).await.is_ok() {
             return Ok(());
         }
-        // openraft's leader takes no writes from then on, whatever became of it: only a new term lets it go on.
-        if let Err(error) = self.raft.trigger().elect(false).await {
-            return Err(error.to_string());
-        }
+        // openraft's leader takes no writes from then on, whatever became of it, and sends no heartbeats: the others elect one.
         Err(format!("{} did not take over within {} ms", ControllerId(target), patience.as_millis()))
     }
 
@@ -242,6 +239,10 @@ impl Worker {
 
     /// Members that the change removes leave altogether.
     async fn change(&self, change: ChangeMembers<u64, Peer>) -> Result<(), String> {
+        // openraft takes it for impossible that such a leader is asked.
+        if !is_member(&self.raft) {
+            return Err("this controller was removed itself, and another will lead in a moment".to_owned());
+        }
         match timeout(ONE_ENTRY, self.raft.change_membership(change, false)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(error.to_string()),

@@ -12,7 +12,8 @@
 //!
 //! **What is not**: TLS, HTTP/2 and tonic's transport; sled and the kernel's file systems (the power-cut tests);
 //! snapshot files are real ones in a folder in memory, each whole or not there; clocks that run at different speeds;
-//! memory; REST, agents, balancers and the planner. The members stay the same.
+//! memory; REST, agents, balancers and the planner. Members are removed and let in again in the middle of other trouble, under the ids that
+//! they have: joining by token and a store that is set aside are real processes' tests.
 //!
 //! Why not turmoil: it simulates hosts and sockets, but openraft's random numbers, the log's thread, fsync and what a
 //! crash leaves of a disk would still have to be done here, and those are where the faults are.

@@ -89,7 +89,7 @@ async fn trouble(world: &Arc<World>) {
         64..70 => jump(world),
         70..78 => bad_disk(world),
         78..86 => snapshot(world, any(world)).await,
-        86..91 => hand_over(world).await,
+        86..91 => hand_over(world),
         91..94 => elect(world, any(world)).await,
         94..97 => stop(world, someone(world)),
         _ => note(world, "nothing".to_owned()),
@@ -217,13 +217,13 @@ async fn snapshot(world: &Arc<World>, node: usize) {
     });
 }
 
-async fn hand_over(world: &Arc<World>) {
+fn hand_over(world: &Arc<World>) {
     let to = any(world);
     for node in 0..world.plan.nodes {
-        if let Some((life, consensus)) = world.slots[node].consensus().filter(|_| world.slots[node].leads()) {
-            note(world, format!("{node} hands over to {to}"));
-            let raft = consensus.raft.clone();
-            life.spawn(async move { raft.trigger().transfer_leader(super::id_of(to).0).await });
+        if let Some((_, consensus)) = world.slots[node].consensus().filter(|_| world.slots[node].leads()) {
+            // Not openraft's own: a leader that hands over to who cannot lead leads nobody any more.
+            let answer = consensus.membership().ask(&Change::Transfer { to: Some(name_of(to)) });
+            note(world, format!("{node} hands over to {to}: {answer:?}"));
         }
     }
 }
