@@ -140,6 +140,14 @@ impl Made {
         })
     }
 
+    /// The id under which a controller votes.
+    fn id_of(&self, name: &str) -> Result<String> {
+        let controllers = self.json(&["controllers"])?;
+        let votes = |one: &&Value| one["name"] == name && (one["role"] == "leader" || one["role"] == "voter");
+        let one = controllers.as_array().context("a list")?.iter().find(votes);
+        Ok(one.and_then(|one| one["id"].as_str()).with_context(|| format!("{name} in {controllers}"))?.to_owned())
+    }
+
     fn until_serves(&self) -> Result<()> {
         until("the app to be served", PATIENCE, || match http::get(self.listen, HOST, "/")? {
             (200, _) => Ok(()),
@@ -368,6 +376,46 @@ fn learns_of_each_change(made: &Made, at: &Path) -> Result<()> {
             ensure!(kept != before && one, "{round}: {kept}");
             Ok(())
         })?;
+    }
+    Ok(())
+}
+
+/// The one that began the cluster knows nobody else by its configuration.
+#[test]
+fn the_first_controller_comes_back_when_its_store_is_lost() {
+    let mut made = Made::new().unwrap();
+    made.until_whole().unwrap();
+    loses_its_store(&mut made).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+fn loses_its_store(made: &mut Made) -> Result<()> {
+    let at = made.folder.path().to_owned();
+    let raft = at.join("north/data/raft");
+    // Of one that is found to be damaged its identity is left; one on a disk of its own may be gone altogether.
+    for (round, gone) in ["log", "."].into_iter().enumerate() {
+        let name = format!("app-{round}");
+        ok(&at, &["app", "create", &name], "")?;
+        ok(&at, &["label", &name, &format!("round={round}")], "")?;
+        until("north to know the others", PATIENCE, || {
+            Ok(std::fs::metadata(at.join("north/data/controllers")).map(drop)?)
+        })?;
+        let old = made.id_of("north")?;
+        made.machines[0].kill()?;
+        std::fs::remove_dir_all(raft.join(gone))?;
+        made.machines[0].restart()?;
+        until("north to vote under another id", PATIENCE, || {
+            let id = made.id_of("north")?;
+            ensure!(id != old, "it is still {id}; its log: {}", made.machines[0].log_tail());
+            Ok(())
+        })?;
+        made.until_whole()?;
+        // It counts: with east gone there is a majority only with it, and it has what was written before.
+        made.machines[1].kill()?;
+        until("a write with north's vote", PATIENCE, || ok(&at, &["label", &name, "after=yes"], ""))?;
+        let labels = made.json(&["label", &name])?;
+        ensure!(labels["round"] == round.to_string() && labels["after"] == "yes", "{labels}");
+        made.machines[1].restart()?;
+        made.until_whole()?;
     }
     Ok(())
 }

@@ -84,10 +84,10 @@ pub enum ControllerError {
     /// Consensus cannot start or has stopped.
     #[error("consensus failed")]
     Consensus(#[from] ConsensusError),
-    /// The store is lost or damaged, and no other controller has what it held.
+    /// The store is lost or damaged, and no other controller is known that has what it held.
     #[error(
-        "this is the only controller, so nobody else has what its store held: restore the data folder from a backup, \
-         or begin anew with an empty one"
+        "this controller knows of no other that has what its store held. If there is one, name it in `members` of the \
+         configuration, and this one comes back by itself; else restore a backup, or begin anew in an empty folder"
     )]
     OnlyCopy(#[source] ConsensusError),
     /// The store is lost or damaged, and the others do not take this controller back.

@@ -5,16 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pontoon_enrol::Renewal;
+use pontoon_enrol::{Remembered, Renewal};
 use pontoon_kit::rpc::Guarded;
 use pontoon_kit::{Backoff, CancellationToken, Credentials, FolderLock, Identity, tls};
 use pontoon_model::{EdgeTable, RouteTable};
-use pontoon_proto::MAX_MESSAGE_BYTES;
 use pontoon_proto::services::agents_server::AgentsServer;
 use pontoon_proto::services::balancers_server::BalancersServer;
 use pontoon_proto::services::enrolment_server::EnrolmentServer;
 use pontoon_proto::services::peers_server::PeersServer;
 use pontoon_proto::services::raft_server::RaftServer;
+use pontoon_proto::{KnownControllers, MAX_MESSAGE_BYTES};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -63,7 +63,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     let rest_tls = config.rest_tls_files().map(Tls::load).transpose()?.map(Arc::new);
     let store = BlobStore::open(&config.data_dir)?;
     let audit = AuditLog::open(&config.data_dir, config.name.clone()).map_err(ControllerError::Audit)?;
-    let starting = start(&config, consensus_config(&config, &credentials));
+    let remembered: Vec<SocketAddr> =
+        Remembered::in_folder(&config.data_dir).load().known.into_iter().map(|known| known.grpc).collect();
+    // The one is below the data folder, the other beside the certificate.
+    let was_member = !remembered.is_empty() || sealing.were_in_use();
+    let starting = start(&config, consensus_config(&config, &credentials, was_member), &remembered);
     let (listeners, consensus, raft_service) = tokio::select! {
         started = starting => started?,
         () = shutdown.cancelled() => return Ok(()),
@@ -73,11 +77,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
 
     let kept = Kept { token, store, audit, credentials: credentials.clone(), sealing };
     let parts = Parts::new(config, kept, Arc::new(consensus));
-    let membership = parts.membership();
+    let membership = parts.membership(remembered);
     let mut tasks = Tasks::default();
     parts.spawn_background(&mut tasks);
     let tables = parts.spawn_tables(&mut tasks);
     let known = parts.spawn_known(&mut tasks);
+    parts.spawn_remembering(&mut tasks, known.clone());
     let served = parts.grpc(raft_service, tables, known);
     let incoming = tls::incoming(grpc, credentials);
     let (grpc_stop, rest_stop) = (CancellationToken::new(), parts.stopping.clone());
@@ -122,9 +127,11 @@ async fn lock(folder: &Path) -> Result<FolderLock, ControllerError> {
 async fn start(
     config: &Config,
     consensus: ConsensusConfig,
+    remembered: &[SocketAddr],
 ) -> Result<(Listeners, Consensus, RaftServer<RaftService>), ControllerError> {
     loop {
         let listeners = Listeners::bind(config).await?;
+        let knows_others = config.members.len() > 1 || remembered.iter().any(|other| *other != config.grpc_address());
         let error = match Consensus::start(consensus.clone()).await {
             Ok((consensus, service)) => return Ok((listeners, consensus, service)),
             Err(error) => error,
@@ -134,8 +141,9 @@ async fn start(
         if error.is_for_want_of_room() {
             tracing::error!("{error}; this controller starts when there is room");
             tokio::time::sleep(LOOK_FOR_ROOM).await;
-        } else if error.is_data_loss() && config.members.len() > 1 {
-            let (consensus, service) = rejoin::start_anew(consensus, config.grpc_address(), error).await?;
+        } else if error.is_data_loss() && knows_others {
+            let own = config.grpc_address();
+            let (consensus, service) = rejoin::start_anew(consensus, own, remembered, error).await?;
             return Ok((Listeners::bind(config).await?, consensus, service));
         } else if error.is_data_loss() {
             return Err(ControllerError::OnlyCopy(error));
@@ -161,7 +169,7 @@ async fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListene
     TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, purpose, source })
 }
 
-fn consensus_config(config: &Config, credentials: &Credentials) -> ConsensusConfig {
+fn consensus_config(config: &Config, credentials: &Credentials, was_member: bool) -> ConsensusConfig {
     let member =
         |member: &crate::config::MemberConfig| Member { id: member.id, name: member.name.clone(), grpc: member.grpc };
     ConsensusConfig {
@@ -170,6 +178,7 @@ fn consensus_config(config: &Config, credentials: &Credentials) -> ConsensusConf
         data_dir: config.data_dir.clone(),
         members: config.members.iter().map(member).collect(),
         joins: config.join,
+        was_member,
         credentials: credentials.clone(),
         timing: config.timing.times(),
         auto_timing: config.timing.is_auto(),
@@ -333,7 +342,7 @@ impl Parts {
     }
 
     /// Gets this controller into the cluster where it is not in it yet; returns when it is out, or stays out.
-    fn membership(&self) -> impl Future<Output = ControllerError> + use<> {
+    fn membership(&self, remembered: Vec<SocketAddr>) -> impl Future<Output = ControllerError> + use<> {
         let (consensus, own, name) = (self.consensus.clone(), self.config.grpc_address(), self.config.name.clone());
         let (joins, voter) = (self.config.join && !consensus.is_settled(), self.config.voter);
         let bundles = blobs::whole(self.store.clone(), self.consensus.feed(), self.consensus.reads());
@@ -344,7 +353,7 @@ impl Parts {
         };
         async move {
             let entered = if consensus.is_replacement() {
-                rejoin::become_voter(&consensus, own).await
+                rejoin::become_voter(&consensus, own, &remembered).await
             } else if joins {
                 members::join(&consensus, own, voter, whole).await
             } else {
@@ -369,6 +378,26 @@ impl Parts {
         let (known, publishing) = sessions::publish_controllers(self.consensus.feed(), self.stopping.clone());
         tasks.spawn("publishing where controllers are", never_fails(publishing));
         known
+    }
+
+    /// Without its store this controller asks the others what to do, whatever its configuration says of them.
+    fn spawn_remembering(&self, tasks: &mut Tasks, mut known: KnownFeed) {
+        let file = Remembered::in_folder(&self.config.data_dir);
+        let (feed, recovered) = (self.consensus.feed(), self.consensus.recovered_at());
+        let remembering = async move {
+            // Until then the state is older than what is remembered.
+            feed.at(recovered).await;
+            loop {
+                let told = known.borrow_and_update().to_vec();
+                if !told.is_empty() {
+                    file.save(KnownControllers { known: told }).await;
+                }
+                if known.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tasks.spawn("remembering the controllers", once(self.stopping.clone(), remembering));
     }
 
     fn grpc(

@@ -32,12 +32,14 @@ const SAY_EVERY: u32 = 15;
 pub(crate) async fn start_anew(
     config: ConsensusConfig,
     own: SocketAddr,
+    remembered: &[SocketAddr],
     loss: ConsensusError,
 ) -> Result<(Consensus, RaftServer<RaftService>), ControllerError> {
     let loss = loss.to_string();
     tracing::error!("{loss}");
     let connections = Connections::new(config.credentials.clone(), config.members.clone());
-    let allowed = ask_until_yes(&connections, own, &RejoinRequest::May, "may not set its store aside yet").await;
+    let others = contacts(&connections, own, remembered);
+    let allowed = ask_until_yes(&connections, &others, &RejoinRequest::May, "may not set its store aside yet").await;
     allowed.map_err(|why| ControllerError::Rejoin { loss, why })?;
     let (aside, new) = Consensus::set_aside(&config).await?;
     tracing::warn!(%new, aside = %aside.display(), "the store was set aside; this controller rejoins under a new id");
@@ -45,31 +47,51 @@ pub(crate) async fn start_anew(
 }
 
 /// Asks until this controller votes under its new id; the error is final.
-pub(crate) async fn become_voter(consensus: &Consensus, own: SocketAddr) -> Result<(), String> {
+pub(crate) async fn become_voter(
+    consensus: &Consensus,
+    own: SocketAddr,
+    remembered: &[SocketAddr],
+) -> Result<(), String> {
     if !consensus.peers().is_voter() {
         let request = RejoinRequest::Replace { new: consensus.id(), grpc: own };
-        ask_until_yes(&consensus.connections(), own, &request, "does not vote yet").await?;
+        let connections = consensus.connections();
+        let others = contacts(&connections, own, remembered);
+        ask_until_yes(&connections, &others, &request, "does not vote yet").await?;
         tracing::info!(id = %consensus.id(), "this controller votes again");
     }
     Ok(())
 }
 
+/// Who may be asked, and what it is called in a log: those of the configuration, which are of the day on which this controller
+/// began, and those that it knew last.
+fn contacts(connections: &Connections, own: SocketAddr, remembered: &[SocketAddr]) -> Vec<(String, SocketAddr)> {
+    let configured = connections.configured().iter().map(|member| (member.name.to_string(), member.grpc));
+    let mut contacts: Vec<(String, SocketAddr)> = configured.collect();
+    for address in remembered {
+        if contacts.iter().all(|(_, known)| known != address) {
+            contacts.push((address.to_string(), *address));
+        }
+    }
+    contacts.retain(|(_, address)| *address != own);
+    contacts
+}
+
 async fn ask_until_yes(
     connections: &Connections,
-    own: SocketAddr,
+    others: &[(String, SocketAddr)],
     request: &RejoinRequest,
     meanwhile: &str,
 ) -> Result<(), String> {
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     for round in 0_u32.. {
         let mut heard = Vec::new();
-        for member in connections.configured().iter().filter(|member| member.grpc != own) {
-            match ask(connections, member.grpc, request).await {
+        for (name, address) in others {
+            match ask(connections, *address, request).await {
                 Ok(RejoinReply::Yes) => return Ok(()),
-                Ok(RejoinReply::Refused { why }) => return Err(format!("{}: {why}", member.name)),
-                Ok(RejoinReply::Wait { why }) => heard.push(format!("{}: {why}", member.name)),
-                Ok(RejoinReply::NotLeader { .. }) => heard.push(format!("{} does not lead", member.name)),
-                Err(why) => heard.push(format!("{}: {why}", member.name)),
+                Ok(RejoinReply::Refused { why }) => return Err(format!("{name}: {why}")),
+                Ok(RejoinReply::Wait { why }) => heard.push(format!("{name}: {why}")),
+                Ok(RejoinReply::NotLeader { .. }) => heard.push(format!("{name} does not lead")),
+                Err(why) => heard.push(format!("{name}: {why}")),
             }
         }
         if round % SAY_EVERY == 0 {

@@ -1,4 +1,5 @@
-//! Where the controllers are, on disk: told by the last session, so that a start needs none of those in the configuration.
+//! Where the controllers are, on disk, so that a start needs none of those in the configuration: an agent and a balancer have it
+//! from their last session, a controller from the state.
 
 use std::io;
 use std::net::SocketAddr;

@@ -262,6 +262,7 @@ impl Cluster {
             timing: Timing::lan(),
             auto_timing: self.auto_timing,
             joins: at >= self.first,
+            was_member: false,
             compaction: Compaction::default(),
         }
     }
@@ -580,12 +581,12 @@ async fn a_controller_whose_store_is_lost_votes_again_under_a_new_id() {
         let config = cluster.config(lost);
         let loss = Consensus::start(config.clone()).await.err().expect("a lost store does not start");
         assert!(loss.is_data_loss(), "{loss}");
-        let started = timeout(BOUND, rejoin::start_anew(config.clone(), config.members[lost].grpc, loss));
+        let started = timeout(BOUND, rejoin::start_anew(config.clone(), config.members[lost].grpc, &[], loss));
         let started = started.await.expect("the others allow it").unwrap();
         let listener = wait_for_port(config.members[lost].grpc).await;
         cluster.nodes[lost] = Some(Node::serve(config.credentials.clone(), started, listener, cluster.as_if.clone()));
         assert!(cluster.consensus(lost).is_replacement());
-        let voting = rejoin::become_voter(cluster.consensus(lost), config.members[lost].grpc);
+        let voting = rejoin::become_voter(cluster.consensus(lost), config.members[lost].grpc, &[]);
         timeout(BOUND, voting).await.expect("in time").unwrap();
         wait_until_voters(&cluster, lost, &before).await;
 
@@ -633,7 +634,7 @@ async fn a_majority_does_not_give_up_its_stores() {
         let loss = Consensus::start(config.clone()).await.err().expect("a lost store does not start");
         // Several rounds of asking the one that is left.
         let waiting =
-            timeout(Duration::from_secs(3), rejoin::start_anew(config.clone(), config.members[at].grpc, loss));
+            timeout(Duration::from_secs(3), rejoin::start_anew(config.clone(), config.members[at].grpc, &[], loss));
         assert!(waiting.await.is_err(), "it must wait for a person");
         assert!(cluster.data_dir(at).join("raft/identity").exists(), "nothing is set aside");
     }

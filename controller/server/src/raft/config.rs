@@ -82,6 +82,8 @@ pub struct ConsensusConfig {
     pub members: Vec<Member>,
     /// Whether it is let into a cluster that others have made.
     pub joins: bool,
+    /// Whether it was a member before: a store that is not there at all is lost then, and not a new one.
+    pub was_member: bool,
     /// This controller's certificate, for the connections to the others.
     pub credentials: Credentials,
     /// Timeouts; with `auto_timing` those to begin with, [`Timing::lan`].

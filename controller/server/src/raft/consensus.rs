@@ -139,7 +139,7 @@ impl Consensus {
             return Err(ConsensusError::NotAMember { id: config.id });
         }
         let openraft = config.openraft().map_err(|error| ConsensusError::Timing(Box::new(error)))?;
-        let Stores { log, snapshots, loaded } = open_stores(raft_folder(&config), config.id).await?;
+        let Stores { log, snapshots, loaded } = open_stores(raft_folder(&config), config.id, config.was_member).await?;
         // The configuration names the first life of the store; after a loss its identity file names another.
         let id = log.identity().id();
         let (mut state_machine, feed) = match loaded {
@@ -429,10 +429,16 @@ pub(super) struct Stores {
     pub(super) loaded: Option<(SnapshotMeta, State)>,
 }
 
-pub(super) async fn open_stores(folder: PathBuf, id: ControllerId) -> Result<Stores, ConsensusError> {
+/// Opens what is in `folder`. `was_there` says that it has been used before.
+pub(super) async fn open_stores(folder: PathBuf, id: ControllerId, was_there: bool) -> Result<Stores, ConsensusError> {
     let opened = runtime::blocking(move || {
         // What a crash left between the old store and its replacement comes first.
-        let id = identity_in(&folder)?.filter(|known| known.replaces().is_some()).map_or(id, IdentityRecord::id);
+        let identity = identity_in(&folder)?;
+        if identity.is_none() && was_there {
+            let why = "it is gone".to_owned();
+            return Err(LogError::DataLoss { path: folder, id, why }.into());
+        }
+        let id = identity.filter(|known| known.replaces().is_some()).map_or(id, IdentityRecord::id);
         let snapshots = Arc::new(SnapshotStore::open(&folder.join("snapshots"))?);
         let loaded = snapshots.load()?;
         let covered = snapshots.covered();

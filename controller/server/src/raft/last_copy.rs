@@ -54,7 +54,7 @@ pub async fn last_copy(data_dir: &Path, id: ControllerId) -> Result<LastCopy, Co
     let Some(identity) = identity else {
         return Err(damaged(id, format!("there is no store of a controller in {}", folder.display())));
     };
-    let Stores { mut log, loaded, .. } = open_stores(folder, identity.id()).await?;
+    let Stores { mut log, loaded, .. } = open_stores(folder, identity.id(), true).await?;
     let copied = copy(&mut log, loaded.map(|(meta, state)| (meta.last_log_id, meta.last_membership, state))).await;
     log.close().await;
     copied

@@ -132,6 +132,11 @@ impl SealingKeys {
         Ok(Self { path: path.into(), held: Arc::new(held.into()) })
     }
 
+    /// Whether a cluster's state has named one of them: this controller was part of it.
+    pub(crate) fn were_in_use(&self) -> bool {
+        self.lock().values().any(|held| held.in_use)
+    }
+
     /// The same in a folder that has no file yet, with the keys of a cluster.
     pub(crate) fn restore(folder: &Path, keys: &[SealKey]) -> Result<Self, SealError> {
         let made = Self { path: folder.join(FILE).into(), held: Arc::default() };

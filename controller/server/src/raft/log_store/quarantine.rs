@@ -25,6 +25,8 @@ pub fn quarantine(folder: &Path) -> Result<PathBuf, LogError> {
     let names = std::iter::once(named(String::new())).chain((2..NAMES).map(|count| named(format!("-{count}"))));
     let mut free = names.filter(|name| !name.exists());
     let aside = free.next().ok_or_else(|| wrap(io::ErrorKind::AlreadyExists.into()))?;
+    // It may be gone altogether.
+    fs::create_dir_all(folder).map_err(wrap)?;
     fs::rename(folder, &aside).and_then(|()| sync_parent(folder)).map_err(wrap)?;
     Ok(aside)
 }
