@@ -392,7 +392,7 @@ fn loses_its_store(made: &mut Made) -> Result<()> {
     let at = made.folder.path().to_owned();
     let raft = at.join("north/data/raft");
     // Of one that is found to be damaged its identity is left; one on a disk of its own may be gone altogether.
-    for (round, gone) in ["log", "."].into_iter().enumerate() {
+    for (round, gone) in [raft.join("log"), raft].into_iter().enumerate() {
         let name = format!("app-{round}");
         ok(&at, &["app", "create", &name], "")?;
         ok(&at, &["label", &name, &format!("round={round}")], "")?;
@@ -401,7 +401,7 @@ fn loses_its_store(made: &mut Made) -> Result<()> {
         })?;
         let old = made.id_of("north")?;
         made.machines[0].kill()?;
-        std::fs::remove_dir_all(raft.join(gone))?;
+        std::fs::remove_dir_all(gone)?;
         made.machines[0].restart()?;
         until("north to vote under another id", PATIENCE, || {
             let id = made.id_of("north")?;
