@@ -42,6 +42,13 @@ pub(super) struct LogIdRecord {
     index: u64,
 }
 
+impl LogIdRecord {
+    /// Whether who leads by `vote` cannot have written it.
+    pub(super) fn is_after_term_of(&self, vote: &VoteRecord) -> bool {
+        self.term > vote.term
+    }
+}
+
 impl From<&LogId> for LogIdRecord {
     fn from(id: &LogId) -> Self {
         Self { term: **id.committed_leader_id(), index: id.index() }

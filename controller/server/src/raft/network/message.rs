@@ -182,7 +182,13 @@ impl Append {
         })
     }
 
+    /// A leader commits nothing of a term after its own. openraft's stream of one that was asks first whether another leads by now,
+    /// and looks then what is committed: between the two its controller may have heard of both. What this stream sent before
+    /// and nobody committed would be taken for committed with it.
     pub(super) fn into_request(self) -> Result<AppendEntriesRequest<TypeConfig>, WireError> {
+        if self.committed.is_some_and(|committed| committed.is_after_term_of(&self.vote)) {
+            return Err(WireError::Malformed("it commits an entry of a term after its sender's"));
+        }
         Ok(AppendEntriesRequest {
             vote: self.vote.into(),
             prev_log_id: self.previous.map(LogId::from),
@@ -349,6 +355,19 @@ mod tests {
         assert!(matches!(error, MessageError::Misdirected { here: 8, to: 9 }), "{error}");
         let error = open::<Ballot>(9, &sealed).unwrap_err();
         assert!(matches!(error, MessageError::Wire(WireError::WrongKind { .. })), "{error}");
+    }
+
+    #[test]
+    fn a_commit_of_a_term_after_the_senders_is_refused() {
+        let commits = |term| {
+            let leader_commit = Some(LogId::new(Committed::new(term), 2));
+            let request =
+                AppendEntriesRequest { vote: vote(), prev_log_id: Some(log_id(3)), leader_commit, entries: Vec::new() };
+            Append::from_request(&request).unwrap().into_request()
+        };
+        assert!(commits(2).is_ok());
+        let error = commits(3).unwrap_err();
+        assert!(error.to_string().contains("a term after its sender's"), "{error}");
     }
 
     #[test]
