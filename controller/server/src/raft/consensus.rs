@@ -434,14 +434,15 @@ pub(super) async fn open_stores(folder: PathBuf, id: ControllerId, was_there: bo
     let opened = runtime::blocking(move || {
         // What a crash left between the old store and its replacement comes first.
         let identity = identity_in(&folder)?;
-        if identity.is_none() && was_there {
-            let why = "it is gone".to_owned();
-            return Err(LogError::DataLoss { path: folder, id, why }.into());
-        }
         let id = identity.filter(|known| known.replaces().is_some()).map_or(id, IdentityRecord::id);
         let snapshots = Arc::new(SnapshotStore::open(&folder.join("snapshots"))?);
         let loaded = snapshots.load()?;
         let covered = snapshots.covered();
+        // A snapshot alone is what a backup was restored to.
+        if identity.is_none() && loaded.is_none() && was_there {
+            let why = "it is gone".to_owned();
+            return Err(LogError::DataLoss { path: folder, id, why }.into());
+        }
         #[cfg(test)]
         let log = super::simulation::open_log(id, covered).unwrap_or_else(|| LogStore::open(&folder, id, covered))?;
         #[cfg(not(test))]
