@@ -34,6 +34,10 @@ pub struct Context {
     /// Certificate of who signed the controllers' (PEM), for URLs with https.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+    /// URLs that the cluster told of, the one that answered last first: tried before those above, so that the cluster is found
+    /// when none of the controllers is left that were there at the login.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known: Vec<String>,
 }
 
 impl std::fmt::Debug for Context {
@@ -136,10 +140,27 @@ struct Variables {
 pub struct Kept {
     path: PathBuf,
     name: String,
+    url: Vec<String>,
     ca: Option<String>,
+    known: Vec<String>,
 }
 
 impl Kept {
+    /// Notes where the controllers are, unless that is noted already or the context is another's by now.
+    pub fn put_known(&self, known: &[String]) -> Result<(), ContextError> {
+        if self.known == known {
+            return Ok(());
+        }
+        let mut contexts = Contexts::load(&self.path)?;
+        match contexts.contexts.get_mut(&self.name).filter(|context| context.url == self.url) {
+            Some(context) => {
+                context.known = known.to_vec();
+                contexts.save(&self.path)
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Notes whose signature counts from now on, unless somebody has noted something else meanwhile.
     pub fn put_ca(&self, ca: &str) -> Result<(), ContextError> {
         let mut contexts = Contexts::load(&self.path)?;
@@ -172,6 +193,11 @@ fn variable(name: &str) -> Option<String> {
 }
 
 impl Context {
+    /// Whether both are the same access to the same cluster.
+    fn is_same_as(&self, other: &Self) -> bool {
+        (&self.url, &self.token, &self.ca) == (&other.url, &other.token, &other.ca)
+    }
+
     /// From the environment's variables where set, else from the context file: the one of this name, or the current one.
     pub fn choose(name: Option<&str>) -> Result<Chosen, ContextError> {
         let variables =
@@ -188,7 +214,7 @@ impl Context {
             (Some(_), _, Some(name)) => Err(ContextError::Both { name: name.to_owned() }),
             (Some(urls), Some(token), None) => {
                 let ca = variables.ca.map(|path| read_ca(Path::new(&path))).transpose()?;
-                let context = Self { url: split_urls(&urls), token: token.trim().to_owned(), ca };
+                let context = Self { url: split_urls(&urls), token: token.trim().to_owned(), ca, known: Vec::new() };
                 Ok(Chosen { context, kept: None })
             }
             // The token belongs to the cluster of the file: sending it elsewhere would give it away.
@@ -200,7 +226,8 @@ impl Context {
                     Err(ContextError::Missing { .. }) if token.is_some() => return Err(ContextError::NoUrl),
                     found => found.map(|(name, context)| (name.to_owned(), context.clone()))?,
                 };
-                let kept = Kept { path, name, ca: context.ca.clone() };
+                let Context { url, ca, known, .. } = context.clone();
+                let kept = Kept { path, name, url, ca, known };
                 if let Some(token) = token {
                     context.token = token.trim().to_owned();
                 }
@@ -294,7 +321,8 @@ impl Contexts {
     /// Keeps `context` under `name`, or the name that it has already. What is there under this name is kept under another:
     /// a token is nowhere else. Returns that other name.
     pub fn put_aside_and_put(&mut self, name: &str, context: Context) -> Option<String> {
-        if let Some(known) = self.contexts.iter().find(|(_, known)| **known == context).map(|(known, _)| known.clone())
+        if let Some(known) =
+            self.contexts.iter().find(|(_, known)| known.is_same_as(&context)).map(|(known, _)| known.clone())
         {
             self.current = Some(known);
             return None;
@@ -362,7 +390,7 @@ mod tests {
     use super::*;
 
     fn context(token: &str) -> Context {
-        Context { url: vec!["http://127.0.0.1:7700".into()], token: token.into(), ca: None }
+        Context { url: vec!["http://127.0.0.1:7700".into()], token: token.into(), ca: None, known: Vec::new() }
     }
 
     fn variables(urls: &str, token: &str) -> Variables {
@@ -466,6 +494,26 @@ mod tests {
         let none = Context::choose_from(Variables::default(), None, || Ok("/nonexistent/config.toml".into()));
         let error = none.unwrap_err().to_string();
         assert!(error.contains("pontoon dev") && error.contains("PONTOON_URL") && error.contains("login"), "{error}");
+    }
+
+    #[test]
+    fn where_the_controllers_are_is_noted_in_the_context_it_was_heard_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let mut contexts = Contexts::default();
+        contexts.put("home", context("t"));
+        contexts.save(&path).unwrap();
+        let known = |path: &Path| Contexts::load(path).unwrap().find("home").unwrap().known.clone();
+        let kept = Context::choose_from(Variables::default(), None, || Ok(path.clone())).unwrap().kept.unwrap();
+        let told = ["http://127.0.0.1:7700", "http://127.0.0.1:7701"].map(str::to_owned);
+        kept.put_known(&told).unwrap();
+        assert_eq!(known(&path), told);
+        // It leads to another cluster by now.
+        let other = Context { url: vec!["http://127.0.0.1:1".into()], ..context("t") };
+        contexts.put("home", other);
+        contexts.save(&path).unwrap();
+        kept.put_known(&told).unwrap();
+        assert!(known(&path).is_empty());
     }
 
     #[test]

@@ -42,6 +42,16 @@ impl Session {
         Self { client, format, kept: None }
     }
 
+    /// Notes in the context where the controllers are by now.
+    pub fn keep_told(&self) {
+        let told = self.client.told();
+        if let (Some(kept), false) = (&self.kept, told.is_empty())
+            && let Err(error) = kept.put_known(&told)
+        {
+            output::note(&format!("where the cluster's controllers are cannot be noted: {error}"));
+        }
+    }
+
     /// Notes in the context which authority follows the one it knows, while the one it knows is enough to be sure of that.
     pub fn keep_followed(&self) {
         let Some(ca) = self.client.followed() else { return };

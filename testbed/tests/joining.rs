@@ -401,6 +401,8 @@ fn loses_its_store(made: &mut Made) -> Result<()> {
         })?;
         let old = made.id_of("north")?;
         made.machines[0].kill()?;
+        // Whoever has logged in to it knows the others by now.
+        until("a write by way of another", PATIENCE, || ok(&at, &["label", &name, "without=north"], ""))?;
         std::fs::remove_dir_all(gone)?;
         made.machines[0].restart()?;
         until("north to vote under another id", PATIENCE, || {

@@ -8,6 +8,7 @@ mod event_stream;
 mod log_stream;
 mod ports;
 pub(crate) mod tls;
+mod told;
 mod trust;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
+use pontoon_api::CONTROLLERS_HEADER;
 use pontoon_kit::Backoff;
 use reqwest::{Method, Response};
 use serde::Serialize;
@@ -31,6 +33,7 @@ pub use error::ClientError;
 pub use event_stream::{Event, EventStream};
 pub use log_stream::{LineStream, LogStream};
 use tls::Followed;
+use told::Told;
 
 /// A controller that does not accept within this time is treated as down: several round trips around the world.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -67,6 +70,7 @@ pub struct Client {
     index: AtomicU64,
     retry_window: Duration,
     followed: Followed,
+    told: Told,
 }
 
 /// One request, as often as it needs to be sent.
@@ -114,12 +118,15 @@ impl Client {
     /// For the cluster of `context`.
     pub fn new(context: &Context) -> Result<Self, ClientError> {
         let (mut urls, mut secure) = (Vec::new(), false);
-        for url in &context.url {
+        for url in context.known.iter().chain(&context.url) {
             let fits = |url: &reqwest::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
             let parsed = reqwest::Url::parse(url).ok().filter(fits);
             let parsed = parsed.ok_or_else(|| ClientError::Address { url: url.clone() })?;
             secure |= parsed.scheme() == "https";
-            urls.push(url.trim_end_matches('/').to_owned());
+            let url = url.trim_end_matches('/').to_owned();
+            if !urls.contains(&url) {
+                urls.push(url);
+            }
         }
         if urls.is_empty() {
             return Err(ClientError::Address { url: String::new() });
@@ -146,12 +153,18 @@ impl Client {
             index: AtomicU64::new(0),
             retry_window: RETRY_WINDOW,
             followed,
+            told: Told::default(),
         })
     }
 
     /// Which authorities (PEM) are to be trusted in place of the context's, if the cluster's has a successor since.
     pub fn followed(&self) -> Option<String> {
         self.followed.get()
+    }
+
+    /// Where the controllers are, the one that answered first; empty if none has said.
+    pub fn told(&self) -> Vec<String> {
+        self.told.urls()
     }
 
     /// Each controller is tried once: for those who look again anyway.
@@ -234,6 +247,7 @@ impl Client {
             .http
             .request(call.method.clone(), format!("{url}/v1/{}", call.path))
             .bearer_auth(&self.token)
+            .header(CONTROLLERS_HEADER, "?")
             .query(&call.query);
         let index = self.index.load(Ordering::Relaxed);
         if call.method == Method::GET && index > 0 {
@@ -263,6 +277,7 @@ impl Client {
                 .map_err(|_| self.unreachable("it does not answer in time".into()))?
         };
         let response = answer.map_err(|error| ClientError::of_failure(url, &self.urls.join(", "), &error))?;
+        self.told.hear(url, response.headers());
         let status = response.status();
         if status.is_success() {
             return Ok(response);

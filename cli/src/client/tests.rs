@@ -72,7 +72,7 @@ async fn nobody() -> SocketAddr {
 
 fn client(addresses: &[SocketAddr]) -> Client {
     let url = addresses.iter().map(|address| format!("http://{address}")).collect();
-    Client::new(&Context { url, token: "secret".into(), ca: None }).unwrap()
+    Client::new(&Context { url, token: "secret".into(), ca: None, known: Vec::new() }).unwrap()
 }
 
 fn error_body(code: &str, message: &str) -> String {
@@ -200,7 +200,7 @@ async fn a_log_is_read_line_by_line() {
 #[test]
 fn what_is_no_address_is_refused() {
     for url in ["", "127.0.0.1:7700", "ftp://x"] {
-        let context = Context { url: vec![url.into()], token: String::new(), ca: None };
+        let context = Context { url: vec![url.into()], token: String::new(), ca: None, known: Vec::new() };
         assert!(matches!(Client::new(&context), Err(ClientError::Address { .. })), "{url}");
     }
 }
@@ -236,7 +236,7 @@ async fn serve_as(identity: &Identity) -> SocketAddr {
 
 fn secure(address: SocketAddr, ca: &str) -> Client {
     let url = vec![format!("https://{address}")];
-    Client::new(&Context { url, token: "secret".into(), ca: Some(ca.to_owned()) }).unwrap()
+    Client::new(&Context { url, token: "secret".into(), ca: Some(ca.to_owned()), known: Vec::new() }).unwrap()
 }
 
 /// One whose certificate has ended by now.
@@ -261,7 +261,12 @@ async fn what_is_wrong_with_a_controllers_tls_is_told_apart_and_not_tried_again(
     let plain = serve(|_| (200, "[]".into())).await;
     // What is written on a certificate for somebody else.
     let balancer = serve_as(&ours.issue(Role::Balancer, "b").unwrap()).await;
-    let in_plain = Client::new(&Context { url: vec![format!("http://{theirs}")], token: "secret".into(), ca: None });
+    let in_plain = Client::new(&Context {
+        url: vec![format!("http://{theirs}")],
+        token: "secret".into(),
+        ca: None,
+        known: Vec::new(),
+    });
     let ours = ours.certificate();
     for (client, what, next) in [
         (secure(theirs, ours), "no authority known here has signed", "--fingerprint SHA256"),
@@ -282,10 +287,14 @@ async fn a_controller_whose_tls_is_wrong_keeps_nobody_from_the_others() {
     let (theirs, _) = serve_tls().await;
     let (good, ca) = serve_tls().await;
     let url = vec![format!("https://{theirs}"), format!("https://{good}")];
-    Client::new(&Context { url, token: "secret".into(), ca: Some(ca.clone()) }).unwrap().apps().await.unwrap();
+    Client::new(&Context { url, token: "secret".into(), ca: Some(ca.clone()), known: Vec::new() })
+        .unwrap()
+        .apps()
+        .await
+        .unwrap();
     // And while those do not answer, they are waited for; then it is told what is known for sure.
     let url = vec![format!("https://{theirs}"), format!("https://{}", nobody().await)];
-    let mut client = Client::new(&Context { url, token: "secret".into(), ca: Some(ca) }).unwrap();
+    let mut client = Client::new(&Context { url, token: "secret".into(), ca: Some(ca), known: Vec::new() }).unwrap();
     client.retry_window = Duration::from_millis(200);
     let error = client.apps().await.unwrap_err();
     assert!(matches!(error, ClientError::Tls { failure: TlsFailure::UnknownAuthority, .. }), "{error}");
@@ -320,6 +329,7 @@ async fn over_https_only_who_has_a_certificate_of_the_cluster_gets_the_token() {
         url: vec![format!("https://{address}")],
         token: "secret".into(),
         ca: ca.map(str::to_owned),
+        known: Vec::new(),
     };
     // The certificate names no address: that it is a controller's is enough.
     Client::new(&context(Some(&ca))).unwrap().apps().await.unwrap();
@@ -337,7 +347,7 @@ async fn an_authority_is_taken_by_its_fingerprint_and_no_other() {
     let given = tls::parse_fingerprint(&format!("sha256:{}", fingerprint.to_uppercase())).unwrap();
     let taken = tls::fetch_authority(&url, given).await.unwrap();
     assert_eq!(CertificateDer::from_pem_slice(taken.as_bytes()).unwrap(), der);
-    let context = Context { url: vec![url.to_string()], token: "secret".into(), ca: Some(taken) };
+    let context = Context { url: vec![url.to_string()], token: "secret".into(), ca: Some(taken), known: Vec::new() };
     Client::new(&context).unwrap().apps().await.unwrap();
     let error = tls::fetch_authority(&url, "0".repeat(64).parse().unwrap()).await.unwrap_err().to_string();
     assert!(error.contains("none of the certificates"), "{error}");

@@ -180,6 +180,7 @@ pub fn provision(layout: &Layout) -> Result<ClusterFiles, ProvisionError> {
             url: layout.controllers.iter().map(|one| format!("http://{}", one.rest)).collect(),
             token,
             ca: None,
+            known: Vec::new(),
         },
         cluster: kept.cluster,
     })

@@ -75,7 +75,7 @@ pub async fn run(args: LoginArgs, global: Option<&str>, format: Format) -> anyho
         (None, None) => contexts.find(&name).and_then(|known| known.ca.clone()),
     };
     let token = if args.token_stdin { read_token()? } else { ask_token()? };
-    let mut context = Context { url: urls, token, ca };
+    let mut context = Context { url: urls, token, ca, known: Vec::new() };
     let client = Client::new(&context)?;
     if first.is_some_and(|url| url.scheme() == "http" && !is_loopback(&url)) {
         output::note(
@@ -84,6 +84,7 @@ pub async fn run(args: LoginArgs, global: Option<&str>, format: Format) -> anyho
     }
     let token = client.own_token().await?;
     context.ca = client.followed().or(context.ca);
+    context.known = client.told();
     contexts.put(&name, context);
     contexts.save(&path)?;
     let set = variables_set();

@@ -102,6 +102,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             let done = client_verb(command, &session).await;
             // Also of a refusal: whoever it came from was sure.
             session.keep_followed();
+            session.keep_told();
             done
         }),
     }

@@ -126,12 +126,12 @@ async fn lock(folder: &Path) -> Result<FolderLock, ControllerError> {
 /// Starts the consensus, if need be once there is room on the disk, or with an empty store once the others allow it.
 async fn start(
     config: &Config,
-    consensus: ConsensusConfig,
+    mut consensus: ConsensusConfig,
     remembered: &[SocketAddr],
 ) -> Result<(Listeners, Consensus, RaftServer<RaftService>), ControllerError> {
+    let knows_others = config.members.len() > 1 || remembered.iter().any(|other| *other != config.grpc_address());
     loop {
         let listeners = Listeners::bind(config).await?;
-        let knows_others = config.members.len() > 1 || remembered.iter().any(|other| *other != config.grpc_address());
         let error = match Consensus::start(consensus.clone()).await {
             Ok((consensus, service)) => return Ok((listeners, consensus, service)),
             Err(error) => error,
@@ -142,9 +142,14 @@ async fn start(
             tracing::error!("{error}; this controller starts when there is room");
             tokio::time::sleep(LOOK_FOR_ROOM).await;
         } else if error.is_data_loss() && knows_others {
-            let own = config.grpc_address();
-            let (consensus, service) = rejoin::start_anew(consensus, own, remembered, error).await?;
-            return Ok((Listeners::bind(config).await?, consensus, service));
+            match rejoin::start_anew(consensus.clone(), config.grpc_address(), remembered, error).await {
+                Ok((consensus, service)) => return Ok((Listeners::bind(config).await?, consensus, service)),
+                // It was removed, and its folder emptied so that it may join anew: whether it may is asked then.
+                Err(ControllerError::Rejoin { .. }) if config.join && consensus.was_member => {
+                    consensus.was_member = false;
+                }
+                Err(error) => return Err(error),
+            }
         } else if error.is_data_loss() {
             return Err(ControllerError::OnlyCopy(error));
         } else {

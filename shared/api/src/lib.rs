@@ -87,6 +87,9 @@
 //! start`, `data: {"index":N}`. An index that is no longer held gives 410 `compacted`, or `event: compacted`, `data:
 //! {"oldest":N}` when that happens on the way: read the state anew and go on from its index.
 //!
+//! A request with the header `Pontoon-Controllers`, whatever it says, is told in the same header of the answer where all controllers
+//! answer: addresses with ports, separated by commas.
+//!
 //! Every request carries `Authorization: Bearer TOKEN`. 401 says that it is not valid (any more), 403 that this is not in its
 //! scopes, 429 that too many wrong ones came from the same address. A token of `deploy:APP` sees in lists and events what
 //! is that app's. A change may carry `Idempotency-Key: UUID or 32 hex digits`, so that
@@ -102,6 +105,9 @@ pub mod request;
 pub mod requests;
 pub mod response;
 pub mod trust;
+
+/// Where all controllers are, for who asks with it.
+pub const CONTROLLERS_HEADER: &str = "pontoon-controllers";
 
 pub use endpoint::{Endpoint, Needs};
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};

@@ -11,6 +11,7 @@ use pontoon_api::{Endpoint, ErrorCode, Needs};
 
 use super::Api;
 use super::caller::{Caller, nobody};
+use super::elsewhere;
 use super::seen::INDEX_HEADER;
 use crate::audit::Asked;
 
@@ -65,28 +66,43 @@ where
     fn call(self, request: Request, api: Api) -> Self::Future {
         Box::pin(async move {
             let Some(caller) = request.extensions().get::<Caller>().cloned() else { return nobody().into_response() };
-            if !self.changes {
-                return match caller.check(self.needs, request.uri().path()) {
-                    Ok(()) => self.handler.call(request, api).await,
-                    Err(refusal) => refusal.into_response(),
-                };
+            let asked = elsewhere::is_asked(request.headers()).then(|| api.feed.clone());
+            let mut answer = self.answer(request, api, &caller).await;
+            if let Some(feed) = asked {
+                feed.look(|state| elsewhere::tell(state, &mut answer));
             }
-            // Clones of what the request shares: nothing is copied before the audit's writer does.
-            let (method, uri) = (request.method().clone(), request.uri().clone());
-            let answer = change(self.handler, self.needs, &caller, request, &api).await;
-            let headers = answer.headers();
-            api.audit.note(Asked {
-                from: caller.from(),
-                token: caller.token().clone(),
-                action: self.action,
-                method,
-                uri,
-                status: answer.status().as_u16(),
-                error: answer.extensions().get::<ErrorCode>().copied(),
-                index: headers.get(INDEX_HEADER).cloned(),
-            });
             answer
         })
+    }
+}
+
+impl<H> Guarded<H> {
+    async fn answer<T>(self, request: Request, api: Api, caller: &Caller) -> Response
+    where
+        H: Handler<T, Api>,
+        T: Send + 'static,
+    {
+        if !self.changes {
+            return match caller.check(self.needs, request.uri().path()) {
+                Ok(()) => self.handler.call(request, api).await,
+                Err(refusal) => refusal.into_response(),
+            };
+        }
+        // Clones of what the request shares: nothing is copied before the audit's writer does.
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let answer = change(self.handler, self.needs, caller, request, &api).await;
+        let headers = answer.headers();
+        api.audit.note(Asked {
+            from: caller.from(),
+            token: caller.token().clone(),
+            action: self.action,
+            method,
+            uri,
+            status: answer.status().as_u16(),
+            error: answer.extensions().get::<ErrorCode>().copied(),
+            index: headers.get(INDEX_HEADER).cloned(),
+        });
+        answer
     }
 }
 

@@ -12,6 +12,7 @@ mod change;
 mod controllers;
 mod convert;
 mod edge;
+mod elsewhere;
 mod env;
 mod error;
 mod event_rows;

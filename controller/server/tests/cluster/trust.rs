@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use pontoon_controller::ControllerError;
 use pontoon_enrol::{Admitted, JoinError, Who, join};
 use pontoon_kit::{Credentials, Identity, Role, rpc};
+use pontoon_model::ControllerId;
 use pontoon_proto::services::agents_client::AgentsClient;
 use pontoon_proto::{AgentMessage, BlobRequest};
 use serde_json::{Value, json};
@@ -211,7 +212,22 @@ async fn a_controller_that_is_removed_is_trusted_no_longer_unless_that_was_asked
     assert!(known(&cluster).await.contains(&one));
     let gone = cluster.try_delete(0, "/v1/controllers/c1?keep_trust=true").await.expect_err("it is no member");
     assert!(gone.contains("404"), "{gone}");
+    // With an empty data folder and a new id, and nothing else, as it says itself.
+    std::fs::remove_dir_all(cluster.data_dir(1)).unwrap();
+    cluster.launch_as(1, |config| {
+        let id = ControllerId(11);
+        (config.id, config.members[1].id) = (id, id);
+        (config.join, config.founding) = (true, None);
+    });
+    until("it to vote again", async || {
+        let listed = cluster.try_get(0, "/v1/controllers").await?;
+        let votes = |row: &Value| row["id"] == "c11" && (row["role"] == "voter" || row["role"] == "leader");
+        if listed.as_array().is_some_and(|rows| rows.iter().any(votes)) { Ok(()) } else { Err(listed.to_string()) }
+    })
+    .await;
     assert_eq!(remove(&cluster, "/v1/controllers/c1").await["revoked"], true);
+    let ended = cluster.ended(1).await;
+    assert!(matches!(ended, ControllerError::ShutOut { .. } | ControllerError::Removed { .. }), "{ended}");
     assert!(!known(&cluster).await.contains(&one));
     cluster.stop_all().await;
 }
