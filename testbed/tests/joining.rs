@@ -415,7 +415,7 @@ fn loses_its_store(made: &mut Made) -> Result<()> {
         made.machines[1].kill()?;
         until("a write with north's vote", PATIENCE, || ok(&at, &["label", &name, "after=yes"], ""))?;
         let labels = made.json(&["label", &name])?;
-        ensure!(labels["round"] == round.to_string() && labels["after"] == "yes", "{labels}");
+        ensure!(labels["round"].as_str() == Some(&round.to_string()) && labels["after"] == "yes", "{labels}");
         made.machines[1].restart()?;
         made.until_whole()?;
     }
