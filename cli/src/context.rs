@@ -151,22 +151,24 @@ impl Kept {
         if self.known == known {
             return Ok(());
         }
-        let mut contexts = Contexts::load(&self.path)?;
-        match contexts.contexts.get_mut(&self.name).filter(|context| context.url == self.url) {
-            Some(context) => {
-                context.known = known.to_vec();
-                contexts.save(&self.path)
-            }
-            None => Ok(()),
-        }
+        self.change(|context| context.url == self.url, |context| context.known = known.to_vec())
     }
 
     /// Notes whose signature counts from now on, unless somebody has noted something else meanwhile.
     pub fn put_ca(&self, ca: &str) -> Result<(), ContextError> {
+        self.change(|context| context.ca == self.ca, |context| context.ca = Some(ca.to_owned()))
+    }
+
+    /// Changes the context in its file, if it is there and `still` what it was.
+    fn change(
+        &self,
+        still: impl FnOnce(&Context) -> bool,
+        change: impl FnOnce(&mut Context),
+    ) -> Result<(), ContextError> {
         let mut contexts = Contexts::load(&self.path)?;
-        match contexts.contexts.get_mut(&self.name).filter(|context| context.ca == self.ca) {
+        match contexts.contexts.get_mut(&self.name).filter(|context| still(context)) {
             Some(context) => {
-                context.ca = Some(ca.to_owned());
+                change(context);
                 contexts.save(&self.path)
             }
             None => Ok(()),

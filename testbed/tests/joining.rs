@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use pontoon_enrol::Remembered;
 use pontoon_testbed::cluster::PATIENCE;
 use pontoon_testbed::process::{self, Process, servos_below};
 use pontoon_testbed::skip::wrong_clock_or_skip;
@@ -397,7 +398,9 @@ fn loses_its_store(made: &mut Made) -> Result<()> {
         ok(&at, &["app", "create", &name], "")?;
         ok(&at, &["label", &name, &format!("round={round}")], "")?;
         until("north to know the others", PATIENCE, || {
-            Ok(std::fs::metadata(at.join("north/data/controllers")).map(drop)?)
+            let known = Remembered::in_folder(&at.join("north/data")).load().known;
+            ensure!(known.len() == 3, "it knows {known:?}");
+            Ok(())
         })?;
         let old = made.id_of("north")?;
         made.machines[0].kill()?;
