@@ -188,19 +188,17 @@ async fn until_done(
     Err("it was asked for years".to_owned())
 }
 
-/// All that may know who leads: the members, and who is in the configuration.
-fn known(consensus: &Consensus, own: SocketAddr) -> Vec<(ControllerName, PeersClient<Link>)> {
-    let others = consensus.peers().others();
-    let mut known: Vec<_> = others.iter().map(|peer| (peer.name().clone(), peer.client())).collect();
+/// All that may know who leads: the members, who is in the configuration, and who was a member when this controller last ran.
+fn known(consensus: &Consensus, own: SocketAddr) -> Vec<(String, PeersClient<Link>)> {
     let connections = consensus.connections();
-    for contact in connections.configured().iter().filter(|contact| contact.grpc != own) {
-        if let (false, Ok(client)) =
-            (known.iter().any(|(name, _)| *name == contact.name), connections.client(contact.grpc))
-        {
-            known.push((contact.name.clone(), client));
+    let members = consensus.members().into_iter().filter(|member| member.id != consensus.id());
+    let mut known: Vec<(String, SocketAddr)> = members.map(|member| (member.name.to_string(), member.grpc)).collect();
+    for contact in connections.contacts(own) {
+        if known.iter().all(|(name, address)| *name != contact.0 && *address != contact.1) {
+            known.push(contact);
         }
     }
-    known
+    known.into_iter().filter_map(|(name, address)| Some((name, connections.client(address).ok()?))).collect()
 }
 
 /// Returns when this controller is no member any more. Only a leader can say so, of a term that is not older than what this

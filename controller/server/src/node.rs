@@ -67,7 +67,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
         Remembered::in_folder(&config.data_dir).load().known.into_iter().map(|known| known.grpc).collect();
     // The one is below the data folder, the other beside the certificate.
     let was_member = !remembered.is_empty() || sealing.were_in_use();
-    let starting = start(&config, consensus_config(&config, &credentials, was_member), &remembered);
+    let starting = start(&config, consensus_config(&config, &credentials, remembered, was_member));
     let (listeners, consensus, raft_service) = tokio::select! {
         started = starting => started?,
         () = shutdown.cancelled() => return Ok(()),
@@ -77,7 +77,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
 
     let kept = Kept { token, store, audit, credentials: credentials.clone(), sealing };
     let parts = Parts::new(config, kept, Arc::new(consensus));
-    let membership = parts.membership(remembered);
+    let membership = parts.membership();
     let mut tasks = Tasks::default();
     parts.spawn_background(&mut tasks);
     let tables = parts.spawn_tables(&mut tasks);
@@ -127,9 +127,9 @@ async fn lock(folder: &Path) -> Result<FolderLock, ControllerError> {
 async fn start(
     config: &Config,
     mut consensus: ConsensusConfig,
-    remembered: &[SocketAddr],
 ) -> Result<(Listeners, Consensus, RaftServer<RaftService>), ControllerError> {
-    let knows_others = config.members.len() > 1 || remembered.iter().any(|other| *other != config.grpc_address());
+    let other = |address: &SocketAddr| *address != config.grpc_address();
+    let knows_others = config.members.len() > 1 || consensus.remembered.iter().any(other);
     loop {
         let listeners = Listeners::bind(config).await?;
         let error = match Consensus::start(consensus.clone()).await {
@@ -142,7 +142,7 @@ async fn start(
             tracing::error!("{error}; this controller starts when there is room");
             tokio::time::sleep(LOOK_FOR_ROOM).await;
         } else if error.is_data_loss() && knows_others {
-            match rejoin::start_anew(consensus.clone(), config.grpc_address(), remembered, error).await {
+            match rejoin::start_anew(consensus.clone(), config.grpc_address(), error).await {
                 Ok((consensus, service)) => return Ok((Listeners::bind(config).await?, consensus, service)),
                 // It was removed, and its folder emptied so that it may join anew: whether it may is asked then.
                 Err(ControllerError::Rejoin { .. }) if config.join && consensus.was_member => {
@@ -174,7 +174,12 @@ async fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListene
     TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, purpose, source })
 }
 
-fn consensus_config(config: &Config, credentials: &Credentials, was_member: bool) -> ConsensusConfig {
+fn consensus_config(
+    config: &Config,
+    credentials: &Credentials,
+    remembered: Vec<SocketAddr>,
+    was_member: bool,
+) -> ConsensusConfig {
     let member =
         |member: &crate::config::MemberConfig| Member { id: member.id, name: member.name.clone(), grpc: member.grpc };
     ConsensusConfig {
@@ -183,6 +188,7 @@ fn consensus_config(config: &Config, credentials: &Credentials, was_member: bool
         data_dir: config.data_dir.clone(),
         members: config.members.iter().map(member).collect(),
         joins: config.join,
+        remembered,
         was_member,
         credentials: credentials.clone(),
         timing: config.timing.times(),
@@ -347,7 +353,7 @@ impl Parts {
     }
 
     /// Gets this controller into the cluster where it is not in it yet; returns when it is out, or stays out.
-    fn membership(&self, remembered: Vec<SocketAddr>) -> impl Future<Output = ControllerError> + use<> {
+    fn membership(&self) -> impl Future<Output = ControllerError> + use<> {
         let (consensus, own, name) = (self.consensus.clone(), self.config.grpc_address(), self.config.name.clone());
         let (joins, voter) = (self.config.join && !consensus.is_settled(), self.config.voter);
         let bundles = blobs::whole(self.store.clone(), self.consensus.feed(), self.consensus.reads());
@@ -358,7 +364,7 @@ impl Parts {
         };
         async move {
             let entered = if consensus.is_replacement() {
-                rejoin::become_voter(&consensus, own, &remembered).await
+                rejoin::take_place(&consensus, own).await
             } else if joins {
                 members::join(&consensus, own, voter, whole).await
             } else {

@@ -28,64 +28,43 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const SAY_EVERY: u32 = 15;
 
 /// Sets the store that failed with `loss` aside once the others allow it, and starts with an empty one under a new
-/// id, which does not vote until [`become_voter`] is done.
+/// id, which is no member until [`take_place`] is done.
 pub(crate) async fn start_anew(
     config: ConsensusConfig,
     own: SocketAddr,
-    remembered: &[SocketAddr],
     loss: ConsensusError,
 ) -> Result<(Consensus, RaftServer<RaftService>), ControllerError> {
     let loss = loss.to_string();
     tracing::error!("{loss}");
-    let connections = Connections::new(config.credentials.clone(), config.members.clone());
-    let others = contacts(&connections, own, remembered);
-    let allowed = ask_until_yes(&connections, &others, &RejoinRequest::May, "may not set its store aside yet").await;
+    let allowed =
+        ask_until_yes(&Connections::new(&config), own, &RejoinRequest::May, "may not set its store aside yet").await;
     allowed.map_err(|why| ControllerError::Rejoin { loss, why })?;
     let (aside, new) = Consensus::set_aside(&config).await?;
     tracing::warn!(%new, aside = %aside.display(), "the store was set aside; this controller rejoins under a new id");
     Ok(Consensus::start(config).await?)
 }
 
-/// Asks until this controller votes under its new id; the error is final.
-pub(crate) async fn become_voter(
-    consensus: &Consensus,
-    own: SocketAddr,
-    remembered: &[SocketAddr],
-) -> Result<(), String> {
+/// Asks until this controller is in its old place under its new id, where it votes if it did; the error is final.
+pub(crate) async fn take_place(consensus: &Consensus, own: SocketAddr) -> Result<(), String> {
     if !consensus.peers().is_voter() {
         let request = RejoinRequest::Replace { new: consensus.id(), grpc: own };
-        let connections = consensus.connections();
-        let others = contacts(&connections, own, remembered);
-        ask_until_yes(&connections, &others, &request, "does not vote yet").await?;
-        tracing::info!(id = %consensus.id(), "this controller votes again");
+        ask_until_yes(&consensus.connections(), own, &request, "is not back in its place yet").await?;
+        tracing::info!(id = %consensus.id(), "this controller is back in its place");
     }
     Ok(())
 }
 
-/// Who may be asked, and what it is called in a log: those of the configuration, which are of the day on which this controller
-/// began, and those that it knew last.
-fn contacts(connections: &Connections, own: SocketAddr, remembered: &[SocketAddr]) -> Vec<(String, SocketAddr)> {
-    let configured = connections.configured().iter().map(|member| (member.name.to_string(), member.grpc));
-    let mut contacts: Vec<(String, SocketAddr)> = configured.collect();
-    for address in remembered {
-        if contacts.iter().all(|(_, known)| known != address) {
-            contacts.push((address.to_string(), *address));
-        }
-    }
-    contacts.retain(|(_, address)| *address != own);
-    contacts
-}
-
 async fn ask_until_yes(
     connections: &Connections,
-    others: &[(String, SocketAddr)],
+    own: SocketAddr,
     request: &RejoinRequest,
     meanwhile: &str,
 ) -> Result<(), String> {
+    let others = connections.contacts(own);
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     for round in 0_u32.. {
         let mut heard = Vec::new();
-        for (name, address) in others {
+        for (name, address) in &others {
             match ask(connections, *address, request).await {
                 Ok(RejoinReply::Yes) => return Ok(()),
                 Ok(RejoinReply::Refused { why }) => return Err(format!("{name}: {why}")),

@@ -103,9 +103,14 @@ impl State {
         let now = self.header.time;
         let known = self.trust.machine(*role, name);
         if known.is_some_and(|known| known.key != *key) {
+            // A controller that is gone is still a member, too.
+            let first = match role {
+                MachineRole::Controller => format!("pontoon controller remove {name}"),
+                MachineRole::Agent | MachineRole::Balancer => format!("pontoon revoke {role} {name}"),
+            };
             return Err(Rejected::conflict(format!(
-                "there is a {role} {name} already, with another key; choose another name, or \
-                 `pontoon revoke {role} {name}` first if that machine is gone or has lost its key"
+                "there is a {role} {name} already, with another key; choose another name, or `{first}` first if that \
+                 machine is gone or has lost its key"
             )));
         }
         // Whoever has not heard its answer asks again, and is no second machine.

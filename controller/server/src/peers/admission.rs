@@ -114,7 +114,7 @@ impl Admission {
             Some(_) => {
                 return Err(Not::Ever(format!(
                     "another machine belongs to this cluster as controller {name}, with another key: if that one is gone, \
-                     `pontoon revoke controller {name}` first"
+                     `pontoon controller remove {name}` first"
                 )));
             }
             None => {}

@@ -262,6 +262,7 @@ impl Cluster {
             timing: Timing::lan(),
             auto_timing: self.auto_timing,
             joins: at >= self.first,
+            remembered: Vec::new(),
             was_member: false,
             compaction: Compaction::default(),
         }
@@ -565,6 +566,21 @@ fn voters(cluster: &Cluster, at: usize) -> Vec<(String, ControllerId)> {
     voters.map(|member| (member.name.to_string(), member.id)).collect()
 }
 
+impl Cluster {
+    /// Starts `at`, whose store is lost, with an empty one under a new id, and waits until it is back in its place.
+    async fn come_back(&mut self, at: usize) {
+        let (config, grpc) = (self.config(at), self.members[at].grpc);
+        let loss = Consensus::start(config.clone()).await.err().expect("a lost store does not start");
+        assert!(loss.is_data_loss(), "{loss}");
+        let started = timeout(BOUND, rejoin::start_anew(config.clone(), grpc, loss));
+        let started = started.await.expect("the others allow it").unwrap();
+        let listener = wait_for_port(grpc).await;
+        self.nodes[at] = Some(Node::serve(config.credentials, started, listener, self.as_if.clone()));
+        assert!(self.consensus(at).is_replacement());
+        timeout(BOUND, rejoin::take_place(self.consensus(at), grpc)).await.expect("in time").unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_controller_whose_store_is_lost_votes_again_under_a_new_id() {
     let mut cluster = Cluster::start().await;
@@ -578,16 +594,7 @@ async fn a_controller_whose_store_is_lost_votes_again_under_a_new_id() {
         cluster.nodes[lost].take().unwrap().vanish().await;
         lose_database(&cluster.data_dir(lost));
 
-        let config = cluster.config(lost);
-        let loss = Consensus::start(config.clone()).await.err().expect("a lost store does not start");
-        assert!(loss.is_data_loss(), "{loss}");
-        let started = timeout(BOUND, rejoin::start_anew(config.clone(), config.members[lost].grpc, &[], loss));
-        let started = started.await.expect("the others allow it").unwrap();
-        let listener = wait_for_port(config.members[lost].grpc).await;
-        cluster.nodes[lost] = Some(Node::serve(config.credentials.clone(), started, listener, cluster.as_if.clone()));
-        assert!(cluster.consensus(lost).is_replacement());
-        let voting = rejoin::become_voter(cluster.consensus(lost), config.members[lost].grpc, &[]);
-        timeout(BOUND, voting).await.expect("in time").unwrap();
+        cluster.come_back(lost).await;
         wait_until_voters(&cluster, lost, &before).await;
 
         let new = cluster.consensus(lost).id();
@@ -634,7 +641,7 @@ async fn a_majority_does_not_give_up_its_stores() {
         let loss = Consensus::start(config.clone()).await.err().expect("a lost store does not start");
         // Several rounds of asking the one that is left.
         let waiting =
-            timeout(Duration::from_secs(3), rejoin::start_anew(config.clone(), config.members[at].grpc, &[], loss));
+            timeout(Duration::from_secs(3), rejoin::start_anew(config.clone(), config.members[at].grpc, loss));
         assert!(waiting.await.is_err(), "it must wait for a person");
         assert!(cluster.data_dir(at).join("raft/identity").exists(), "nothing is set aside");
     }

@@ -82,6 +82,8 @@ pub struct ConsensusConfig {
     pub members: Vec<Member>,
     /// Whether it is let into a cluster that others have made.
     pub joins: bool,
+    /// Where the other controllers were when it last ran; asked beside `members` for what any member may say.
+    pub remembered: Vec<SocketAddr>,
     /// Whether it was a member before: a store that is not there at all is lost then, and not a new one.
     pub was_member: bool,
     /// This controller's certificate, for the connections to the others.

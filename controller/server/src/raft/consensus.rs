@@ -168,7 +168,7 @@ impl Consensus {
         let Watched { leadership, failure } = leadership::watch_leadership(&raft, heard.clone(), pace.clone());
         let (health, held_back) = (Health::default(), HeldBack::default());
         let batcher = Batcher::start(raft.clone(), feed.clone(), health.clone(), held_back.clone());
-        let peers = Peers::new(id, raft.clone(), Connections::new(config.credentials.clone(), config.members.clone()));
+        let peers = Peers::new(id, raft.clone(), Connections::new(&config));
         let reads = Reads::start(id, raft.clone(), leadership.clone(), peers.clone());
         let levels = Levels {
             id,

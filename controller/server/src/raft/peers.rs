@@ -10,7 +10,7 @@ use pontoon_kit::Credentials;
 use pontoon_model::{ControllerId, ControllerName};
 use pontoon_proto::services::peers_client::PeersClient;
 
-use super::config::Member;
+use super::config::{ConsensusConfig, Member};
 use super::membership::votes;
 use super::network::link::{self, Link};
 use super::types::Raft;
@@ -164,18 +164,35 @@ pub(crate) struct Connections {
 struct ConnectionsInner {
     credentials: Credentials,
     configured: Vec<Member>,
+    remembered: Vec<SocketAddr>,
     channels: Mutex<HashMap<SocketAddr, Link>>,
 }
 
 impl Connections {
-    /// For the bearer of `credentials`; the addresses in `configured` win over those in the replicated membership.
-    pub(crate) fn new(credentials: Credentials, configured: Vec<Member>) -> Self {
-        Self { inner: Arc::new(ConnectionsInner { credentials, configured, channels: Mutex::default() }) }
+    /// As `config` says; the addresses in it win over those in the replicated membership.
+    pub(crate) fn new(config: &ConsensusConfig) -> Self {
+        let ConsensusConfig { credentials, members, remembered, .. } = config.clone();
+        let inner = ConnectionsInner { credentials, configured: members, remembered, channels: Mutex::default() };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The members of the configuration file.
     pub(crate) fn configured(&self) -> &[Member] {
         &self.inner.configured
+    }
+
+    /// Who may be asked whatever the membership says, but for `own`, and what it is called in a log: those of the
+    /// configuration, which are of the day on which this controller began, and those that it knew last.
+    pub(crate) fn contacts(&self, own: SocketAddr) -> Vec<(String, SocketAddr)> {
+        let configured = self.configured().iter().map(|member| (member.name.to_string(), member.grpc));
+        let mut contacts: Vec<(String, SocketAddr)> = configured.collect();
+        for address in &self.inner.remembered {
+            if contacts.iter().all(|(_, known)| known != address) {
+                contacts.push((address.to_string(), *address));
+            }
+        }
+        contacts.retain(|(_, address)| *address != own);
+        contacts
     }
 
     /// A client of the controller at `address`.
@@ -194,11 +211,12 @@ impl Connections {
             .max_encoding_message_size(pontoon_proto::MAX_MESSAGE_BYTES))
     }
 
-    /// Forgets the connections to all but those at `addresses` and in the configuration.
+    /// Forgets the connections to all but those at `addresses`, in the configuration and remembered.
     fn keep_only(&self, addresses: &[SocketAddr]) {
         let configured = |address: &SocketAddr| self.configured().iter().any(|member| member.grpc == *address);
+        let kept = |address: &SocketAddr| configured(address) || self.inner.remembered.contains(address);
         let mut channels = self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        channels.retain(|address, _| addresses.contains(address) || configured(address));
+        channels.retain(|address, _| addresses.contains(address) || kept(address));
     }
 
     fn forget(&self, address: SocketAddr) {

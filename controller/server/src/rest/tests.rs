@@ -54,6 +54,7 @@ impl Fixture {
             timing: Timing::lan(),
             auto_timing: false,
             joins: false,
+            remembered: Vec::new(),
             was_member: false,
             compaction: Compaction::default(),
         });

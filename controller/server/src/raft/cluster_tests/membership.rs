@@ -211,6 +211,31 @@ async fn a_learner_follows_is_promoted_and_a_restart_asks_for_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_whose_store_is_lost_comes_back_as_a_learner() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let learner = cluster.join(false).await;
+    let old = cluster.members[learner].id;
+    cluster.nodes[learner].take().unwrap().vanish().await;
+    lose_database(&cluster.data_dir(learner));
+    cluster.consensus(leader).proposer().propose(create("meanwhile")).await.unwrap();
+
+    cluster.come_back(learner).await;
+    let new = cluster.consensus(learner).id();
+    assert_ne!(new, old, "an id is never used again");
+    let alone = |node: usize| {
+        let named =
+            cluster.consensus(node).members().into_iter().filter(|member| member.name == cluster.named(learner));
+        named.map(|member| (member.id, member.role)).eq([(new, "learner")])
+    };
+    wait_for("the new id instead of the old", || cluster.running().into_iter().all(alone).then_some(())).await;
+    cluster.until_vote(&[0, 1, 2]).await;
+    cluster.all_have(&["meanwhile"]).await;
+    cluster.ask(leader, Ask::Promote { name: cluster.named(learner) }).await.unwrap();
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_or_an_address_that_is_taken_does_not_come_in() {
     let mut cluster = Cluster::start().await;
     cluster.leader().await;

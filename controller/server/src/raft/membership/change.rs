@@ -37,7 +37,7 @@ pub struct Joining {
 /// One change of the membership, or of who leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A controller's new id takes the place of its old ones.
+    /// A controller's new id takes the place of its old ones, and votes if one of them does.
     Replace(Replacement),
     /// A controller comes in.
     Join(Joining),
@@ -133,8 +133,8 @@ impl Change {
 
 impl Replacement {
     fn judge(&self, membership: &Membership) -> Option<Progress> {
-        let votes = membership.voter_ids().any(|id| id == self.new.0);
-        if is_uniform(membership) && votes && self.old_ids(membership).is_empty() {
+        let is_in = membership.get_node(&self.new.0).is_some();
+        if is_uniform(membership) && is_in && self.old_ids(membership).is_empty() {
             return Some(Progress::Done);
         }
         ids_of(membership, &self.name).is_empty().then(|| Progress::Refused(no_member(&self.name)))

@@ -83,7 +83,7 @@ impl MembershipQueue {
         Self { raft, leadership, feed, pace, queue, board }
     }
 
-    /// Whether a controller called `name` may give up its store: this one leads, knows the name as a voter, and a
+    /// Whether a controller called `name` may give up its store: this one leads, knows the name as a member, and a
     /// quorum lives without it. The error says what is missing.
     pub fn may_be_replaced(&self, name: &ControllerName) -> Result<(), Progress> {
         self.leads()?;

@@ -15,7 +15,7 @@ use super::super::proposer::Proposer;
 use super::super::runtime;
 use super::super::state_machine::StateFeed;
 use super::super::timing::Pace;
-use super::super::types::{Peer, Raft};
+use super::super::types::{Membership, Peer, Raft};
 use super::change::{Change, Joining, Progress, Replacement, ids_of, is_uniform};
 use super::{Board, LIVING_ELECTIONS, current, is_member, is_settled};
 
@@ -117,17 +117,17 @@ impl Worker {
         let new = replacement.new.0;
         self.add_learner(new, &replacement.name, replacement.grpc).await?;
         self.until_caught_up(new).await?;
-        self.say("it is being made a voter");
+        self.say("it is taking the place of its old id");
         let membership = current(&self.raft);
-        let voters: BTreeSet<u64> = membership.voter_ids().collect();
-        let (old_voters, old_learners): (BTreeSet<u64>, BTreeSet<u64>) =
-            replacement.old_ids(&membership).into_iter().partition(|id| voters.contains(id));
-        let mut steps = vec![
-            ChangeMembers::AddVoterIds(BTreeSet::from([new])),
-            ChangeMembers::RemoveVoters(old_voters),
-            ChangeMembers::RemoveNodes(old_learners),
-        ];
-        steps.retain(|step| !matches!(step, ChangeMembers::RemoveVoters(ids) | ChangeMembers::RemoveNodes(ids) if ids.is_empty()));
+        let (old_voters, old_learners) = by_role(&membership, replacement.old_ids(&membership));
+        let mut steps = Vec::new();
+        if !old_voters.is_empty() {
+            steps.push(ChangeMembers::AddVoterIds(BTreeSet::from([new])));
+            steps.push(ChangeMembers::RemoveVoters(old_voters));
+        }
+        if !old_learners.is_empty() {
+            steps.push(ChangeMembers::RemoveNodes(old_learners));
+        }
         self.change(ChangeMembers::Batch(steps)).await
     }
 
@@ -173,8 +173,7 @@ impl Worker {
             return self.transfer(None).await;
         }
         self.say("it is being removed");
-        let voters: BTreeSet<u64> = membership.voter_ids().collect();
-        let (voting, learning): (BTreeSet<u64>, BTreeSet<u64>) = ids.into_iter().partition(|id| voters.contains(id));
+        let (voting, learning) = by_role(&membership, ids);
         if !voting.is_empty() {
             self.change(ChangeMembers::RemoveVoters(voting)).await?;
         }
@@ -271,6 +270,12 @@ impl Worker {
             tokio::time::sleep(LOOK).await;
         }
     }
+}
+
+/// Those of `ids` that vote, and those that follow only.
+fn by_role(membership: &Membership, ids: BTreeSet<u64>) -> (BTreeSet<u64>, BTreeSet<u64>) {
+    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    ids.into_iter().partition(|id| voters.contains(id))
 }
 
 /// The last entry known to be on a follower's disk, and the last of the log.

@@ -144,6 +144,7 @@ fn config(world: &World, node: usize) -> ConsensusConfig {
         members: (0..world.plan.nodes).map(member).collect(),
         credentials: CREDENTIALS.clone(),
         joins: false,
+        remembered: Vec::new(),
         was_member: false,
         timing: world.plan.timing,
         auto_timing: world.plan.auto_timing,

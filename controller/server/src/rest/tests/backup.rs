@@ -106,6 +106,7 @@ async fn a_controller_made_of_a_backup_has_the_state_and_leads_alone_in_the_next
         timing: Timing::lan(),
         auto_timing: false,
         joins: false,
+        remembered: Vec::new(),
         was_member: false,
         compaction: Compaction::default(),
     });
@@ -204,6 +205,7 @@ async fn the_last_copy_of_a_store_becomes_a_cluster_of_its_own_under_a_new_id() 
         timing: Timing::lan(),
         auto_timing: false,
         joins: false,
+        remembered: Vec::new(),
         was_member: false,
         compaction: Compaction::default(),
     };
