@@ -37,7 +37,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Bench = (&'static str, fn() -> Result<()>);
 
 /// Name and body of each bench.
-const BENCHES: [Bench; 19] = [
+const BENCHES: [Bench; 20] = [
     ("scale", scale::run),
     ("deploy", deploy::run),
     ("idle", idle::run),
@@ -52,6 +52,7 @@ const BENCHES: [Bench; 19] = [
     ("traffic", traffic::run),
     ("traffic-clients", traffic::clients::run),
     ("traffic-table", traffic::table::run),
+    ("traffic-handover", traffic::handover::run),
     ("traffic-killed", traffic::killed::run),
     ("traffic-p99", traffic::p99::run),
     ("planner", planner::run),

@@ -2,6 +2,7 @@
 //! an nginx that answers on another, in turns within each round.
 
 pub(crate) mod clients;
+pub(crate) mod handover;
 pub(crate) mod killed;
 pub(crate) mod p99;
 mod paced;

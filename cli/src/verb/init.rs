@@ -112,9 +112,11 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     output::line(&format!(
         "cluster {cluster} begins with controller {name} at {}\n\n    admin token (shown only now): {token}\n\nstart it with\n\n    \
          pontoon controller --config {}\n\nand then, here or on any machine that reaches it,\n\n    {login}\n    pontoon token \
-         create --role controller",
+         create --role controller\n\nWhoever has {} can make members of this cluster. Once it runs, its controllers keep that key, \
+         sealed: take the file to a safe place; it makes a certificate when the only controller has lost its own.",
         own.grpc,
         path.display(),
+        folder.join("ca/ca-key.pem").display(),
     ))?;
     Ok(())
 }
