@@ -64,7 +64,7 @@ pub enum ClientError {
         url: String,
     },
     /// Nothing answers at any address.
-    #[error("no controller answers at {urls} ({reason}): is the cluster running? `pontoon dev` starts one here")]
+    #[error("no controller answers at {urls} ({reason}): is the cluster running?{}", dev_if_here(urls))]
     Unreachable {
         /// All that were tried.
         urls: String,
@@ -111,6 +111,15 @@ pub enum ClientError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Where all that were asked are on this machine and without TLS, as `pontoon dev` has them.
+fn dev_if_here(urls: &str) -> &'static str {
+    let here = |url: &str| {
+        let url = reqwest::Url::parse(url).ok().filter(|url| url.scheme() == "http");
+        url.is_some_and(|url| url.host_str().is_some_and(|host| host == "localhost" || host.starts_with("127.")))
+    };
+    if urls.split(", ").all(here) { " `pontoon dev` starts one here" } else { "" }
 }
 
 /// What happened in a handshake, and what to do next.
@@ -164,6 +173,11 @@ impl ClientError {
     /// change nothing, changes carry their key, an upload is named by its content.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Broken { .. })
+    }
+
+    /// Whether it is a controller's own words.
+    pub(super) fn is_an_answer(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Refused { .. })
     }
 
     /// Whether this controller will not answer, however often it is asked; another one may.

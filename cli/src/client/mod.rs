@@ -213,13 +213,20 @@ impl Client {
     async fn until_answered<T>(&self, attempt: impl AsyncFn(&str) -> Result<T, ClientError>) -> Result<T, ClientError> {
         let started = Instant::now();
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
-        // What one of them will never answer says more than that the others do not now.
-        let (mut lasting, mut passing) = (None, None);
+        // What one of them will never answer says more than that the others do not now; and what one has said, that it is not
+        // known what became of a change above all, says more than that nobody answers, also if that comes later.
+        let (mut lasting, mut passing, mut said) = (None, false, None);
         for tried in 1.. {
             let at = self.current.load(Ordering::Relaxed);
             match attempt(&self.urls[at]).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) if error.is_passing() => passing = Some(error),
+                Err(error) if error.is_passing() => {
+                    passing = true;
+                    said = match said {
+                        Some(before) if before.is_an_answer() && !error.is_an_answer() => Some(before),
+                        _ => Some(error),
+                    };
+                }
                 Err(error) if error.is_of_one_controller() => lasting = Some(error),
                 Err(error) => return Err(error),
             }
@@ -229,11 +236,14 @@ impl Client {
             }
             let wait = backoff.wait();
             let is_over = started.elapsed() + wait >= self.retry_window;
-            match (lasting.take(), passing.take()) {
-                (Some(error), None) => return Err(error),
-                (Some(error), Some(_)) | (None, Some(error)) if is_over => return Err(error),
-                _ => {}
+            let lasting = lasting.take();
+            if is_over && let Some(error) = said.take_if(|error| lasting.is_none() || error.is_an_answer()) {
+                return Err(error);
             }
+            if let Some(error) = lasting.filter(|_| is_over || !passing) {
+                return Err(error);
+            }
+            passing = false;
             if tried == self.urls.len() {
                 output::note(&format!("no controller can answer yet, trying for {} s", self.retry_window.as_secs()));
             }

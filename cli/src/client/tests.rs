@@ -156,6 +156,32 @@ async fn tries_end_and_name_every_address() {
 }
 
 #[tokio::test]
+async fn what_a_controller_said_of_a_change_is_told_although_the_others_do_not_answer() {
+    let fake = serve(|_| (503, error_body("unavailable", "it is not known that the change was made"))).await;
+    for addresses in [[fake.address, nobody().await], [nobody().await, fake.address]] {
+        let mut client = client(&addresses);
+        client.retry_window = Duration::from_millis(200);
+        let error = client.restart(&app()).await.unwrap_err();
+        assert_eq!(error.to_string(), "it is not known that the change was made");
+    }
+    // Also if it has ended since.
+    let falls_silent = serve(|number| match number {
+        0 => (503, error_body("unavailable", "it is not known that the change was made")),
+        _ => unreachable!("asked once"),
+    });
+    let (fake, nobody) = (falls_silent.await, nobody().await);
+    let mut client = client(&[fake.address, nobody]);
+    client.retry_window = Duration::from_millis(200);
+    let tries = std::sync::atomic::AtomicUsize::new(0);
+    let ended = client.until_answered(async |url| match tries.fetch_add(1, Ordering::Relaxed) {
+        0 => client.send(url, &Call::change(Method::POST, "apps".into()), true).await.map(drop),
+        _ => Err(client.unreachable("refused".into())),
+    });
+    let error = ended.await.unwrap_err();
+    assert_eq!(error.to_string(), "it is not known that the change was made");
+}
+
+#[tokio::test]
 async fn something_else_at_the_address_is_told_apart() {
     for (status, body) in [(200, "<html>hello</html>"), (404, "not here")] {
         let fake = serve(move |_| (status, body.to_owned())).await;

@@ -15,6 +15,7 @@ pub mod blobs;
 pub mod config;
 pub mod edge_keys;
 mod error;
+mod hint;
 pub mod leader;
 mod members;
 pub mod node;
@@ -32,7 +33,7 @@ mod uploaded;
 
 pub use config::{Config, ConfigError};
 pub use error::ControllerError;
-pub use node::run;
+pub use node::{check, run};
 
 /// The newest feature level that this version can read and write.
 pub const NEWEST_LEVEL: u32 = pontoon_core::level::NEWEST;

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Request};
 
+use crate::hint;
 use crate::raft::{Change, Consensus, Joining, Leadership, Link, MembershipQueue, Peers, Progress};
 
 /// The leader answers from memory.
@@ -65,11 +66,17 @@ pub(crate) fn answer(queue: &MembershipQueue, name: &ControllerName, request: Me
     }
 }
 
-async fn ask(mut client: PeersClient<Link>, request: &MembershipRequest) -> Result<MembershipReply, String> {
+/// The answer, and where the leader is, if it says so.
+type Answered = (MembershipReply, Option<SocketAddr>);
+
+async fn ask(mut client: PeersClient<Link>, request: &MembershipRequest) -> Result<Answered, String> {
     let mut request = Request::new(request.clone());
     request.set_timeout(ANSWER);
     match client.change_members(request).await {
-        Ok(reply) => Ok(reply.into_inner()),
+        Ok(reply) => {
+            let leader = hint::of(reply.metadata());
+            Ok((reply.into_inner(), leader))
+        }
         Err(status) if status.code() == Code::Unimplemented => {
             Err("its version of Pontoon is older and cannot change the membership; upgrade it".to_owned())
         }
@@ -128,7 +135,7 @@ impl Members {
             return Ok(answer(&self.queue, &self.own, request.clone()));
         }
         let peer = self.peers.get(leader).ok_or("its address is not known here")?;
-        ask(peer.client(), request).await
+        ask(peer.client(), request).await.map(|(reply, _)| reply)
     }
 }
 
@@ -160,23 +167,30 @@ async fn until_done(
     request: impl Fn() -> MembershipRequest,
     meanwhile: &str,
 ) -> Result<(), String> {
-    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+    let (connections, mut backoff) = (consensus.connections(), Backoff::new(RETRY.0, RETRY.1));
     for round in 0_u32.. {
         let mut heard = Vec::new();
-        for (name, client) in known(consensus, own) {
+        let mut others = known(consensus, own);
+        let mut at = 0;
+        while let Some((name, address)) = others.get(at).cloned() {
+            at += 1;
+            let Ok(client) = connections.client(address) else { continue };
             match ask(client, &request()).await {
-                Ok(MembershipReply::Done) => {
+                Ok((MembershipReply::Done, _)) => {
                     consensus.let_in();
                     return Ok(());
                 }
-                Ok(MembershipReply::Refused { why } | MembershipReply::Unknown { why, .. }) => {
+                Ok((MembershipReply::Refused { why } | MembershipReply::Unknown { why, .. }, _)) => {
                     return Err(format!("{name}: {why}"));
                 }
-                Ok(MembershipReply::Wait { why }) => {
+                Ok((MembershipReply::Wait { why }, _)) => {
                     consensus.let_in();
                     heard.push(format!("{name}: {why}"));
                 }
-                Ok(MembershipReply::NotLeader { .. }) => heard.push(format!("{name} does not lead")),
+                Ok((MembershipReply::NotLeader { .. }, leader)) => {
+                    heard.push(format!("{name} does not lead"));
+                    hint::follow(&mut others, leader.filter(|leader| *leader != own));
+                }
                 Err(why) => heard.push(format!("{name}: {why}")),
             }
         }
@@ -189,16 +203,15 @@ async fn until_done(
 }
 
 /// All that may know who leads: the members, who is in the configuration, and who was a member when this controller last ran.
-fn known(consensus: &Consensus, own: SocketAddr) -> Vec<(String, PeersClient<Link>)> {
-    let connections = consensus.connections();
+fn known(consensus: &Consensus, own: SocketAddr) -> Vec<(String, SocketAddr)> {
     let members = consensus.members().into_iter().filter(|member| member.id != consensus.id());
     let mut known: Vec<(String, SocketAddr)> = members.map(|member| (member.name.to_string(), member.grpc)).collect();
-    for contact in connections.contacts(own) {
+    for contact in consensus.connections().contacts(own) {
         if known.iter().all(|(name, address)| *name != contact.0 && *address != contact.1) {
             known.push(contact);
         }
     }
-    known.into_iter().filter_map(|(name, address)| Some((name, connections.client(address).ok()?))).collect()
+    known
 }
 
 /// Returns when this controller is no member any more. Only a leader can say so, of a term that is not older than what this
@@ -218,8 +231,9 @@ pub(crate) async fn removed(consensus: &Consensus, own: SocketAddr) -> String {
             continue;
         }
         let request = MembershipRequest::Standing { id: consensus.id() };
-        for (name, client) in known(consensus, own) {
-            match ask(client, &request).await {
+        for (name, address) in known(consensus, own) {
+            let Ok(client) = consensus.connections().client(address) else { continue };
+            match ask(client, &request).await.map(|(reply, _)| reply) {
                 Ok(MembershipReply::Unknown { term, why }) => {
                     let since = *first_no.get_or_insert_with(Instant::now);
                     if term >= consensus.position().term || since.elapsed() > CERTAIN {

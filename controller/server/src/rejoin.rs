@@ -12,9 +12,10 @@ use pontoon_model::ControllerName;
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{RejoinReply, RejoinRequest};
 use tokio::time::sleep;
-use tonic::Request;
+use tonic::{Request, Response};
 
 use crate::error::ControllerError;
+use crate::hint;
 use crate::raft::{
     Change, Connections, Consensus, ConsensusConfig, ConsensusError, MembershipQueue, Progress, RaftService,
     Replacement,
@@ -60,16 +61,21 @@ async fn ask_until_yes(
     request: &RejoinRequest,
     meanwhile: &str,
 ) -> Result<(), String> {
-    let others = connections.contacts(own);
+    let mut others = connections.contacts(own);
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     for round in 0_u32.. {
         let mut heard = Vec::new();
-        for (name, address) in &others {
-            match ask(connections, *address, request).await {
-                Ok(RejoinReply::Yes) => return Ok(()),
-                Ok(RejoinReply::Refused { why }) => return Err(format!("{name}: {why}")),
-                Ok(RejoinReply::Wait { why }) => heard.push(format!("{name}: {why}")),
-                Ok(RejoinReply::NotLeader { .. }) => heard.push(format!("{name} does not lead")),
+        let mut at = 0;
+        while let Some((name, address)) = others.get(at).cloned() {
+            at += 1;
+            match ask(connections, address, request).await {
+                Ok((RejoinReply::Yes, _)) => return Ok(()),
+                Ok((RejoinReply::Refused { why }, _)) => return Err(format!("{name}: {why}")),
+                Ok((RejoinReply::Wait { why }, _)) => heard.push(format!("{name}: {why}")),
+                Ok((RejoinReply::NotLeader { .. }, leader)) => {
+                    heard.push(format!("{name} does not lead"));
+                    hint::follow(&mut others, leader.filter(|leader| *leader != own));
+                }
                 Err(why) => heard.push(format!("{name}: {why}")),
             }
         }
@@ -81,26 +87,33 @@ async fn ask_until_yes(
     Err("it was asked for years".to_owned())
 }
 
-async fn ask(connections: &Connections, address: SocketAddr, request: &RejoinRequest) -> Result<RejoinReply, String> {
+/// The answer, and where the leader is, if it says so.
+async fn ask(
+    connections: &Connections,
+    address: SocketAddr,
+    request: &RejoinRequest,
+) -> Result<(RejoinReply, Option<SocketAddr>), String> {
     let mut client = connections.client(address).map_err(|error| error.to_string())?;
     let mut request = Request::new(request.clone());
     request.set_timeout(ANSWER);
     let reply = client.rejoin(request).await.map_err(|status| status.message().to_owned())?;
-    Ok(reply.into_inner())
+    let leader = hint::of(reply.metadata());
+    Ok((reply.into_inner(), leader))
 }
 
 /// What the `Peers.Rejoin` handler answers the controller called `name`.
-pub(crate) fn answer(queue: &MembershipQueue, name: &ControllerName, request: RejoinRequest) -> RejoinReply {
+pub(crate) fn answer(queue: &MembershipQueue, name: &ControllerName, request: RejoinRequest) -> Response<RejoinReply> {
     let progress = match request {
         RejoinRequest::May => queue.may_be_replaced(name).err().unwrap_or(Progress::Done),
         RejoinRequest::Replace { new, grpc } => {
             queue.ask(&Change::Replace(Replacement { new, name: name.clone(), grpc }))
         }
     };
-    match progress {
+    let reply = match progress {
         Progress::NotLeader(leader) => RejoinReply::NotLeader { leader },
         Progress::Done => RejoinReply::Yes,
         Progress::Wait(why) => RejoinReply::Wait { why },
         Progress::Refused(why) | Progress::Unknown(why) => RejoinReply::Refused { why },
-    }
+    };
+    hint::beside(reply, queue.leader_address())
 }

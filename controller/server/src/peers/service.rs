@@ -22,6 +22,7 @@ use super::admission::{Admission, Asker};
 use super::inspect::inspect;
 use crate::audit::AuditLog;
 use crate::blobs::{BlobStore, parts, receive};
+use crate::hint;
 use crate::leader::LeaderMemory;
 use crate::raft::{Consensus, Leadership, MembershipQueue, Proposer, Reads, StateFeed};
 use crate::rejoin;
@@ -98,7 +99,8 @@ impl PeersRpc for PeersService {
             feed: self.feed.clone(),
             proposer: self.proposer.clone(),
         };
-        Ok(Response::new(admission.answer(&asker, request.into_inner()).await))
+        let reply = admission.answer(&asker, request.into_inner()).await;
+        Ok(hint::beside(reply, self.membership.leader_address()))
     }
 
     async fn inspect(&self, request: Request<InspectRequest>) -> Answer<Inspected> {
@@ -145,7 +147,7 @@ impl PeersRpc for PeersService {
 
     async fn rejoin(&self, request: Request<RejoinRequest>) -> Answer<RejoinReply> {
         let name = controller_of(&request)?;
-        Ok(Response::new(rejoin::answer(&self.membership, &name, request.into_inner())))
+        Ok(rejoin::answer(&self.membership, &name, request.into_inner()))
     }
 
     async fn has_blob(&self, request: Request<BlobRequest>) -> Answer<BlobPresence> {

@@ -39,7 +39,7 @@ use super::network::Network;
 use super::timing::Chosen;
 use super::types::Vote;
 use super::*;
-use crate::{members, rejoin};
+use crate::{hint, members, rejoin};
 
 /// An election and a commit take a second; a busy machine takes longer.
 const BOUND: Duration = Duration::from_secs(30);
@@ -89,7 +89,8 @@ impl peers_server::Peers for Forwarded {
     }
     async fn change_members(&self, request: Request<MembershipRequest>) -> Result<Response<MembershipReply>, Status> {
         let name = rpc::caller(&request, Role::Controller)?.id.parse().unwrap();
-        Ok(Response::new(members::answer(&self.membership, &name, request.into_inner())))
+        let reply = members::answer(&self.membership, &name, request.into_inner());
+        Ok(hint::beside(reply, self.membership.leader_address()))
     }
     async fn inspect(&self, _: Request<InspectRequest>) -> Result<Response<Inspected>, Status> {
         not_here()
@@ -112,7 +113,7 @@ impl peers_server::Peers for Forwarded {
     }
     async fn rejoin(&self, request: Request<RejoinRequest>) -> Result<Response<RejoinReply>, Status> {
         let name = rpc::caller(&request, Role::Controller)?.id.parse().unwrap();
-        Ok(Response::new(rejoin::answer(&self.membership, &name, request.into_inner())))
+        Ok(rejoin::answer(&self.membership, &name, request.into_inner()))
     }
     async fn has_blob(&self, _: Request<BlobRequest>) -> Result<Response<BlobPresence>, Status> {
         not_here()
@@ -568,8 +569,8 @@ fn voters(cluster: &Cluster, at: usize) -> Vec<(String, ControllerId)> {
 
 impl Cluster {
     /// Starts `at`, whose store is lost, with an empty one under a new id, and waits until it is back in its place.
-    async fn come_back(&mut self, at: usize) {
-        let (config, grpc) = (self.config(at), self.members[at].grpc);
+    async fn come_back(&mut self, at: usize, config: ConsensusConfig) {
+        let grpc = self.members[at].grpc;
         let loss = Consensus::start(config.clone()).await.err().expect("a lost store does not start");
         assert!(loss.is_data_loss(), "{loss}");
         let started = timeout(BOUND, rejoin::start_anew(config.clone(), grpc, loss));
@@ -594,7 +595,7 @@ async fn a_controller_whose_store_is_lost_votes_again_under_a_new_id() {
         cluster.nodes[lost].take().unwrap().vanish().await;
         lose_database(&cluster.data_dir(lost));
 
-        cluster.come_back(lost).await;
+        cluster.come_back(lost, cluster.config(lost)).await;
         wait_until_voters(&cluster, lost, &before).await;
 
         let new = cluster.consensus(lost).id();

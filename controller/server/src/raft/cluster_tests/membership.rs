@@ -220,7 +220,7 @@ async fn a_learner_whose_store_is_lost_comes_back_as_a_learner() {
     lose_database(&cluster.data_dir(learner));
     cluster.consensus(leader).proposer().propose(create("meanwhile")).await.unwrap();
 
-    cluster.come_back(learner).await;
+    cluster.come_back(learner, cluster.config(learner)).await;
     let new = cluster.consensus(learner).id();
     assert_ne!(new, old, "an id is never used again");
     let alone = |node: usize| {
@@ -232,6 +232,45 @@ async fn a_learner_whose_store_is_lost_comes_back_as_a_learner() {
     cluster.until_vote(&[0, 1, 2]).await;
     cluster.all_have(&["meanwhile"]).await;
     cluster.ask(leader, Ask::Promote { name: cluster.named(learner) }).await.unwrap();
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lost_its_store_finds_the_leader_through_any_member_it_knows() {
+    let mut cluster = Cluster::start().await;
+    cluster.leader().await;
+    let joined = cluster.join(true).await;
+    cluster.until_vote(&[0, 1, 2, 3]).await;
+    cluster.nodes[joined].take().unwrap().vanish().await;
+    lose_database(&cluster.data_dir(joined));
+    let leader = cluster.leader().await;
+    // As it is when all others have come after it.
+    let knows = cluster.members[(leader + 1) % 3].clone();
+    let config = ConsensusConfig { members: vec![knows, cluster.members[joined].clone()], ..cluster.config(joined) };
+    cluster.come_back(joined, config).await;
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_just_died_counts_for_no_majority_and_does_not_get_to_lead() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let dead = (leader + 1) % 3;
+    cluster.nodes[dead].take().unwrap().vanish().await;
+    // Its last answer is of a moment ago.
+    let to = Some(cluster.named(dead));
+    let refused = cluster.ask(leader, Ask::Transfer { to }).await.unwrap_err();
+    assert!(matches!(&refused, MembersError::Refused(why) if why.contains("cannot lead")), "{refused}");
+    assert!(cluster.consensus(leader).leadership().borrow().leading, "nothing was handed over");
+    cluster.shut_down().await;
+
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let (dead, lives) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.nodes[dead].take().unwrap().vanish().await;
+    let refused = cluster.ask(leader, cluster.remove(lives)).await.unwrap_err();
+    assert!(matches!(&refused, MembersError::Refused(why) if why.contains("2 of them must live")), "{refused}");
+    cluster.consensus(leader).proposer().propose(create("goes-on")).await.unwrap();
     cluster.shut_down().await;
 }
 

@@ -6,6 +6,7 @@
 mod change;
 mod worker;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -149,6 +150,12 @@ impl MembershipQueue {
         }
     }
 
+    /// Where the leader is, as far as this controller knows.
+    pub(crate) fn leader_address(&self) -> Option<SocketAddr> {
+        let leader = self.leadership.borrow().leader?;
+        current(&self.raft).get_node(&leader.0).map(|peer| peer.grpc)
+    }
+
     /// Raft's term, as this controller knows it.
     pub fn term(&self) -> u64 {
         self.leadership.borrow().term
@@ -204,12 +211,7 @@ impl MembershipQueue {
 
     /// How many of `ids` have answered this leader lately; itself always.
     fn living(&self, ids: impl Iterator<Item = u64>) -> usize {
-        let recent = self.recent();
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let answered = |id: &u64| metrics.heartbeat.as_ref()?.get(id)?.as_ref().map(|last| last.elapsed() < recent);
-        let own = *self.raft.node_id();
-        ids.filter(|id| *id == own || answered(id) == Some(true)).count()
+        living(&self.raft, ids, self.recent())
     }
 
     fn recent(&self) -> Duration {
@@ -225,6 +227,15 @@ impl MembershipQueue {
             false => Err(Progress::NotLeader(now.leader)),
         }
     }
+}
+
+/// How many of `ids` have answered this leader within `recent`; itself always.
+fn living(raft: &Raft, ids: impl Iterator<Item = u64>, recent: Duration) -> usize {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let answered = |id: &u64| metrics.heartbeat.as_ref()?.get(id)?.as_ref().map(|last| last.elapsed() < recent);
+    let own = *raft.node_id();
+    ids.filter(|id| *id == own || answered(id) == Some(true)).count()
 }
 
 fn current(raft: &Raft) -> Membership {

@@ -17,7 +17,7 @@ use super::super::state_machine::StateFeed;
 use super::super::timing::Pace;
 use super::super::types::{Membership, Peer, Raft};
 use super::change::{Change, Joining, Progress, Replacement, ids_of, is_uniform};
-use super::{Board, LIVING_ELECTIONS, current, is_member, is_settled};
+use super::{Board, LIVING_ELECTIONS, current, is_member, is_settled, living};
 
 /// One membership entry: two commits over a slow link, and an election in between.
 const ONE_ENTRY: Duration = Duration::from_secs(30);
@@ -108,7 +108,7 @@ impl Worker {
             Change::Replace(replacement) => self.replace(replacement).await,
             Change::Join(joining) => self.join(joining).await,
             Change::Promote { name } => self.promote(name).await,
-            Change::Remove { name, .. } => self.remove(name).await,
+            Change::Remove { name, force } => self.remove(name, *force).await,
             Change::Transfer { to } => self.transfer(to.as_ref()).await,
         }
     }
@@ -165,7 +165,7 @@ impl Worker {
 
     /// Removes all ids of `name`. One that leads does not remove itself: a leader that is no member may not count its own
     /// disk any more, and nobody would look after what comes next. It hands over, and the next leader is asked.
-    async fn remove(&self, name: &ControllerName) -> Result<(), String> {
+    async fn remove(&self, name: &ControllerName, force: bool) -> Result<(), String> {
         let membership = current(&self.raft);
         let ids = ids_of(&membership, name);
         if ids.contains(self.raft.node_id()) {
@@ -174,6 +174,10 @@ impl Worker {
         }
         self.say("it is being removed");
         let (voting, learning) = by_role(&membership, ids);
+        if !force && !voting.is_empty() {
+            let stay: BTreeSet<u64> = membership.voter_ids().filter(|id| !voting.contains(id)).collect();
+            self.hear_of(&stay, stay.len() / 2 + 1).await?;
+        }
         if !voting.is_empty() {
             self.change(ChangeMembers::RemoveVoters(voting)).await?;
         }
@@ -185,22 +189,54 @@ impl Worker {
 
     /// Hands leadership to the voter called `to`, or to who has most of the log, and sees to it that somebody leads.
     async fn transfer(&self, to: Option<&ControllerName>) -> Result<(), String> {
+        let (own, membership) = (*self.raft.node_id(), current(&self.raft));
         let target = match to {
-            Some(name) => ids_of(&current(&self.raft), name).into_iter().next(),
-            None => leadership::successor(&self.raft, self.pace.timing().election_max * LIVING_ELECTIONS),
+            Some(name) => {
+                let ids: BTreeSet<u64> = ids_of(&membership, name).into_iter().take(1).collect();
+                self.hear_of(&ids, 1).await?;
+                ids.first().copied()
+            }
+            None => {
+                let others: BTreeSet<u64> = membership.voter_ids().filter(|id| *id != own).collect();
+                let since = self.hear_of(&others, 1).await?;
+                leadership::successor(&self.raft, since.elapsed())
+            }
         };
         let target = target.ok_or("no other controller that votes has answered lately, so none can lead")?;
         self.say(format!("leadership is being handed to {}", ControllerId(target)));
         self.raft.trigger().transfer_leader(target).await.map_err(|error| error.to_string())?;
-        let own = ControllerId(*self.raft.node_id());
+        let own = ControllerId(own);
         let mut leadership = self.leadership.clone();
         let elsewhere = leadership::until(&mut leadership, |now| now.leader.filter(|leader| *leader != own));
         let patience = self.pace.timing().election_max * HANDOVER_ELECTIONS;
-        if timeout(patience, elsewhere).await.is_ok() {
-            return Ok(());
+        match timeout(patience, elsewhere).await {
+            Ok(Some(leader)) if to.is_some() && leader != ControllerId(target) => {
+                Err(format!("{} did not take over: {leader} leads now", ControllerId(target)))
+            }
+            Ok(_) => Ok(()),
+            // openraft's leader takes no writes from then on, whatever became of it, and sends no heartbeats: the others elect one.
+            Err(_) => Err(format!("{} did not take over within {} ms", ControllerId(target), patience.as_millis())),
         }
-        // openraft's leader takes no writes from then on, whatever became of it, and sends no heartbeats: the others elect one.
-        Err(format!("{} did not take over within {} ms", ControllerId(target), patience.as_millis()))
+    }
+
+    /// Waits until so many of `ids` have answered since this began, and says when that was: who answered a moment ago may have
+    /// died since, and what is done next could not be undone without it. This controller itself always answers.
+    async fn hear_of(&self, ids: &BTreeSet<u64>, needed: usize) -> Result<Instant, String> {
+        let begun = Instant::now();
+        let patience = self.pace.timing().election_max * LIVING_ELECTIONS;
+        loop {
+            // Asked for, so that nobody waits for the next that is due.
+            let _ = self.raft.trigger().heartbeat().await;
+            let living = living(&self.raft, ids.iter().copied(), begun.elapsed());
+            if living >= needed {
+                return Ok(begun);
+            }
+            if begun.elapsed() > patience {
+                let millis = patience.as_millis();
+                return Err(format!("{living} of the {needed} that are needed have answered within {millis} ms"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// What an earlier leader left: a change that is half done, rows of controllers that are members no more. True if
