@@ -16,7 +16,9 @@ ANSIBLE_ROLES_PATH=roles "$playbook" -i inventory.example.yml tests/render.yml -
 
 count=0
 for file in "$out"/*/*.toml; do
-    "$pontoon" "$(basename "$file" .toml)" --check --config "$file"
+    # It goes on to the certificate, which no machine has got here, only when it can use everything in the file itself.
+    said=$("$pontoon" "$(basename "$file" .toml)" --check --config "$file" 2>&1) ||
+        [[ $said == *'key and certificate (its `tls_dir`) cannot be used'* ]] || { echo "$file: $said" && exit 1; }
     count=$((count + 1))
 done
 # Its REST port shows the cluster's certificate, and it joins.

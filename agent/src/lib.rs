@@ -28,4 +28,4 @@ mod session;
 mod testing;
 
 pub use config::{Config, ConfigError};
-pub use node::{AgentError, remove_everything, run, run_with};
+pub use node::{AgentError, check, remove_everything, run, run_with};

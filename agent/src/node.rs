@@ -67,10 +67,10 @@ pub enum AgentError {
         source: io::Error,
     },
     /// Another agent runs on it, or it cannot be known that none does.
-    #[error(
+    #[error("{}", .0.in_words(
         "this agent's data folder is not free: stop the agent that runs on it (`systemctl stop` where it is a service), or \
          give this one a `data_dir` and a name of its own"
-    )]
+    ))]
     Lock(#[from] LockError),
     /// Its journal cannot be used.
     #[error("cannot use the journal")]
@@ -93,6 +93,15 @@ pub enum AgentError {
     /// A part of it ended that never should.
     #[error("a part of the agent ended unexpectedly: {0}")]
     PartEnded(String),
+}
+
+/// Whether the files that `config` names can be used. Nothing is made, taken or listened on.
+pub fn check(config: &Config) -> Result<(), AgentError> {
+    credentials(config).map(drop)
+}
+
+fn credentials(config: &Config) -> Result<Credentials, AgentError> {
+    Ok(Credentials::new(Identity::load(&config.tls_dir)?)?)
 }
 
 /// Runs an agent until `shutdown`. Its servos keep running, unless the configuration says otherwise.
@@ -126,7 +135,7 @@ async fn run_on(
     runtime: Arc<dyn Runtime>,
     shutdown: CancellationToken,
 ) -> Result<(), AgentError> {
-    let credentials = Credentials::new(Identity::load(&config.tls_dir)?)?;
+    let credentials = credentials(&config)?;
     let controllers = Arc::new(Controllers::new(&config, credentials.clone())?);
     let failed = |source| AgentError::DataFolder { path: folders.blobs.clone(), source };
     let blobs = Arc::new(Blobs::new(folders.blobs.clone(), Arc::clone(&controllers)).map_err(failed)?);

@@ -224,12 +224,14 @@ async fn what_goes_wrong_in_docker_is_told() {
     let absent = servo(2, bundle, "no-such-program");
     let failing = servo(3, bundle, "python3 -c 'print(\"the reason\"); raise SystemExit(7)'");
     let one_off = ServoSpec { one_off: true, listens: false, ..servo(4, bundle, "cat name.txt") };
-    scene.controller.assign(vec![deaf, absent, failing, one_off], vec![]);
+    let compound = ServoSpec { one_off: true, listens: false, ..servo(5, bundle, "X=1 env | grep '^X='; exit 5") };
+    scene.controller.assign(vec![deaf, absent, failing, one_off, compound], vec![]);
     for (id, reason, last) in [
         (1, "not ready within 1 s: nothing listens on port 8080", None),
         (2, "exited with code 127", None),
         (3, "exited with code 7", Some("the reason")),
         (4, "exited with code 0", Some("guestbook")),
+        (5, "exited with code 5", Some("X=1")),
     ] {
         scene
             .controller

@@ -198,3 +198,58 @@ async fn source_without_a_build_step_becomes_a_bundle_and_other_source_is_refuse
     assert_eq!(scene.controller.until_log_end(1).await, (vec!["hello".to_owned()], String::new()));
     scene.end().await;
 }
+
+#[tokio::test]
+async fn every_shell_line_is_run_to_its_end() {
+    let Some(scene) = Scene::new("23250-23299").await else { return };
+    let bundle = scene.controller.put(bundle::server());
+    let lines = [
+        ("true && python3 -c 'raise SystemExit(7)'", 7),
+        ("X=1 env | grep -q '^X=1$'", 0),
+        ("cd / && test \"$(pwd)\" = /", 0),
+        ("echo a; exit 5", 5),
+        ("(exit 3)", 3),
+        ("no-such-program", 127),
+    ];
+    let servos =
+        (1..).zip(lines).map(|(id, (line, _))| ServoSpec { one_off: true, listens: false, ..servo(id, bundle, line) });
+    scene.controller.assign(servos.collect(), vec![]);
+    for (id, (line, code)) in (1..).zip(lines) {
+        let report = scene.controller.until_servo(id, "exited").await;
+        assert!(matches!(&report.status, ServoStatus::Exited(exit) if exit.code == code), "{line}: {report:?}");
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn what_a_compound_line_started_has_the_grace() {
+    let Some(scene) = Scene::new("23300-23349").await else { return };
+    let script = "import signal, sys, time\n\
+        def end(*_):\n    time.sleep(0.3)\n    open(sys.argv[1], 'w').close()\n    sys.exit(0)\n\
+        signal.signal(signal.SIGTERM, end)\nprint('waits', flush=True)\ntime.sleep(1000)\n";
+    let bundle = scene.controller.put(bundle::bundle(&[("calm.py", script)]));
+    let ended = tempfile::tempdir().unwrap();
+    let file = |name: &str| ended.path().join(name).display().to_string();
+    let lines = [
+        format!("true && python3 calm.py {}", file("one")),
+        format!("python3 calm.py {} & python3 calm.py {} & wait", file("two"), file("three")),
+    ];
+    let servo = |id, line: &str| ServoSpec { listens: false, ..servo(id, bundle, line) };
+    let specs = || (1..).zip(&lines).map(|(id, line)| servo(id, line)).collect::<Vec<_>>();
+    scene.controller.assign(specs(), vec![]);
+    for (id, waiting) in [(1, 1), (2, 2)] {
+        let out = scene.host.config.data_dir.join(format!("servos/s{id}/out.log"));
+        until("its programs wait", || {
+            let text = std::fs::read_to_string(&out).unwrap_or_default();
+            if text.matches("waits").count() == waiting { Ok(()) } else { Err(text) }
+        })
+        .await;
+    }
+    let stopped = specs().into_iter().map(|spec| ServoSpec { desired: Desired::Stop, ..spec });
+    scene.controller.assign(stopped.collect(), vec![]);
+    for id in [1, 2] {
+        scene.controller.until_servo(id, "gone").await;
+    }
+    assert_eq!(std::fs::read_dir(ended.path()).unwrap().count(), 3, "all of them ended in peace");
+    scene.end().await;
+}

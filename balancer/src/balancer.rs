@@ -47,6 +47,15 @@ struct Parts {
     tasks: JoinSet<()>,
 }
 
+/// Whether the files that `config` names can be used. Nothing is made, taken or listened on.
+pub fn check(config: &Config) -> Result<(), BalancerError> {
+    credentials(config).map(drop)
+}
+
+fn credentials(config: &Config) -> Result<Credentials, BalancerError> {
+    Identity::load(&config.tls_dir).and_then(Credentials::new).map_err(BalancerError::Identity)
+}
+
 impl Balancer {
     /// As [`Self::start_as`], as a part of a program that other processes of this balancer are not started by.
     pub async fn start(config: Config) -> Result<Self, BalancerError> {
@@ -56,8 +65,7 @@ impl Balancer {
     /// Loads the last table, listens, and begins to serve and to look for a controller. Where a process of this balancer runs,
     /// it takes over from that. `respawn`: how another process is started.
     pub async fn start_as(config: Config, respawn: Option<Respawn>) -> Result<Self, BalancerError> {
-        let credentials =
-            Identity::load(&config.tls_dir).and_then(Credentials::new).map_err(BalancerError::Identity)?;
+        let credentials = credentials(&config)?;
         let data_dir = |source| BalancerError::DataDir { path: config.data_dir.clone(), source };
         let store = Store::open(&config.data_dir).map_err(data_dir)?;
         let (mut lock, mut taking, mut inherited) = Self::begin(&config, respawn.is_some()).await?;

@@ -31,10 +31,10 @@ pub enum BalancerError {
         source: io::Error,
     },
     /// Another balancer runs on the data folder, or it cannot be known that none does.
-    #[error(
+    #[error("{}", .0.in_words(
         "this balancer's data folder is not free: stop the balancer that runs on it, or give this one a `data_dir`, a name and \
          an address of its own"
-    )]
+    ))]
     Lock(#[from] LockError),
     /// The process that runs did not give way.
     #[error(

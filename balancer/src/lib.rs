@@ -28,7 +28,7 @@ pub mod table;
 mod tail;
 
 pub use access_log::{AccessLogConfig, Format};
-pub use balancer::Balancer;
+pub use balancer::{Balancer, check};
 pub use config::{Config, ConfigError, Http1};
 pub use error::BalancerError;
 pub use handover::{HandoverError, ReloadError, Respawn, reload};

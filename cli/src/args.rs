@@ -373,6 +373,8 @@ mod tests {
             "label guestbook -team",
             "run",
             "controller --check",
+            "controller init --cluster=",
+            "controller init --advertise 0.0.0.0",
             "balancer reload --config b.toml --check",
             "agent --config a.toml join 10.0.0.5:7710 --token T",
             "agent join 10.0.0.5:7710",

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use pontoon_kit::file;
 use serde::{Deserialize, Serialize};
 
+use crate::small_file::{self, MOST_PEM};
+
 /// Names the controllers' REST URLs, separated by commas.
 pub const URL_VARIABLE: &str = "PONTOON_URL";
 /// Holds the REST token.
@@ -364,7 +366,7 @@ pub fn check_name(name: &str) -> Result<(), ContextError> {
 
 /// Reads a certificate (PEM).
 pub fn read_ca(path: &Path) -> Result<String, ContextError> {
-    fs::read_to_string(path).map_err(|source| ContextError::File { path: path.to_owned(), source })
+    small_file::read(path, MOST_PEM).map_err(|source| ContextError::File { path: path.to_owned(), source })
 }
 
 /// `$VARIABLE`, else `$HOME/FALLBACK`.

@@ -15,6 +15,7 @@ pub mod progress;
 pub mod role;
 pub mod seal;
 mod session;
+mod small_file;
 pub mod verb;
 
 use std::io;

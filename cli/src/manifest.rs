@@ -1,7 +1,6 @@
 //! What the client itself reads of `pontoon.toml`: the app's name and its first scale. The controllers read the rest.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use pontoon_model::{AppName, CpuMillis, MemoryBytes, ProcessName, SiteName};
 use serde::Deserialize;
 
 use crate::args::parse_cpu;
+use crate::small_file::{self, MOST_TOML};
 
 /// Its name, in the root of an app's source.
 pub const FILE: &str = "pontoon.toml";
@@ -63,7 +63,7 @@ impl Manifest {
     /// Reads `pontoon.toml` of `folder`; none if there is no such file.
     pub fn load(folder: &Path) -> Result<Option<Self>, ManifestError> {
         let path = folder.join(FILE);
-        let text = match fs::read_to_string(&path) {
+        let text = match small_file::read(&path, MOST_TOML) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(ManifestError::Read { path, source }),

@@ -83,6 +83,14 @@ pub fn short(duration: Duration) -> String {
     }
 }
 
+/// A duration as somebody would ask for it, without rounding: `1d`, `36h`, `90s`.
+pub fn exactly(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let whole = units.into_iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
+    whole.map_or_else(|| format!("{seconds}s"), |(unit, name)| format!("{}{name}", seconds / unit))
+}
+
 /// The value, or a dash.
 pub fn or_none<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| NONE.to_owned(), |value| value.to_string())

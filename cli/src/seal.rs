@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::Usage;
+use crate::small_file::{self, MOST_SECRET};
 use crate::verb::login::ask_silently;
 
 /// Holds the passphrase.
@@ -69,7 +70,8 @@ impl PassphraseArgs {
     /// The passphrase, and whether it was typed.
     fn get(&self) -> anyhow::Result<(String, bool)> {
         if let Some(path) = &self.passphrase_file {
-            let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text =
+                small_file::read(path, MOST_SECRET).with_context(|| format!("cannot read {}", path.display()))?;
             return Ok((first_line(&text), false));
         }
         if let Ok(text) = std::env::var(VARIABLE) {

@@ -131,14 +131,27 @@ fn provisioned(folder: &Path) -> [(&'static str, std::path::PathBuf); 3] {
 fn a_configuration_can_be_checked_without_running_anything() {
     let folder = tempfile::tempdir().unwrap();
     for (role, config) in provisioned(folder.path()) {
-        // Not even its certificate is needed.
-        fs::remove_dir_all(config.with_file_name("tls")).unwrap();
         let check = || {
             let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
             let output = command.args([role, "--check", "--config"]).arg(&config).output().unwrap();
-            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+            let said = [output.stdout, output.stderr].concat();
+            (output.status.code(), String::from_utf8_lossy(&said).into_owned())
         };
-        assert_eq!(check(), (Some(0), String::new()), "{role}");
+        assert_eq!(check(), (Some(0), format!("{} can be used\n", config.display())), "{role}");
+        let (tls, aside) = (config.with_file_name("tls"), config.with_file_name("aside"));
+        fs::rename(&tls, &aside).unwrap();
+        // What runs may log before it gives up.
+        let same_words = || {
+            let (code, said) = check();
+            assert!(code == Some(1) && said.starts_with("error: "), "{role}: {code:?} {said}");
+            assert!(refused(role, &config).ends_with(&said), "{role}: {said}");
+        };
+        same_words();
+        fs::rename(&aside, &tls).unwrap();
+        let key = fs::read(tls.join("key.pem")).unwrap();
+        fs::write(tls.join("key.pem"), "no key").unwrap();
+        same_words();
+        fs::write(tls.join("key.pem"), key).unwrap();
         let good = fs::read_to_string(&config).unwrap();
         fs::write(&config, format!("colour = \"red\"\n{good}")).unwrap();
         let (code, said) = check();

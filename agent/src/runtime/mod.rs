@@ -3,6 +3,7 @@
 pub mod docker;
 pub mod fake;
 pub mod process;
+mod shell;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -13,7 +13,7 @@ use super::deaths::Suspicion;
 use super::forward::Sides;
 use super::pages::Page;
 use crate::peers::Peer;
-use crate::table::{Failure, InFlight, Picked, Route, Servo, Wish};
+use crate::table::{Draw, Failure, InFlight, Picked, Route, Servo, Wish};
 
 /// A request that ended the processes (or the patience) of as many servos is sent to no further one: it is what is wrong.
 /// Unless others die without it: one more for each of these (docs/decisions/0024).
@@ -30,6 +30,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// ([`super::hop`]).
 const MOST_SPARED: usize = 64;
 
+/// A servo at which the connection broke is not asked again before its agent may have started it again: so long what takes
+/// connections in its place has nothing behind it (Docker's port proxy goes on for a moment), and to find that three times would be
+/// taken for the end of three processes.
+pub(super) const RESTARTED: Duration = Duration::from_secs(1);
+
 /// While all servos of an app refuse connections they are tried again after this, twice as long each time: a restarted
 /// process of a servo needs a moment to listen.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -45,8 +50,8 @@ enum Scope {
 /// Whom to ask next.
 pub(super) enum Next {
     Servo(InFlight),
-    /// A balancer of another site, which asks one there.
-    Peer(Arc<Peer>),
+    /// A balancer of another site, which asks one there: this one, if it matters which.
+    Peer(Arc<Peer>, Option<ServoId>),
 }
 
 /// What was tried so far.
@@ -61,6 +66,10 @@ pub(super) struct Attempts {
     pub(super) spent: Vec<SiteName>,
     /// Tries after which the servo's connection broke, or no answer came.
     pub(super) killed: usize,
+    /// Servos that ended a connection before they had answered, and when.
+    ended: Vec<(Arc<Servo>, Instant)>,
+    /// When that was last heard of another site's.
+    pub(super) ended_elsewhere: Option<Instant>,
     /// The last of them was one without an answer in time.
     pub(super) timed_out: bool,
     /// Of the deaths that it was at, and of the servos that left it without an answer.
@@ -70,6 +79,8 @@ pub(super) struct Attempts {
     /// Until when the request waits for a servo, once it does.
     until: Option<Instant>,
     pauses: Backoff,
+    /// Which release it goes to, where there are two.
+    draw: Draw,
 }
 
 impl Attempts {
@@ -82,11 +93,14 @@ impl Attempts {
             lost: Vec::new(),
             spent: Vec::new(),
             killed: 0,
+            ended: Vec::new(),
+            ended_elsewhere: None,
             timed_out: false,
             suspicions: Vec::new(),
             unanswered_since: None,
             until: None,
             pauses,
+            draw: Draw::default(),
         }
     }
 
@@ -100,12 +114,17 @@ impl Attempts {
     pub(super) fn pick_now(&self, sides: &Sides<'_>, route: &mut Arc<Route>) -> Result<Next, Picked> {
         let (table, peers) = (&sides.worker.table, sides.worker.table.peers());
         let within = (self.scope == Scope::OwnSite).then(|| peers.own_site());
-        let wish = Wish { spent: &self.spent, within, ..Wish::of(&sides.settings.traffic, &self.tried, self.session) };
+        let wish = Wish {
+            spent: &self.spent,
+            within,
+            draw: Some(&self.draw),
+            ..Wish::of(&sides.settings.traffic, &self.tried, self.session)
+        };
         let in_flight = match table.pick(route, &wish) {
             Picked::Servo(in_flight) => in_flight,
             Picked::Exhausted if within.is_none() && !peers.is_empty() => {
                 let left = peers.in_vain(&self.sites_beyond(sides, route), &self.lost);
-                return left.map(Next::Peer).ok_or(Picked::Exhausted);
+                return left.map(|peer| Next::Peer(peer, None)).ok_or(Picked::Exhausted);
             }
             other => return Err(other),
         };
@@ -113,11 +132,14 @@ impl Attempts {
         if within.is_some() || servo.site == *peers.own_site() || peers.is_empty() {
             return Ok(Next::Servo(in_flight));
         }
+        // Which release answers was decided with the servo; the balancer there would draw once more.
+        let wanted = table.is_split(route).then_some(servo.id).or(self.session);
         let sites = match route.target().as_ref() {
-            Some(target) if self.session != Some(servo.id) => target.sites_like(servo, &wish),
+            Some(target) if wanted != Some(servo.id) => target.sites_like(servo, &wish),
             _ => vec![servo.site.clone()],
         };
-        Ok(peers.toward(&sites, &self.lost).map_or(Next::Servo(in_flight), Next::Peer))
+        let peer = peers.toward(&sites, &self.lost);
+        Ok(peer.map_or(Next::Servo(in_flight), |peer| Next::Peer(peer, wanted)))
     }
 
     /// The other sites that have servos of the route and have not had their chance.
@@ -162,10 +184,7 @@ impl Attempts {
                     () = time::sleep_until(wake) => {}
                 }
                 if exhausted {
-                    // They have had time to come back.
-                    self.tried.clear();
-                    self.lost.clear();
-                    self.spent.clear();
+                    self.let_come_back();
                 }
                 // A route that left the table rings a last time; the one in its place is another.
                 match sides.worker.table.route(&route.host) {
@@ -177,6 +196,17 @@ impl Attempts {
                     None => return Err(Page::UnknownHost(sides.host.to_owned())),
                 }
             }
+        }
+    }
+
+    /// Those that were tried have had time to come back, but for those that have just ended.
+    fn let_come_back(&mut self) {
+        let just = |at: &Instant| at.elapsed() < RESTARTED;
+        let ended = &self.ended;
+        self.tried.retain(|servo| ended.iter().any(|(one, at)| Arc::ptr_eq(one, servo) && just(at)));
+        self.lost.clear();
+        if !self.ended_elsewhere.as_ref().is_some_and(just) {
+            self.spent.clear();
         }
     }
 
@@ -208,6 +238,7 @@ impl Attempts {
             }
             Failure::Broken => {
                 self.suspicions.push(deaths.suspect(app, &servo));
+                self.ended.push((servo.clone(), Instant::now()));
                 true
             }
             Failure::TimedOut => {
@@ -267,7 +298,11 @@ impl Attempts {
         if self.timed_out {
             return Page::TimedOut { host, seconds: sides.settings.traffic.first_byte_ms.div_ceil(1_000).into() };
         }
-        Page::Broken { host, servos: self.killed }
+        // One that was asked more than once is still one.
+        let mut ended: Vec<_> = self.ended.iter().map(|(servo, _)| servo.id).collect();
+        ended.sort_unstable();
+        ended.dedup();
+        Page::Broken { host, servos: self.killed.saturating_sub(self.ended.len()) + ended.len() }
     }
 
     fn page(&self, sides: &Sides<'_>, found: Picked) -> Page {

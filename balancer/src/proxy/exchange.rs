@@ -186,7 +186,7 @@ impl Exchange {
             };
             let in_flight = match picked {
                 Ok(Next::Servo(in_flight)) => in_flight,
-                Ok(Next::Peer(peer)) => match self.through(sides, route, &peer).await {
+                Ok(Next::Peer(peer, wanted)) => match self.through(sides, route, &peer, wanted).await {
                     Ok(answer) => {
                         self.attempts.answered();
                         if !self.wants_another(sides, &answer) {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use pontoon_model::{ServoId, SiteName, Traffic};
@@ -14,7 +15,7 @@ use super::target::{TIERS, Target};
 const LEAST_SHARE: f64 = 0.1;
 
 /// What a request asks of the choice.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Wish<'a> {
     /// Not these.
     pub tried: &'a [Arc<Servo>],
@@ -28,13 +29,39 @@ pub struct Wish<'a> {
     pub spent: &'a [SiteName],
     /// Only of this site.
     pub within: Option<&'a SiteName>,
+    /// Which release a request goes to whose route is split: drawn once, however often a servo is looked for.
+    pub draw: Option<&'a Draw>,
+}
+
+/// A number below 100, once it is asked for.
+#[derive(Debug)]
+pub struct Draw(AtomicU8);
+
+impl Default for Draw {
+    fn default() -> Self {
+        Self(AtomicU8::new(u8::MAX))
+    }
+}
+
+impl Draw {
+    /// The number.
+    pub(super) fn number(&self) -> u8 {
+        match self.0.load(Ordering::Relaxed) {
+            u8::MAX => {
+                let drawn = rand::rng().random_range(0..100);
+                self.0.store(drawn, Ordering::Relaxed);
+                drawn
+            }
+            drawn => drawn,
+        }
+    }
 }
 
 impl<'a> Wish<'a> {
     /// By an app's settings.
     pub fn of(traffic: &Traffic, tried: &'a [Arc<Servo>], prefer: Option<ServoId>) -> Self {
         let slow_start = Duration::from_millis(traffic.slow_start_ms.into());
-        Self { tried, prefer, most: traffic.servo_requests, slow_start, spent: &[], within: None }
+        Self { tried, prefer, most: traffic.servo_requests, slow_start, spent: &[], within: None, draw: None }
     }
 }
 

@@ -34,7 +34,7 @@ use tokio::sync::{Notify, watch};
 
 pub use app::{App, Settings};
 use change::Whole;
-pub use choose::Wish;
+pub use choose::{Draw, Wish};
 use domains::Domains;
 pub use edge::PortEntry;
 use edge::{Change, Edge};

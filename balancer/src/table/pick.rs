@@ -69,6 +69,11 @@ impl Table {
         Some((split, beside))
     }
 
+    /// Whether a part of the route's requests goes to another release.
+    pub(crate) fn is_split(&self, route: &Route) -> bool {
+        !self.splits.is_empty() && self.splits.of(&route.host).is_some()
+    }
+
     /// Counts an answer for the release that gave it, where the route's requests are split.
     pub fn answered(&self, route: &Route, servo: ServoId, status: u16) {
         if let Some((split, beside)) = self.split_of(route) {

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use pontoon_model::{AppName, ServoId};
-use rand::RngExt as _;
 
-use super::choose::{Choice, Wish};
+use super::choose::{Choice, Draw, Wish};
 use super::target::Target;
 
 /// Splits by the host name of the route; read by every request once there is any, changed by the updater only.
@@ -102,7 +101,7 @@ impl Split {
         }
         let goes_beside = match wish.tried.first() {
             Some(first) => beside.has(first.id),
-            None => rand::rng().random_range(0..100) < self.share(),
+            None => wish.draw.map_or_else(|| Draw::default().number(), Draw::number) < self.share(),
         };
         let both = if goes_beside { [beside, live] } else { [live, beside] };
         if let Some(servo) = both[0].at_once(wish) {

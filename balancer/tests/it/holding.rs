@@ -124,6 +124,34 @@ async fn the_restart_of_an_apps_only_servo_is_a_delay_and_no_error() {
 }
 
 #[tokio::test]
+async fn what_takes_connections_in_the_place_of_a_servo_that_has_just_died_is_no_further_death() {
+    let fixture = Fixture::start().await;
+    let servo = Servo::answering("before").await;
+    let address = servo.address;
+    fixture.route(1, vec![route("a.example", &[address])]);
+    let mut client = Client::connect(fixture.address()).await;
+    assert_eq!(client.ask(&get("a.example")).await.text(), "before");
+    servo.stop().await;
+    // As Docker's port proxy does for a moment.
+    let proxy = Servo::start_at(address, |mut stream, seen| async move {
+        let request = read_message(&mut stream).await;
+        seen.requests.lock().unwrap().extend(request);
+    })
+    .await;
+    let begun = tokio::time::Instant::now();
+    client.send(get("a.example").as_bytes()).await;
+    until(|| if proxy.seen.requests().is_empty() { Err("a try".into()) } else { Ok(()) }).await;
+    // Three tries would be over.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    // Whoever looks whether it is well sends HEAD.
+    let tries = proxy.seen.requests().iter().filter(|request| request.head.starts_with("GET")).count();
+    assert!(tries == 1 || begun.elapsed() > Duration::from_secs(1), "{tries} tries");
+    proxy.stop().await;
+    let _again = Servo::start_at(address, |stream, seen| answer_all(stream, seen, "after")).await;
+    assert_eq!(client.answer().await.text(), "after");
+}
+
+#[tokio::test]
 async fn a_servo_gets_no_more_requests_at_a_time_than_the_app_allows() {
     let fixture = Fixture::start().await;
     fixture.treat(1, Traffic { servo_requests: 1, ..Traffic::default() }, Vec::new());

@@ -2,7 +2,7 @@
 
 use pontoon_api::Changed;
 use pontoon_api::acme::{Acme, RetryOrders, SetAcme};
-use pontoon_api::edge::{AddDomain, Certificate, ChangeTraffic, Domain, PutCertificate, Traffic};
+use pontoon_api::edge::{AddDomain, Certificate, ChangeTraffic, Domain, DomainAdded, PutCertificate, Traffic};
 use pontoon_model::{AppName, Digest};
 use reqwest::Method;
 
@@ -22,9 +22,9 @@ impl Client {
     }
 
     /// An app shall be reached by a domain too.
-    pub async fn add_domain(&self, app: &AppName, domain: &str) -> Answer<Changed> {
+    pub async fn add_domain(&self, app: &AppName, domain: &str) -> Answer<DomainAdded> {
         let body = AddDomain { domain: domain.to_owned() };
-        self.change(Call::change(Method::POST, format!("apps/{app}/domains")).json(&body)).await
+        self.fetch(Call::change(Method::POST, format!("apps/{app}/domains")).json(&body)).await
     }
 
     /// No longer.

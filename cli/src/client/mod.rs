@@ -215,7 +215,7 @@ impl Client {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
         // What one of them will never answer says more than that the others do not now; and what one has said, that it is not
         // known what became of a change above all, says more than that nobody answers, also if that comes later.
-        let (mut lasting, mut passing, mut said) = (None, false, None);
+        let (mut lasting, mut passing, mut said): (_, _, Option<ClientError>) = (None, false, None);
         for tried in 1.. {
             let at = self.current.load(Ordering::Relaxed);
             match attempt(&self.urls[at]).await {

@@ -7,7 +7,7 @@ use pontoon_kit::CancellationToken;
 
 use super::{one_worker, run_on, workers};
 
-/// Whether a controller could run by `config`.
+/// Whether a controller could run by `config` once the files that it names are there, as before it has joined.
 pub(crate) fn check_controller(config: &Path) -> anyhow::Result<()> {
     Ok(pontoon_controller::Config::load(config).map(drop)?)
 }
@@ -20,6 +20,22 @@ pub(crate) fn check_agent(config: &Path) -> anyhow::Result<()> {
 /// Whether a balancer could.
 pub(crate) fn check_balancer(config: &Path) -> anyhow::Result<()> {
     Ok(pontoon_balancer::Config::load(config).map(drop)?)
+}
+
+/// Whether a controller can run by `config` and the files that it names: certificate, keys, token. A missing one counts too,
+/// since the machine's own check comes after it has joined (Ansible's as well), and a `tls_dir` that is mistyped is missing.
+pub(crate) fn check_controller_with_files(config: &Path) -> anyhow::Result<()> {
+    Ok(pontoon_controller::check(&pontoon_controller::Config::load(config)?)?)
+}
+
+/// Whether an agent can.
+pub(crate) fn check_agent_with_files(config: &Path) -> anyhow::Result<()> {
+    Ok(pontoon_agent::check(&pontoon_agent::Config::load(config)?)?)
+}
+
+/// Whether a balancer can.
+pub(crate) fn check_balancer_with_files(config: &Path) -> anyhow::Result<()> {
+    Ok(pontoon_balancer::check(&pontoon_balancer::Config::load(config)?)?)
 }
 
 /// Runs the controller that `config` describes until `stop`.

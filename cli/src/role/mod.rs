@@ -20,8 +20,8 @@ use crate::output;
 use crate::verb::join::{AgentJoin, BalancerJoin};
 
 pub(crate) use link::{
-    check_agent, check_balancer, check_controller, reload_balancer, run_agent, run_balancer, run_balancer_alone,
-    run_controller,
+    check_agent, check_agent_with_files, check_balancer, check_balancer_with_files, check_controller,
+    check_controller_with_files, reload_balancer, run_agent, run_balancer, run_balancer_alone, run_controller,
 };
 
 /// What stays undone this long after a role has ended is left to the end of the process.

@@ -1,6 +1,5 @@
 //! `pontoon acme`: certificates that the cluster orders by itself.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use pontoon_model::AcmeSettings;
 use crate::Usage;
 use crate::output::{self, NONE, or_none, pairs, short, table};
 use crate::session::Session;
+use crate::small_file::{self, MOST_PEM};
 
 /// The verbs of `acme`.
 #[derive(Debug, Subcommand)]
@@ -86,7 +86,8 @@ async fn set(session: &Session, args: SetArgs) -> anyhow::Result<()> {
         let terms = "read the authority's terms of service (Let's Encrypt: https://letsencrypt.org/repository), then give --agree-tos";
         return Err(Usage(terms.to_owned()).into());
     }
-    let read = |path: &PathBuf| fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+    let read =
+        |path: &PathBuf| small_file::read(path, MOST_PEM).with_context(|| format!("cannot read {}", path.display()));
     let hmac = match args.eab_hmac.as_deref().map(|text| (text, text.strip_prefix('@'))) {
         Some((_, Some(path))) => Some(read(&path.into())?.trim().to_owned()),
         Some((text, None)) => Some(text.to_owned()),

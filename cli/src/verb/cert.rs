@@ -1,6 +1,5 @@
 //! `pontoon cert`: certificates that balancers show to browsers.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use pontoon_model::CertificateOrigin;
 use crate::args::Format;
 use crate::output::{self, or_none, short, table};
 use crate::session::Session;
+use crate::small_file::{self, MOST_PEM};
 
 /// The verbs of `cert`.
 #[derive(Debug, Subcommand)]
@@ -77,7 +77,7 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    small_file::read(path, MOST_PEM).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn ends(certificate: &Certificate) -> String {

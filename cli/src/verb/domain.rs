@@ -55,8 +55,12 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
 
 async fn add(session: &Session, args: &DomainArgs) -> anyhow::Result<()> {
     let (domain, app) = (parse(&args.domain)?, app_of(&args.app)?);
-    let changed = session.client.add_domain(&app, &domain.to_string()).await?;
-    output::print(session.format, &changed, |_| format!("{app} is reached by {domain} too"))?;
+    domain.check_reachable().map_err(|error| Usage(error.to_string()))?;
+    let added = session.client.add_domain(&app, &domain.to_string()).await?;
+    output::print(session.format, &added, |added| match added.already {
+        true => format!("{app} is reached by {domain} already: nothing has changed"),
+        false => format!("{app} is reached by {domain} too"),
+    })?;
     if session.format == Format::Table {
         // Who may change one app may not see the machines.
         let balancers = session.client.balancers().await.unwrap_or_default();

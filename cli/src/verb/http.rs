@@ -1,6 +1,6 @@
 //! `pontoon http` and `pontoon maintenance`: how balancers treat an app's requests.
 
-use std::fs;
+use std::fs::File;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
@@ -12,6 +12,7 @@ use crate::Usage;
 use crate::args::{AppArg, parse_duration};
 use crate::output::{self, table};
 use crate::session::{Session, app_of};
+use crate::small_file;
 
 /// The verbs of `http`.
 #[derive(Debug, Subcommand)]
@@ -130,12 +131,26 @@ fn parse(text: &str) -> anyhow::Result<(String, Value)> {
         return Ok(((*field).to_owned(), Value::Null));
     }
     if let (Kind::Page, Some(path)) = (kind, value.strip_prefix('@')) {
-        let page = fs::read_to_string(path).with_context(|| format!("cannot read {path} for {name}"))?;
-        return Ok(((*field).to_owned(), json!(page)));
+        return Ok(((*field).to_owned(), json!(page(name, path)?)));
     }
     let read = kind.read(value).map_err(|why| usage(format!("{name}: {why}")))?;
     in_range(name, field, *kind, &read).map_err(|why| usage(format!("{text}: {why}")))?;
     Ok(((*field).to_owned(), read))
+}
+
+/// The text of the file that holds the page `name`.
+fn page(name: &str, path: &str) -> anyhow::Result<String> {
+    let cannot_read = || format!("cannot read {path} for {name}");
+    let most = pontoon_model::Traffic::MOST_PAGE_BYTES as u64;
+    // As the API says it, which would have to be sent the whole of it.
+    let long = |has: String| Usage(format!("{name} has {has} bytes; the most is {most}"));
+    let file = File::open(path).with_context(cannot_read)?;
+    let metadata = file.metadata().with_context(cannot_read)?;
+    if metadata.is_file() && metadata.len() > most {
+        return Err(long(metadata.len().to_string()).into());
+    }
+    let text = small_file::read_from(file, most).with_context(cannot_read)?;
+    Ok(text.ok_or_else(|| long(format!("more than {most}")))?)
 }
 
 /// What the API would refuse is said in the words of who typed it.
@@ -235,6 +250,23 @@ mod tests {
             assert!(error.contains(says), "{error}");
         }
         parse("hold=60s").unwrap();
+    }
+
+    #[test]
+    fn a_page_that_is_too_long_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("page.html");
+        let typed = |name: &str| parse(&format!("{name}=@{}", path.display()));
+        for (name, bytes) in [("maintenance_page", 70_000_u64), ("error_page", 1 << 40)] {
+            File::create(&path).unwrap().set_len(bytes).unwrap();
+            let error = typed(name).unwrap_err();
+            assert_eq!(error.to_string(), format!("{name} has {bytes} bytes; the most is 65536"));
+            assert!(error.is::<Usage>());
+        }
+        File::create(&path).unwrap().set_len(65_536).unwrap();
+        assert_eq!(typed("error_page").unwrap().1, json!("\0".repeat(65_536)));
+        let error = parse("error_page=@/dev/zero").unwrap_err().to_string();
+        assert_eq!(error, "error_page has more than 65536 bytes; the most is 65536");
     }
 
     #[test]

@@ -26,7 +26,7 @@ const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2,
 #[derive(Debug, Args)]
 pub struct ListenArgs {
     /// The address under which other machines reach this one; without it, the one it sends from
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", value_parser = parse_advertised)]
     pub(super) advertise: Option<IpAddr>,
     /// Port for controllers, agents and balancers
     #[arg(long, default_value_t = GRPC_PORT)]
@@ -49,7 +49,7 @@ pub struct InitArgs {
     #[arg(long, default_value = "main")]
     site: SiteName,
     /// The cluster's name; without it, one is made up
-    #[arg(long)]
+    #[arg(long, value_parser = parse_cluster)]
     cluster: Option<String>,
     /// Apps are reached as APP.DOMAIN
     #[arg(long, value_name = "DOMAIN", default_value = "localhost")]
@@ -71,6 +71,33 @@ pub struct ControllerJoin {
     learner: bool,
     #[command(flatten)]
     listen: ListenArgs,
+}
+
+/// The most that an agent's configuration takes as the cluster's name, which labels its containers with it.
+const MAX_CLUSTER: usize = 40;
+
+/// A name for a cluster that agents take too, so that none is found unusable only when the first one joins.
+fn parse_cluster(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let begins = text.bytes().next().is_some_and(plain);
+    if begins && text.len() <= MAX_CLUSTER && text.bytes().all(|byte| plain(byte) || byte == b'-') {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "a cluster's name is 1 to {MAX_CLUSTER} of a-z, 0-9 and -, and begins with a letter or a digit, for example home or eu-1"
+    ))
+}
+
+/// An address of one machine, which others can connect to.
+pub(super) fn parse_advertised(text: &str) -> Result<IpAddr, String> {
+    let ip: IpAddr = text.parse().map_err(|_| "it is no IP address; write for example 10.0.0.5".to_owned())?;
+    let kind = match ip.to_canonical() {
+        ip if ip.is_unspecified() => "stands for all addresses of a machine",
+        ip if ip.is_multicast() => "is a multicast address",
+        IpAddr::V4(ip) if ip.is_broadcast() => "is the broadcast address",
+        _ => return Ok(ip),
+    };
+    Err(format!("{ip} {kind}, and nobody can connect to it; give the one under which other machines reach this one"))
 }
 
 /// Makes a cluster of one controller.
@@ -211,4 +238,41 @@ pub(super) fn own_address() -> IpAddr {
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     file::replace(path, text.as_bytes(), 0o600).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_has_a_name_that_agents_take_too() {
+        let longest = "a".repeat(MAX_CLUSTER);
+        for good in ["home", "eu-1", "7", longest.as_str()] {
+            assert_eq!(parse_cluster(good).unwrap(), good);
+        }
+        let longer = "a".repeat(MAX_CLUSTER + 1);
+        for bad in ["", "-a", "a b", "a\nb", "\x1b[31ma", "Home", "a_b", "a.b", "\u{e4}", longer.as_str()] {
+            let error = parse_cluster(bad).unwrap_err();
+            assert!(error.contains("1 to 40 of a-z, 0-9 and -"), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_advertised_is_an_address_of_one_machine() {
+        for good in ["10.0.0.5", "127.0.0.1", "::1", "2001:db8::5"] {
+            assert_eq!(parse_advertised(good).unwrap().to_string(), good);
+        }
+        for (bad, part) in [
+            ("0.0.0.0", "all addresses"),
+            ("::", "all addresses"),
+            ("::ffff:0.0.0.0", "all addresses"),
+            ("224.0.0.1", "multicast"),
+            ("ff02::1", "multicast"),
+            ("255.255.255.255", "broadcast"),
+            ("here", "no IP address"),
+        ] {
+            let error = parse_advertised(bad).unwrap_err();
+            assert!(error.contains(part), "{bad}: {error}");
+        }
+    }
 }

@@ -20,6 +20,7 @@ use crate::Usage;
 use crate::output;
 use crate::role::files::{AgentFile, BalancerFile, toml_of};
 use crate::role::{check_agent, check_balancer};
+use crate::small_file::{self, MOST_TOML};
 
 /// A controller that does not accept within this time is not there.
 const REACH: Duration = Duration::from_secs(5);
@@ -205,7 +206,7 @@ impl Kept {
             site: SiteName,
             tls_dir: PathBuf,
         }
-        let text = fs::read_to_string(config).with_context(|| format!("cannot read {}", config.display()))?;
+        let text = small_file::read(config, MOST_TOML).with_context(|| format!("cannot read {}", config.display()))?;
         let Own { name, site, tls_dir } =
             toml::from_str(&text).with_context(|| format!("{} must be corrected first", config.display()))?;
         let folder = config.parent().unwrap_or(Path::new("."));
@@ -272,7 +273,16 @@ impl Place {
         check_text(&file(&nobody_yet), &check)?;
         make_folder(&self.folder)?;
         let admitted = self.ask(name, site, &self.folder.join("tls"))?;
-        self.finish(name, Some(&file(&admitted)), &admitted, check)
+        let text = file(&admitted);
+        // Now with who else there is: another may have the same address.
+        if let Some(said) = what_is_wrong(&text, &check)? {
+            return Err(Usage(format!(
+                "the cluster has let this machine in as {name}, but what was asked for cannot be run: {said}. Run this again with \
+                 the same --data-dir and other options; the token is not used a second time"
+            ))
+            .into());
+        }
+        self.finish(name, Some(&text), &admitted, check)
     }
 
     fn ask(&self, name: &str, site: &SiteName, tls: &Path) -> anyhow::Result<Admitted> {
@@ -359,15 +369,22 @@ fn not_reached(address: SocketAddr, error: &io::Error) -> anyhow::Error {
 
 /// Tries a configuration file that is not there yet.
 pub(super) fn check_text(text: &str, check: impl Fn(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    match what_is_wrong(text, check)? {
+        Some(said) => Err(Usage(format!("that cannot be run, and nothing was done: {said}")).into()),
+        None => Ok(()),
+    }
+}
+
+/// Of a configuration that is not written yet.
+fn what_is_wrong(text: &str, check: impl Fn(&Path) -> anyhow::Result<()>) -> anyhow::Result<Option<String>> {
     let folder = tempfile::tempdir().context("no place for a temporary file")?;
     let path = folder.path().join("config.toml");
     fs::write(&path, text).context("no place for a temporary file")?;
-    check(&path).map_err(|error| {
+    Ok(check(&path).err().map(|error| {
         let sentences: Vec<_> = error.chain().map(ToString::to_string).collect();
         // Where it was tried says nothing to whoever reads it.
-        let said = sentences.join(": ").replace(&path.display().to_string(), "config.toml");
-        Usage(format!("that cannot be run, and nothing was done: {said}")).into()
-    })
+        sentences.join(": ").replace(&path.display().to_string(), "config.toml")
+    }))
 }
 
 /// The folder given, else `/var/lib/pontoon/ROLE`; absolute.

@@ -1,6 +1,6 @@
 //! `pontoon login` and `pontoon logout`: a cluster's addresses and token, checked and kept as a context.
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Once;
@@ -20,6 +20,7 @@ use crate::args::Format;
 use crate::client::{Client, tls};
 use crate::context::{self, Context, Contexts, split_urls, variables_set};
 use crate::output;
+use crate::small_file::{self, MOST_SECRET};
 
 /// Arguments of `login`.
 #[derive(Debug, Args)]
@@ -106,9 +107,10 @@ fn is_loopback(url: &reqwest::Url) -> bool {
 }
 
 fn read_token() -> anyhow::Result<String> {
-    let mut text = String::new();
-    io::stdin().read_to_string(&mut text).context("cannot read the token from standard input")?;
-    checked(&text)
+    let text = small_file::read_from(io::stdin(), MOST_SECRET).context("cannot read the token from standard input")?;
+    let long =
+        || Usage(format!("standard input has more than {MOST_SECRET} bytes: pipe the token in and nothing else"));
+    checked(&text.ok_or_else(long)?)
 }
 
 fn ask_token() -> anyhow::Result<String> {

@@ -25,17 +25,15 @@ pub async fn list(session: &Session) -> anyhow::Result<()> {
 /// Shuts one out.
 pub async fn revoke(session: &Session, args: &RevokeArgs) -> anyhow::Result<()> {
     let changed = session.client.revoke(args.role, &args.name).await?;
-    output::print(session.format, &changed, |_| {
-        let apps = match args.role {
-            MachineRole::Agent => "its apps have left the routes and are placed elsewhere, ",
-            MachineRole::Controller | MachineRole::Balancer => "",
-        };
-        format!(
-            "{} {} no longer belongs to the cluster; {apps}and it can join again with a new key and a new token",
-            args.role, args.name
-        )
-    })?;
-    Ok(())
+    Ok(output::print(session.format, &changed, |_| revoked(args.role, &args.name))?)
+}
+
+fn revoked(role: MachineRole, name: &str) -> String {
+    let apps = match role {
+        MachineRole::Agent => "; its apps have left the routes and are placed elsewhere",
+        MachineRole::Controller | MachineRole::Balancer => "",
+    };
+    format!("{role} {name} no longer belongs to the cluster{apps}; it can join again with a new key and a new token")
 }
 
 fn rows(machines: &[Machine]) -> String {
@@ -55,6 +53,20 @@ mod tests {
     use pontoon_model::Digest;
 
     use super::*;
+
+    #[test]
+    fn who_is_shut_out_is_told_in_whole_sentences() {
+        let said = revoked(MachineRole::Balancer, "b1");
+        assert_eq!(
+            said,
+            "balancer b1 no longer belongs to the cluster; it can join again with a new key and a new token"
+        );
+        let said = revoked(MachineRole::Agent, "h1");
+        assert!(
+            said.contains("cluster; its apps have left the routes and are placed elsewhere; it can join"),
+            "{said}"
+        );
+    }
 
     #[test]
     fn machines_are_listed_with_where_they_stand() {

@@ -59,7 +59,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
         Command::Dev(args) => dev::run(args, format).map(|()| 0),
         Command::Controller(ControllerArgs { verb: None, role }) => {
-            run_or_check("controller", &role, role::controller, role::check_controller)
+            run_or_check("controller", &role, role::controller, role::check_controller_with_files)
         }
         Command::Controller(ControllerArgs { verb: Some(controller::Verb::Init(args)), .. }) => {
             init::init(&args).map(|()| 0)
@@ -72,7 +72,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         }
         Command::Agent(args) => match args.verb {
             Some(role::AgentVerb::Join(join)) => join::agent(&join).map(|()| 0),
-            None => run_or_check("agent", &args.role, role::agent, role::check_agent),
+            None => run_or_check("agent", &args.role, role::agent, role::check_agent_with_files),
         },
         Command::Balancer(args) => match args.verb {
             Some(role::BalancerVerb::Join(join)) => join::balancer(&join).map(|()| 0),
@@ -84,7 +84,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
                 })?;
                 Ok(0)
             }
-            None => run_or_check("balancer", &args.role, role::balancer, role::check_balancer),
+            None => run_or_check("balancer", &args.role, role::balancer, role::check_balancer_with_files),
         },
         Command::Restore(args) => restore::run(&args).map(|()| 0),
         Command::Images(verb) => images::run(&verb).map(|()| 0),
@@ -124,7 +124,10 @@ fn run_or_check(
         .into());
     };
     match only_check {
-        true => check(config)?,
+        true => {
+            check(config)?;
+            output::line(&format!("{} can be used", config.display()))?;
+        }
         false => run(config)?,
     }
     Ok(0)

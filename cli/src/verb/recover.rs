@@ -1,5 +1,5 @@
-//! `pontoon controller recover --from-this-copy`: for a majority of controllers that is lost for good. Nobody is asked: what
-//! this controller's store holds becomes the cluster.
+//! `pontoon controller recover --from-this-copy`: for a majority of controllers that is lost for good. What this controller's
+//! store holds becomes the cluster, unless others answer that it lives.
 
 use std::io::{self, IsTerminal};
 use std::net::TcpListener;
@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use pontoon_controller::Config;
-use pontoon_controller::raft::{At, LastCopy, Member, begin_anew, last_copy};
-use pontoon_kit::{FolderLock, clock, file};
+use pontoon_controller::raft::{At, Elsewhere, LastCopy, Member, begin_anew, elsewhere, last_copy};
+use pontoon_enrol::Remembered;
+use pontoon_kit::{Credentials, FolderLock, Identity, clock, file};
 use pontoon_model::{ControllerName, MachineRole, Timestamp};
 
 use super::init::new_id;
 use crate::Usage;
 use crate::output;
+use crate::small_file::{self, MOST_TOML};
 
 /// Arguments of `controller recover`.
 #[derive(Debug, Args)]
@@ -28,6 +30,9 @@ pub struct RecoverArgs {
     /// Do it without asking
     #[arg(long)]
     yes: bool,
+    /// Do it although the cluster lives without this controller, or has shut it out
+    #[arg(long)]
+    force: bool,
 }
 
 /// Says what it would do, asks, does it.
@@ -39,12 +44,16 @@ pub async fn run(args: &RecoverArgs) -> anyhow::Result<()> {
     })?;
     // One that is starting may not listen yet.
     let _lock = match config.data_dir.is_dir() {
-        true => {
-            Some(FolderLock::try_take(&config.data_dir).context("stop this controller first; nothing was changed")?)
-        }
+        true => Some(FolderLock::try_take(&config.data_dir).map_err(|error| {
+            let said = error.in_words("stop this controller first");
+            anyhow::Error::from(error).context(format!("{said}; nothing was changed"))
+        })?),
         false => None,
     };
     let copy = last_copy(&config.data_dir, config.id).await?;
+    if !args.force {
+        refuse_if_the_cluster_lives(&config, &copy, &args.config).await?;
+    }
     output::note(&warning(&config, &copy));
     if !args.yes && !confirmed()? {
         bail!("nothing was changed");
@@ -52,7 +61,7 @@ pub async fn run(args: &RecoverArgs) -> anyhow::Result<()> {
     let LastCopy { id: former, state, members, .. } = copy;
     let machine = |name: &ControllerName| state.trust().machine(MachineRole::Controller, name.as_str());
     let own = machine(&config.name).map(|row| row.as_ref().clone());
-    let others: Vec<_> = members.iter().filter(|name| **name != config.name).collect();
+    let others: Vec<_> = members.iter().map(|member| &member.name).filter(|name| **name != config.name).collect();
     // Their certificates were made elsewhere, and no row says for which keys.
     let unknown: Vec<_> = others.iter().filter(|name| machine(name).is_none()).map(|name| name.as_str()).collect();
     let others = said_of_the_others(others.len(), &unknown);
@@ -76,6 +85,43 @@ pub async fn run(args: &RecoverArgs) -> anyhow::Result<()> {
         kept.display(),
         args.config.display()
     ))?)
+}
+
+/// All that this controller can know of are asked: whoever has a majority goes on without it, and what is acknowledged there would
+/// be lost.
+async fn refuse_if_the_cluster_lives(config: &Config, copy: &LastCopy, path: &Path) -> anyhow::Result<()> {
+    let asking = Identity::load(&config.tls_dir).and_then(Credentials::new);
+    let credentials = match asking {
+        Ok(credentials) => credentials,
+        Err(error) => {
+            output::note(&format!("the other controllers cannot be asked whether they live: {error}\n"));
+            return Ok(());
+        }
+    };
+    let remembered = Remembered::in_folder(&config.data_dir).load().known.into_iter().map(|known| known.grpc);
+    let configured = config.members.iter().map(|member| member.grpc);
+    let mut others: Vec<_> =
+        copy.members.iter().map(|member| member.grpc).chain(configured).chain(remembered).collect();
+    others.sort_unstable();
+    others.dedup();
+    others.retain(|address| *address != config.grpc_address());
+    let name_of =
+        |address| copy.members.iter().find(|member| member.grpc == address).map(|member| member.name.to_string());
+    match elsewhere(&credentials, copy.id, &others).await {
+        Elsewhere::Nobody => Ok(()),
+        Elsewhere::Leads(address) => bail!(
+            "the cluster lives: {} at {address} leads, and a majority has answered it just now. This would end it, with all that \
+             it has acknowledged since this copy. Start this controller instead (`pontoon controller --config {}`); if it was \
+             removed, set its folder aside and let it join with a new token. With --force it is done all the same; nothing was \
+             changed",
+            name_of(address).unwrap_or_else(|| "the controller".to_owned()),
+            path.display()
+        ),
+        Elsewhere::ShutOut => bail!(
+            "the cluster lives, and has shut this controller out: another one says that its certificate is revoked. What its copy \
+             holds is not the cluster's any more. With --force a cluster is made of it all the same; nothing was changed"
+        ),
+    }
 }
 
 fn said_of_the_others(count: usize, unknown: &[&str]) -> String {
@@ -104,7 +150,7 @@ fn warning(config: &Config, copy: &LastCopy) -> String {
             |at| format!("index {}, term {}, {} ago", at.index, at.term, output::age(at.time.0)),
         )
     };
-    let members: Vec<_> = copy.members.iter().map(|name| name.as_str()).collect();
+    let members: Vec<_> = copy.members.iter().map(|member| member.name.as_str()).collect();
     format!(
         "controller {} of the members {}\n\n  last entry known to be committed:  {}\n  last entry:                        {}\n\n\
          This makes a cluster of this controller alone out of its copy. What others acknowledged after that last entry is \
@@ -130,7 +176,7 @@ fn confirmed() -> anyhow::Result<bool> {
 
 /// The same configuration for `own` alone; says where the old one is kept.
 fn rewrite(path: &Path, own: &Member) -> anyhow::Result<PathBuf> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = small_file::read(path, MOST_TOML).with_context(|| format!("cannot read {}", path.display()))?;
     let mut table: toml::Table = text.parse().with_context(|| format!("cannot read {}", path.display()))?;
     let id = toml::Value::try_from(own.id)?;
     let mut member = toml::Table::new();

@@ -11,7 +11,7 @@ use pontoon_model::{self as model, ApiToken, MachineRole, Scope, SiteName, Token
 
 use crate::Usage;
 use crate::args::{Format, parse_duration};
-use crate::output::{self, age, short, table};
+use crate::output::{self, age, exactly, short, table};
 use crate::session::Session;
 
 /// The verbs of `token`.
@@ -149,17 +149,26 @@ async fn create(session: &Session, args: CreateArgs) -> anyhow::Result<()> {
 async fn create_to_join(session: &Session, asked: &CreateJoinToken) -> anyhow::Result<()> {
     let made = session.client.create_join_token(asked).await?;
     if session.format == Format::Table {
-        let left = short(Duration::from_millis(made.expires_at.saturating_sub(clock::unix_millis())));
-        output::note(&format!(
-            "token {} lets in {} as {}, for {left}; it is shown this once. On that machine (or with PONTOON_JOIN_TOKEN):\n\n    pontoon {} \
-             join ADDR --token TOKEN\n",
-            made.id,
-            if made.uses_left == 1 { "one machine".to_owned() } else { format!("{} machines", made.uses_left) },
-            made.role,
-            made.role
-        ));
+        output::note(&describe_to_join(&made));
     }
     Ok(output::print(session.format, &made, |made| made.token.clone().unwrap_or_default())?)
+}
+
+fn describe_to_join(made: &JoinToken) -> String {
+    format!(
+        "token {} lets in {} as {}, for {}; it is shown this once. On that machine (or with PONTOON_JOIN_TOKEN):\n\n    pontoon {} \
+         join ADDR --token TOKEN\n",
+        made.id,
+        if made.uses_left == 1 { "one machine".to_owned() } else { format!("{} machines", made.uses_left) },
+        made.role,
+        life(made.made_at, made.expires_at),
+        made.role
+    )
+}
+
+/// The time that was asked for: what is left of it is always a little less, and would be said as `23h`.
+fn life(made_at: u64, expires_at: u64) -> String {
+    exactly(Duration::from_millis(expires_at.saturating_sub(made_at)))
 }
 
 fn list_to_join(tokens: &[JoinToken]) -> String {
@@ -174,7 +183,9 @@ fn list_to_join(tokens: &[JoinToken]) -> String {
 
 fn describe(made: &CreatedToken) -> String {
     let row = &made.row;
-    format!("token {} ({}): {}, {}; it is shown this once", row.id, row.name, scopes(row), ends(row))
+    let end = row.expires_at.map(|at| format!("expires in {}", life(row.created_at, at)));
+    let end = end.unwrap_or_else(|| ends(row));
+    format!("token {} ({}): {}, {}; it is shown this once", row.id, row.name, scopes(row), end)
 }
 
 fn scopes(token: &Token) -> String {
@@ -202,6 +213,23 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+
+    #[test]
+    fn a_new_token_is_told_with_the_time_that_was_asked_for() {
+        for (seconds, said) in [(2, "2s"), (90, "90s"), (600, "10m"), (9_000, "150m"), (86_400, "1d"), (129_600, "36h")]
+        {
+            let made = JoinToken {
+                id: "j1".into(),
+                role: MachineRole::Agent,
+                site: None,
+                uses_left: 1,
+                made_at: 1_000_000,
+                expires_at: 1_000_000 + seconds * 1_000,
+                token: None,
+            };
+            assert!(describe_to_join(&made).contains(&format!("as agent, for {said};")), "{}", describe_to_join(&made));
+        }
+    }
 
     #[test]
     fn tokens_are_listed_with_what_they_allow_and_when_they_end() {

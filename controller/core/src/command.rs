@@ -96,7 +96,7 @@ pub struct Restart {
 pub struct RunOneOff {
     /// Whose.
     pub app: AppName,
-    /// Run by `/bin/sh -c "exec COMMAND"`.
+    /// A line for `/bin/sh -c`; a simple command takes the shell's place.
     pub command: String,
 }
 

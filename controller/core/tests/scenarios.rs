@@ -93,6 +93,7 @@ fn step(world: &mut World, line: &str) -> Result<String, String> {
         ["level", to] => say = done(world.apply(RaiseFeatureLevel { to: to.parse().unwrap() }))?,
         ["app", name] => say = done(world.apply(CreateApp { name: name.parse().unwrap() }))?,
         ["destroy", name] => say = done(world.apply(DestroyApp { name: name.parse().unwrap() }))?,
+        ["source", name] => say = done(world.start_build(&name.parse().unwrap()))?,
         ["deploy", name] => say = done(world.build(&name.parse().unwrap()))?,
         ["deploy", name, processes @ ..] => say = done(world.build_of(&name.parse().unwrap(), processes))?,
         ["port", name, process, port @ ..] => {

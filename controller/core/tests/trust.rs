@@ -92,7 +92,7 @@ fn a_token_lets_in_as_many_as_it_says_of_its_role_and_site_until_it_expires() {
     let (a, b, c) = (admit(&world, "a", 1), admit(&world, "b", 2), admit(&world, "c", 3));
     refused(world.apply(a.clone()), RejectedKind::Invalid, "for the site east only");
     let as_balancer = in_east(AdmitMachine { role: MachineRole::Balancer, ..a.clone() });
-    refused(world.apply(as_balancer), RejectedKind::Invalid, "lets in a agent, not a balancer");
+    refused(world.apply(as_balancer), RejectedKind::Invalid, "lets in an agent, not a balancer");
     let unknown = in_east(AdmitMachine { token: Digest([9; 32]), ..a.clone() });
     refused(world.apply(unknown), RejectedKind::NotFound, "not known");
 
@@ -101,7 +101,7 @@ fn a_token_lets_in_as_many_as_it_says_of_its_role_and_site_until_it_expires() {
     world.apply(in_east(a.clone())).unwrap();
     assert_eq!(world.state.trust().token(&TOKEN).unwrap().uses_left, 1);
     let imposter = in_east(AdmitMachine { key: Digest([7; 32]), ..a });
-    refused(world.apply(imposter), RejectedKind::Conflict, "already, with another key");
+    refused(world.apply(imposter), RejectedKind::Conflict, "there is an agent a already, with another key");
     world.apply(in_east(b)).unwrap();
     refused(world.apply(in_east(c.clone())), RejectedKind::Conflict, "as many machines as it was made for");
 
@@ -377,4 +377,23 @@ fn no_requests_are_sent_through_a_revoked_balancer() {
     let again = AdmitMachine { role: MachineRole::Balancer, ..admit(&world, "lb", 2) };
     world.apply(again).unwrap();
     world.apply(register).unwrap();
+}
+
+#[test]
+fn a_revoked_balancer_is_none_any_more_until_it_comes_with_another_key() {
+    let mut world = founded();
+    world.apply(token(MachineRole::Balancer, 5)).unwrap();
+    let admission = |world: &World, key| AdmitMachine { role: MachineRole::Balancer, ..admit(world, "lb", key) };
+    world.apply(admission(&world, 1)).unwrap();
+    world.balancer("lb", "east");
+    // Made elsewhere, it is in no list of machines, and belongs all the same.
+    world.balancer("own", "east");
+    assert!(world.settle().is_empty());
+    world.apply(RevokeMachine { role: MachineRole::Balancer, name: "lb".into() }).unwrap();
+    world.settle();
+    let left: Vec<_> = world.state.balancers().map(|row| row.name.to_string()).collect();
+    assert_eq!(left, ["own"]);
+    world.apply(admission(&world, 2)).unwrap();
+    world.balancer("lb", "east");
+    assert!(world.settle().is_empty() && world.state.balancers().count() == 2);
 }

@@ -28,10 +28,10 @@ pub enum ControllerError {
         source: io::Error,
     },
     /// Another controller runs on the data folder, or it cannot be known that none does.
-    #[error(
+    #[error("{}", .0.in_words(
         "this controller's data folder is not free: stop the controller that runs on it; a second one must have a machine, \
          or at least a folder, of its own and join (`pontoon controller join`)"
-    )]
+    ))]
     Lock(#[from] LockError),
     /// Keys or certificates cannot be used.
     #[error(

@@ -57,10 +57,8 @@ const ANNOUNCE_RETRY: (Duration, Duration) = (Duration::from_millis(200), Durati
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ControllerError> {
     config.validate()?;
     let _lock = lock(&config.data_dir).await?;
-    let credentials = Credentials::new(Identity::load(&config.tls_dir)?)?;
-    let sealing = SealingKeys::open(&config.tls_dir)?;
-    let token = config.token_file.as_deref().map(TokenHash::load).transpose()?;
-    let rest_tls = config.rest_tls_files().map(Tls::load).transpose()?.map(Arc::new);
+    let OwnFiles { credentials, sealing, token, rest_tls } = OwnFiles::load(&config)?;
+    let rest_tls = rest_tls.map(Arc::new);
     let store = BlobStore::open(&config.data_dir)?;
     let audit = AuditLog::open(&config.data_dir, config.name.clone()).map_err(ControllerError::Audit)?;
     let remembered: Vec<SocketAddr> =
@@ -114,6 +112,30 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
     grpc.end(GRPC_DRAIN).await;
     parts.audit.flush().await;
     ended
+}
+
+/// Whether the files that `config` names can be used. Nothing is made, taken or listened on.
+pub fn check(config: &Config) -> Result<(), ControllerError> {
+    OwnFiles::load(config).map(drop)
+}
+
+/// What is read before anything is begun.
+struct OwnFiles {
+    credentials: Credentials,
+    sealing: SealingKeys,
+    token: Option<TokenHash>,
+    rest_tls: Option<Tls>,
+}
+
+impl OwnFiles {
+    fn load(config: &Config) -> Result<Self, ControllerError> {
+        Ok(Self {
+            credentials: Credentials::new(Identity::load(&config.tls_dir)?)?,
+            sealing: SealingKeys::open(&config.tls_dir)?,
+            token: config.token_file.as_deref().map(TokenHash::load).transpose()?,
+            rest_tls: config.rest_tls_files().map(Tls::load).transpose()?,
+        })
+    }
 }
 
 /// Takes the data folder, which is made if it is not there: what two controllers would do to one log cannot be undone.

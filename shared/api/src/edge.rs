@@ -5,12 +5,25 @@ use std::collections::BTreeMap;
 use pontoon_model::{AppName, CertificateOrigin, Digest};
 use serde::{Deserialize, Serialize};
 
+use crate::Changed;
+
 /// An app shall be reached by a domain too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddDomain {
     /// `example.org`, `*.example.org` or `example.org/shop`.
     pub domain: String,
+}
+
+/// An app is reached by a domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainAdded {
+    /// The change.
+    #[serde(flatten)]
+    pub changed: Changed,
+    /// Whether it was before, so that nothing has changed.
+    #[serde(default)]
+    pub already: bool,
 }
 
 /// A domain that an app has.

@@ -30,7 +30,7 @@
 //! | `GET /v1/apps/{app}/requests` | | [`AppRequests`](requests::AppRequests) |
 //! | `GET /v1/apps/{app}/requests/tail?status=` | | [`TailLine`](requests::TailLine) per line (NDJSON), as requests are answered; `status` is one, or a class such as `5xx` |
 //! | `GET /v1/domains?app=` | | [`[Domain]`](edge::Domain), of all apps or of one |
-//! | `POST /v1/apps/{app}/domains` | [`AddDomain`](edge::AddDomain) | [`Changed`] |
+//! | `POST /v1/apps/{app}/domains` | [`AddDomain`](edge::AddDomain) | [`DomainAdded`](edge::DomainAdded) |
 //! | `DELETE /v1/apps/{app}/domains?domain=` | | [`Changed`] |
 //! | `GET /v1/apps/{app}/traffic` | | [`Traffic`](edge::Traffic) |
 //! | `PATCH /v1/apps/{app}/traffic` | [`ChangeTraffic`](edge::ChangeTraffic): what is absent stays | [`Changed`] |

@@ -101,7 +101,7 @@ pub struct LabelItem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunOneOff {
-    /// Run by `/bin/sh -c "exec COMMAND"`.
+    /// A line for `/bin/sh -c`; a simple command takes the shell's place.
     pub command: String,
 }
 

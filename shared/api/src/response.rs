@@ -20,6 +20,9 @@ pub struct Status {
     pub controller: String,
     /// Name of the leading controller, if any.
     pub leader: Option<String>,
+    /// Whether that one does not answer the answering controller. False for who sees one app only.
+    #[serde(default)]
+    pub leader_silent: bool,
     /// Raft index the answer is based on.
     pub index: u64,
     /// Controllers heard by the leader, of all.

@@ -43,6 +43,20 @@ pub enum LockError {
     },
 }
 
+impl LockError {
+    /// What happened and what to do: `held` where somebody has the folder. Any other error is of the disk or of who may write
+    /// there, and nobody who could be stopped has a part in it.
+    pub fn in_words(&self, held: &'static str) -> &'static str {
+        match self {
+            Self::Held { .. } => held,
+            Self::Lock { .. } | Self::Another { .. } => {
+                "the data folder cannot be used: see that this user may write there, that its disk takes writes, and that `lock` \
+                 in it is a file"
+            }
+        }
+    }
+}
+
 fn holder_in_words(holder: Option<u32>) -> String {
     holder.map_or_else(|| "another process".to_owned(), |process| format!("process {process}"))
 }
@@ -160,6 +174,21 @@ mod tests {
         assert!(matches!(FolderLock::try_take(folder.path()), Err(LockError::Held { .. })));
         drop(second);
         FolderLock::try_take(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn only_a_folder_that_somebody_has_is_said_to_be_held() {
+        const HELD: &str = "stop who has it";
+        let folder = tempfile::tempdir().unwrap();
+        let first = FolderLock::try_take(folder.path()).unwrap();
+        assert_eq!(FolderLock::try_take(folder.path()).unwrap_err().in_words(HELD), HELD);
+        drop(first);
+        // As with a disk that takes no writes: the file cannot be opened.
+        fs::remove_file(folder.path().join(FILE)).unwrap();
+        fs::create_dir(folder.path().join(FILE)).unwrap();
+        let error = FolderLock::try_take(folder.path()).unwrap_err();
+        assert!(matches!(error, LockError::Lock { .. }), "{error}");
+        assert!(error.in_words(HELD).starts_with("the data folder cannot be used"), "{error}");
     }
 
     #[test]

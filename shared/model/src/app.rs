@@ -54,6 +54,11 @@ impl App {
         }
     }
 
+    /// The release that a rollback goes to if none is named: the newest before the live one that took traffic.
+    pub fn rolls_back_to(&self) -> Option<ReleaseNumber> {
+        self.been_live.range(..self.live?.release).next_back().copied()
+    }
+
     /// Wanted number and size of a process type. Before anyone scales it: one `web`, none of the others (as Heroku does).
     pub fn scale_of(&self, process: &ProcessName) -> Scale {
         self.scale.get(process).cloned().unwrap_or_else(|| {

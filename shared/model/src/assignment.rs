@@ -40,7 +40,7 @@ pub struct ServoSpec {
     pub language: Language,
     /// Its files: a tar.zst.
     pub bundle: BlobRef,
-    /// Run by `/bin/sh -c "exec COMMAND"`.
+    /// A line for `/bin/sh -c`; a simple command takes the shell's place.
     pub command: String,
     /// Its environment, with what the platform adds, but without PORT.
     pub env: BTreeMap<String, String>,

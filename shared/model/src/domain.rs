@@ -1,6 +1,7 @@
 //! Host names of users' own, and the part of their paths that an app answers for.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,10 @@ pub struct InvalidDomain {
     rule: &'static str,
 }
 
+const LABELS: &str = "a host name has labels of letters, digits and -, with dots between, e.g. shop.example.org";
+const NO_ADDRESS: &str =
+    "an address leads to a balancer and not to an app; give a host name that leads there, e.g. shop.example.org";
+
 impl Domain {
     /// Longest host name (RFC 1035).
     pub const MAX_HOST: usize = 253;
@@ -39,6 +44,27 @@ impl Domain {
     /// Begins with `/` and does not end with it, except `/` itself.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Whether people on the Internet could be led to it. Asked where somebody adds a domain and not where one is read:
+    /// clusters have some that were taken before this was asked, and those must still be listed and removed.
+    pub fn check_reachable(&self) -> Result<(), InvalidDomain> {
+        let invalid = |rule| Err(InvalidDomain { given: self.to_string(), rule });
+        let name = self.host.strip_prefix("*.").unwrap_or(&self.host);
+        let last = name.rsplit('.').next().unwrap_or_default();
+        if name.parse::<Ipv4Addr>().is_ok() {
+            return invalid(NO_ADDRESS);
+        }
+        if last.bytes().all(|c| c.is_ascii_digit()) {
+            return invalid("its last label is a number, which is read as an address; give one like shop.example.org");
+        }
+        if name.contains('_') {
+            return invalid(LABELS);
+        }
+        if !name.contains('.') {
+            return invalid("it is one label, which no DNS leads to the balancers; give one like shop.example.org");
+        }
+        Ok(())
     }
 
     /// What stands behind the `*`, with its dot, if it is a wildcard.
@@ -56,6 +82,9 @@ impl FromStr for Domain {
             return Err(invalid("give the host name without http:// or https://, e.g. shop.example.org"));
         }
         let (host, path) = text.split_at(text.find('/').unwrap_or(text.len()));
+        if host.trim_start_matches('[').trim_end_matches(']').parse::<Ipv6Addr>().is_ok() {
+            return Err(invalid(NO_ADDRESS));
+        }
         if host.contains(':') {
             return Err(invalid("give the host name without a port, e.g. shop.example.org"));
         }
@@ -76,9 +105,7 @@ impl FromStr for Domain {
                 && !label.ends_with('-')
         };
         if host.len() > Self::MAX_HOST || !name.split('.').all(is_label) {
-            return Err(invalid(
-                "a host name has labels of letters, digits and -, with dots between, e.g. shop.example.org",
-            ));
+            return Err(invalid(LABELS));
         }
         if host.starts_with("*.") && !name.contains('.') {
             return Err(invalid("a wildcard needs two labels behind the `*`, e.g. *.example.org"));
@@ -134,10 +161,32 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_is_led_to_can_be_read_and_not_added() {
+        for (given, says) in [
+            ("1.2.3.4", "an address leads"),
+            ("1.2.3.4/shop", "an address leads"),
+            ("*.1.2", "a number"),
+            ("shop.7", "a number"),
+            ("bad_name.org", "letters, digits and -"),
+            ("*._a.org", "letters, digits and -"),
+            ("localhost", "one label"),
+        ] {
+            let domain: Domain = given.parse().unwrap();
+            let error = domain.check_reachable().unwrap_err().to_string();
+            assert!(error.contains(says) && error.contains(given), "{given}: {error}");
+        }
+        for given in ["example.org", "*.example.org/a", "7.example", "xn--bcher-kva.example", "a.b7"] {
+            assert_eq!(given.parse::<Domain>().unwrap().check_reachable(), Ok(()), "{given}");
+        }
+    }
+
+    #[test]
     fn what_is_no_domain_is_refused_with_its_reason() {
         for (given, says) in [
             ("https://a.b", "without http://"),
             ("a.b:80", "without a port"),
+            ("[::1]", "an address leads"),
+            ("2001:db8::1", "an address leads"),
             ("a.*.b", "whole first label"),
             ("*.b", "two labels"),
             ("bücher.example", "ASCII form"),

@@ -64,7 +64,7 @@ impl fmt::Display for ReleaseReason {
 /// One process type of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// Run by `/bin/sh -c "exec COMMAND"`, so `$PORT` expands.
+    /// A line for `/bin/sh -c`, so `$PORT` expands; a simple command takes the shell's place.
     pub command: String,
 }
 

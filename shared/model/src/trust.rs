@@ -29,6 +29,12 @@ impl MachineRole {
             Self::Balancer => "balancer",
         }
     }
+
+    /// One of them, in a sentence: `an agent`.
+    pub fn with_article(self) -> String {
+        let article = if self == Self::Agent { "an" } else { "a" };
+        format!("{article} {self}")
+    }
 }
 
 impl fmt::Display for MachineRole {

@@ -16,7 +16,7 @@ use bollard::query_parameters::{
 use pontoon_model::{CpuMillis, MemoryBytes, ServoId, ServoSpec, Size};
 
 use super::{DockerRuntime, INSIDE_PORT, USER, describe, labels, network, status, unreachable};
-use crate::runtime::{Found, FoundState, Launch, RuntimeError};
+use crate::runtime::{Found, FoundState, Launch, RuntimeError, shell};
 
 /// Enough for a web server with threads; a fork bomb ends at it.
 const PIDS: i64 = 256;
@@ -169,7 +169,7 @@ impl DockerRuntime {
                 PortBinding { host_ip: Some(self.settings.listen_ip.to_string()), host_port: Some(port.to_string()) };
             HashMap::from([(inside.clone(), Some(vec![binding]))])
         });
-        let command = ["--", "/bin/sh", "-c", &format!("exec {}", spec.command)].map(String::from).to_vec();
+        let command = ["--", "/bin/sh", "-c", &shell::script(&spec.command)].map(String::from).to_vec();
         ContainerCreateBody {
             image: Some(image),
             user: Some(USER.into()),

@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use super::output;
 use crate::archive::APP_FOLDER;
-use crate::runtime::Launch;
+use crate::runtime::{Launch, shell};
 
 /// What the run image of static sites has, and this machine has not.
 const SERVE_STATIC: &str = "/pontoon/serve-static";
@@ -29,7 +29,7 @@ pub(super) fn of(launch: &Launch, folder: &Path, listen_ip: IpAddr) -> Result<Co
     };
     let mut command = Command::new("/bin/sh");
     command
-        .args(["-c", &format!("exec {line}")])
+        .args(["-c", &shell::script(&line)])
         .current_dir(&app)
         .env_clear()
         .env("PATH", path)

@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -45,6 +45,17 @@ pub struct ProcessRuntime {
     folder: PathBuf,
     listen_ip: IpAddr,
     watchers: Watchers,
+    children: Children,
+}
+
+/// Processes that this agent started, until how they ended is written down.
+#[derive(Clone, Default)]
+struct Children(Arc<Mutex<BTreeSet<u32>>>);
+
+impl Children {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Those who want to know when a process ends.
@@ -66,7 +77,7 @@ impl ProcessRuntime {
     /// Keeps servos in `folder`; they are reached on `listen_ip`.
     pub fn open(folder: PathBuf, listen_ip: IpAddr) -> Result<Self, RuntimeError> {
         fs::create_dir_all(&folder).map_err(|error| unusable(&error))?;
-        Ok(Self { folder, listen_ip, watchers: Watchers::default() })
+        Ok(Self { folder, listen_ip, watchers: Watchers::default(), children: Children::default() })
     }
 
     fn folder(&self, servo: ServoId) -> PathBuf {
@@ -75,12 +86,20 @@ impl ProcessRuntime {
 
     fn list_now(&self) -> io::Result<Vec<Found>> {
         let mut found = Vec::new();
+        // Before their records are read: one that ends meanwhile is looked at again.
+        let children = self.children.lock().clone();
         for entry in fs::read_dir(&self.folder)? {
             let folder = entry?.path();
             // A folder without a record is of a start that broke off; the next one replaces it.
             let Some(record) = Record::read(&folder)? else { continue };
             output::bound(&folder)?;
-            found.push(self.found(&record));
+            let mut one = self.found(&record);
+            // It has ended a moment ago, and with which code is about to be told: without it, it would count as one that
+            // nobody has watched.
+            if record.ended.is_none() && children.contains(&record.pid) {
+                one.state = FoundState::Running;
+            }
+            found.push(one);
         }
         Ok(found)
     }
@@ -136,13 +155,15 @@ impl ProcessRuntime {
         let child = command.spawn().map_err(|error| failed(error.to_string()))?;
         let pid = child.id().ok_or_else(|| failed("it ended before it was seen".into()))?;
         let record = Record::of(&launch, pid);
+        self.children.lock().insert(pid);
         if let Err(error) = record.write(&folder) {
+            self.children.lock().remove(&pid);
             // Without a record nobody would ever end it.
             signals::kill(pid);
             return Err(failed(error.to_string()));
         }
         let found = self.found(&record);
-        tokio::spawn(reap(child, record, folder, self.watchers.clone()));
+        tokio::spawn(reap(child, record, folder, self.children.clone(), self.watchers.clone()));
         Ok(Found { state: FoundState::Running, ..found })
     }
 
@@ -162,8 +183,9 @@ impl ProcessRuntime {
         let Some(record) = Record::read(&folder).map_err(|error| failed(error.to_string()))? else { return Ok(()) };
         if record.is_alive() {
             signals::terminate(record.pid);
+            // The whole group has the grace: the first process of `a & b & wait` ends before the others.
             let ending = async {
-                while record.is_alive() {
+                while record.is_alive() || signals::is_there(record.pid) {
                     tokio::time::sleep(STOP_POLL).await;
                 }
             };
@@ -231,7 +253,7 @@ fn unusable(error: &io::Error) -> RuntimeError {
 }
 
 /// Waits for a child, writes down how it ended and says so.
-async fn reap(mut child: Child, mut record: Record, folder: PathBuf, watchers: Watchers) {
+async fn reap(mut child: Child, mut record: Record, folder: PathBuf, children: Children, watchers: Watchers) {
     let code = child.wait().await.ok().and_then(exit_code);
     // The folder is gone when the servo was removed meanwhile; a newer record is of a newer process.
     if let Ok(Some(newest)) = Record::read(&folder)
@@ -242,6 +264,7 @@ async fn reap(mut child: Child, mut record: Record, folder: PathBuf, watchers: W
             tracing::warn!(servo = %record.servo, %error, "cannot write down how it ended");
         }
     }
+    children.lock().remove(&record.pid);
     watchers.changed();
 }
 

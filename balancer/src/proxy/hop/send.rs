@@ -46,12 +46,13 @@ pub(in crate::proxy) enum Unanswered {
 }
 
 impl Exchange {
-    /// Has `peer` give the request to a servo of its site.
+    /// Has `peer` give the request to a servo of its site, to the one that is wanted if it is well.
     pub(in crate::proxy) async fn through(
         &mut self,
         sides: &Sides<'_>,
         route: &Route,
         peer: &Arc<Peer>,
+        wanted: Option<ServoId>,
     ) -> Result<Answer, Unanswered> {
         let worker = sides.worker;
         let linked = worker.links.to(peer, &worker.peering.credentials).await;
@@ -59,7 +60,7 @@ impl Exchange {
         if peer.is_silent() && self.has_another(sides, route, peer) {
             return Err(Unanswered::Silent);
         }
-        let Some(request) = self.request_for_peer(sides, route) else {
+        let Some(request) = self.request_for_peer(sides, route, wanted) else {
             return Err(Unanswered::Other(Failure::Client(ClientFault::Cut)));
         };
         let first_byte = Duration::from_millis(sides.settings.traffic.first_byte_ms.into()) + FOR_ITS_VERDICT;
@@ -171,6 +172,9 @@ impl Exchange {
                 self.attempts.spent.push(peer.site.clone());
             }
             Unanswered::Lost { killed, timed_out } => {
+                if !timed_out {
+                    self.attempts.ended_elsewhere = Some(time::Instant::now());
+                }
                 self.attempts.killed = killed.max(self.attempts.killed + 1);
                 self.attempts.timed_out = timed_out;
                 self.attempts.spent.push(peer.site.clone());
@@ -200,7 +204,12 @@ impl Exchange {
         (headers, headers::origin_form(&self.uri))
     }
 
-    fn request_for_peer(&mut self, sides: &Sides<'_>, route: &Route) -> Option<Request<RequestBody>> {
+    fn request_for_peer(
+        &mut self,
+        sides: &Sides<'_>,
+        route: &Route,
+        wanted: Option<ServoId>,
+    ) -> Option<Request<RequestBody>> {
         // Even what may not be repeated may go elsewhere while no servo has seen it.
         self.source.keep_from_the_start(MOST_KEPT);
         let body = self.source.next_try();
@@ -213,7 +222,7 @@ impl Exchange {
             client: sides.client.address,
             secure: sides.client.secure,
             route: route.host.to_string(),
-            session: self.attempts.session,
+            session: wanted.or(self.attempts.session),
             killed: self.attempts.killed,
             upgrade: upgrade.map(|protocol| (method.clone(), protocol)),
         };

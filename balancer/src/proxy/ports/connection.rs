@@ -137,8 +137,9 @@ mod tests {
             reason: String::new(),
         };
         table.apply_table(&RouteTable { version: RouteVersion(1), routes: vec![route.into()] }).unwrap();
-        let wish = Wish { tried: &[], prefer: None, most: 0, slow_start: Duration::ZERO, spent: &[], within: None };
-        let Picked::Servo(in_flight) = table.pick(&mut table.route("tcp:mq").unwrap(), &wish) else { panic!() };
+        let Picked::Servo(in_flight) = table.pick(&mut table.route("tcp:mq").unwrap(), &Wish::default()) else {
+            panic!()
+        };
         let (settings, moved, grace) = (PortSettings::default(), Moved::new(), Duration::from_millis(100));
         let over = over(in_flight.servo(), &settings, &moved, grace);
         tokio::pin!(over);

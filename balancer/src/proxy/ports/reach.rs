@@ -28,7 +28,7 @@ pub(super) async fn servo(
     let parts = &shared.parts;
     let (mut tried, mut until, mut pauses) = (Vec::new(), None, Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
     loop {
-        let wish = Wish { tried: &tried, prefer: None, most: 0, slow_start: Duration::ZERO, spent: &[], within: None };
+        let wish = Wish { tried: &tried, ..Wish::default() };
         let why = match parts.table.pick(route, &wish) {
             Picked::Servo(in_flight) => {
                 let servo = in_flight.servo().clone();

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_kit::Authority;
-use pontoon_model::{EdgeEntry, Traffic};
+use pontoon_model::{EdgeEntry, Route, RouteTable, RouteVersion, Traffic};
 
-use super::super::support::http::{ask, get, with_body};
+use super::super::support::http::{Client, ask, get, with_body};
 use super::super::support::servo::Servo;
 use super::super::support::sites::{Site, Way, at, impatient, routed};
-use super::super::support::until;
+use super::super::support::{app, until};
 use super::World;
 
 #[tokio::test]
@@ -26,6 +27,40 @@ async fn a_servo_here_comes_first_and_the_other_site_when_it_is_gone() {
     drop(local);
     assert_eq!(ask(world.address(), &get("a.example")).await.text(), "remote");
     assert_eq!(ask(world.address(), &with_body("POST", "a.example", "x")).await.text(), "remote");
+}
+
+#[tokio::test]
+async fn a_canary_gets_its_share_also_of_the_requests_of_a_site_that_has_no_servo_of_it_or_of_the_other_release() {
+    const CANARY: &str = "a--v2.example";
+    let (live, canary) = (Servo::answering("live").await, Servo::answering("canary").await);
+    let world = World::new(Traffic::default(), &[("there", &[])]).await;
+    let nowhere = Servo::refusing().await;
+    let beside = |servos: &[(&str, u64, SocketAddr)]| Route { host: CANARY.into(), ..routed(servos) };
+    let split = EdgeEntry::Split { app: app(), route: "a.example".into(), beside: CANARY.into(), share: 30 };
+    let edge: Vec<_> = world.peers().into_iter().chain([split]).collect();
+    // The canary is there only and the live release in both sites; the other way round.
+    for (version, is_canary_there) in [(2, true), (3, false)] {
+        let [only_there, both] = if is_canary_there { [&canary, &live] } else { [&live, &canary] };
+        let here = [vec![("there", 1, nowhere)], vec![("here", 2, both.address), ("there", 3, nowhere)]];
+        let there = [vec![("there", 1, only_there.address)], vec![("here", 2, nowhere), ("there", 3, both.address)]];
+        for (site, servos) in [(&world.here, here), (&world.others[0], there)] {
+            let [only_there, both] = servos;
+            let (canary, live) = if is_canary_there { (only_there, both) } else { (both, only_there) };
+            let routes = vec![Arc::new(beside(&canary)), Arc::new(routed(&live))];
+            let table = RouteTable { version: RouteVersion(version), routes };
+            site.balancer.table().apply_table(&table).unwrap();
+            site.know(version, Traffic::default(), edge.clone());
+        }
+        let mut client = Client::connect(world.address()).await;
+        let mut canaries = 0;
+        for _ in 0..400 {
+            let answer = client.ask(&get("a.example")).await;
+            assert_eq!(answer.status(), 200, "{}", answer.head);
+            canaries += usize::from(answer.text() == "canary");
+        }
+        // 120, standard deviation 9: five of them either way.
+        assert!((75..165).contains(&canaries), "{canaries} of 400 with the canary there: {is_canary_there}");
+    }
 }
 
 #[tokio::test]

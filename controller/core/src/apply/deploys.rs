@@ -66,8 +66,8 @@ impl State {
         let live = app.live.map(|live| live.release);
         let to = match command.to {
             Some(number) => number,
-            None => live
-                .and_then(|live| app.been_live.range(..live).next_back().copied())
+            None => app
+                .rolls_back_to()
                 .ok_or_else(|| Rejected::conflict(format!("{} has no older release to go back to", app.name)))?,
         };
         if Some(to) == live && app.deployment.is_none() {

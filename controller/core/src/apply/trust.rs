@@ -109,8 +109,9 @@ impl State {
                 MachineRole::Agent | MachineRole::Balancer => format!("pontoon revoke {role} {name}"),
             };
             return Err(Rejected::conflict(format!(
-                "there is a {role} {name} already, with another key; choose another name, or `{first}` first if that \
-                 machine is gone or has lost its key"
+                "there is {} {name} already, with another key; choose another name, or `{first}` first if that \
+                 machine is gone or has lost its key",
+                role.with_article()
             )));
         }
         // Whoever has not heard its answer asks again, and is no second machine.
@@ -138,7 +139,7 @@ impl State {
         let token =
             token.ok_or_else(|| Rejected::not_found("this token is not known, was revoked, or is long over"))?;
         if token.role != command.role {
-            let why = format!("this token lets in a {}, not a {}", token.role, command.role);
+            let why = format!("this token lets in {}, not {}", token.role.with_article(), command.role.with_article());
             return Err(Rejected::invalid(why));
         }
         if let Some(only) = token.site.as_ref().filter(|only| command.site.as_ref() != Some(*only)) {

@@ -14,7 +14,7 @@ use pontoon_model::{AppName, BuildId, ServoId, Timestamp};
 use crate::command::ApplyPlan;
 use crate::{Observed, State};
 
-pub(crate) use gc::KEPT_PER_APP;
+pub(crate) use gc::{KEPT_PER_APP, surplus_releases};
 pub use liveness::HostsSeen;
 pub use op::Op;
 

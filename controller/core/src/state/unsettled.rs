@@ -14,7 +14,7 @@ use pontoon_model::{
 };
 
 use super::State;
-use crate::plan::KEPT_PER_APP;
+use crate::plan::{KEPT_PER_APP, surplus_releases};
 
 /// Never serialized; [`State::rebuild_indexes`] makes it anew.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -179,7 +179,10 @@ impl State {
     pub(super) fn index_app(&mut self, old: Option<&App>, new: Option<&App>, name: &AppName) {
         // Most changes of an app are none to the planner: labels, environment.
         let same = match (old, new) {
-            (Some(old), Some(new)) => (old.live, old.deployment, &old.scale) == (new.live, new.deployment, &new.scale),
+            (Some(old), Some(new)) => {
+                (old.live, old.deployment, &old.scale, &old.been_live)
+                    == (new.live, new.deployment, &new.scale, &new.been_live)
+            }
             (old, new) => old.is_none() && new.is_none(),
         };
         if !same {
@@ -251,7 +254,7 @@ impl State {
         app.deployment.is_some()
             // Rare, and looked at in every pass: its servos are not counted here.
             || self.edge.beside.contains_key(name)
-            || self.releases(name).count() > KEPT_PER_APP
+            || !surplus_releases(self, app).is_empty()
             || self.unsettled.ended_builds(name).count() > KEPT_PER_APP
             || self.unsettled.over_deployments(name).count() > KEPT_PER_APP
             || !self.has_what_it_wants(app)

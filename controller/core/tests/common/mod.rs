@@ -233,17 +233,24 @@ impl World {
 
     /// The same of a source that starts these processes.
     pub fn build_of(&mut self, app: &AppName, processes: &[&str]) -> Outcome {
-        let process = |name: &&str| (name.parse().unwrap(), Process { command: "serve".into() });
-        let processes = processes.iter().map(process).collect();
-        let blob = BlobRef { digest: Digest([7; 32]), size: MemoryBytes(1000) };
-        let reply = self.apply(StartBuild {
-            app: app.clone(),
-            source: blob,
-            language: Language::Python,
-            processes,
-            health: HealthCheck::default(),
-        })?;
+        let reply = self.start(app, processes)?;
         self.built(reply)
+    }
+
+    /// Begins a build, and does not end it.
+    pub fn start_build(&mut self, app: &AppName) -> Outcome {
+        self.start(app, &["web"])
+    }
+
+    fn start(&mut self, app: &AppName, processes: &[&str]) -> Outcome {
+        let process = |name: &&str| (name.parse().unwrap(), Process { command: "serve".into() });
+        self.apply(StartBuild {
+            app: app.clone(),
+            source: BlobRef { digest: Digest([7; 32]), size: MemoryBytes(1000) },
+            language: Language::Python,
+            processes: processes.iter().map(process).collect(),
+            health: HealthCheck::default(),
+        })
     }
 
     /// The same of what shall run beside the live release.

@@ -7,7 +7,7 @@ use openraft::storage::RaftLogStorage;
 use openraft::{EntryPayload, RaftLogReader};
 use pontoon_core::State;
 use pontoon_model::wire::WireError;
-use pontoon_model::{ControllerId, ControllerName, Timestamp};
+use pontoon_model::{ControllerId, Timestamp};
 
 use super::config::Member;
 use super::consensus::{ConsensusError, Stores, open_stores};
@@ -15,7 +15,7 @@ use super::log_store::{IdentityRecord, identity_in, replace_with};
 use super::runtime;
 use super::seed::seed_into;
 use super::state_machine::ApplyError;
-use super::types::{Entry, EntryBytes, LogId, StoredMembership};
+use super::types::{Entry, EntryBytes, LogId, Peer, StoredMembership};
 
 /// An entry of the log, as people are told of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct LastCopy {
     /// Its newest entry: those behind the one above may have been acknowledged or not.
     pub last: Option<At>,
     /// Who were the members.
-    pub members: Vec<ControllerName>,
+    pub members: Vec<Member>,
     /// After all its entries.
     pub state: State,
 }
@@ -62,7 +62,7 @@ pub async fn last_copy(data_dir: &Path, id: ControllerId) -> Result<LastCopy, Co
         .map_err(|why| damaged(identity.id(), why))
 }
 
-type Copied = (Option<At>, Option<At>, Vec<ControllerName>, State);
+type Copied = (Option<At>, Option<At>, Vec<Member>, State);
 
 async fn copy(
     log: &mut super::log_store::LogStore,
@@ -91,7 +91,8 @@ async fn copy(
             }
         }
     }
-    let members = membership.nodes().map(|(_, peer)| peer.name.clone()).collect();
+    let member = |(id, peer): (&u64, &Peer)| Member { id: ControllerId(*id), name: peer.name.clone(), grpc: peer.grpc };
+    let members = membership.nodes().map(member).collect();
     Ok((known, last, members, state))
 }
 

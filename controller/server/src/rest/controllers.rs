@@ -103,15 +103,34 @@ async fn ask_all(api: &Api) -> BTreeMap<ControllerId, Answer> {
     asked.into_iter().filter_map(|seen| Some((seen.id, seen.answer?))).collect()
 }
 
+pub(super) fn is_voter(row: &Controller) -> bool {
+    row.role == "leader" || row.role == "voter"
+}
+
+/// How many more voters answer than a majority takes; none: too few do.
+pub(super) fn to_spare(rows: &[Controller]) -> Option<usize> {
+    let voters = rows.iter().filter(|row| is_voter(row)).count();
+    rows.iter().filter(|row| is_voter(row) && row.reachable).count().checked_sub(voters / 2 + 1)
+}
+
+/// What to do about one that does not answer. Where too few voters do, nobody can be removed.
+pub(super) fn mend(row: &Controller, rows: &[Controller]) -> String {
+    match to_spare(rows) {
+        Some(_) => format!("start it, or `pontoon controller remove {}` if it is gone for good", row.name),
+        None => "start it; if too many are gone for good, `pontoon controller recover --from-this-copy --config FILE` on one \
+                 that is left makes its copy the cluster"
+            .to_owned(),
+    }
+}
+
 /// Voters in one site are lost together with it.
 fn warn_of_shared_sites(rows: &mut [Controller]) {
-    let votes = |row: &Controller| row.role == "leader" || row.role == "voter";
-    let voters = rows.iter().filter(|row| votes(row)).count();
+    let voters = rows.iter().filter(|row| is_voter(row)).count();
     let mut sites: BTreeMap<SiteName, Vec<String>> = BTreeMap::new();
-    for row in rows.iter().filter(|row| votes(row)) {
+    for row in rows.iter().filter(|row| is_voter(row)) {
         sites.entry(row.site.clone()).or_default().push(row.name.clone());
     }
-    for row in rows.iter_mut().filter(|row| votes(row)) {
+    for row in rows.iter_mut().filter(|row| is_voter(row)) {
         let Some(together) = sites.get(&row.site).filter(|together| together.len() > 1) else { continue };
         let left = voters - together.len();
         let then = match left > voters / 2 {

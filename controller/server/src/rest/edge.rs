@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use axum::extract::State as Context;
 use axum::response::IntoResponse;
-use pontoon_api::edge::{AddDomain, Certificate, ChangeTraffic, Domain, PutCertificate, Traffic};
-use pontoon_core::{State, command};
+use pontoon_api::ErrorCode;
+use pontoon_api::edge::{AddDomain, Certificate, ChangeTraffic, Domain, DomainAdded, PutCertificate, Traffic};
+use pontoon_core::{State, command, view};
 use pontoon_kit::clock;
 use pontoon_model::{self as model, AppName, CertificateOrigin, Digest, SecretPlace, Timestamp};
 use serde::Deserialize;
@@ -65,11 +66,20 @@ pub(super) async fn add_domain(
     Json(AddDomain { domain }): Json<AddDomain>,
 ) -> ApiResult<impl IntoResponse> {
     let domain = parse(&domain)?;
+    domain.check_reachable().map_err(|error| ApiError::invalid(error.to_string()))?;
     let owns = |other: &AppName| caller.owns(other);
     if let Some(other) = api.feed.look(|state| host_of_another(state, &app, &domain).filter(|other| !owns(other))) {
         return Err(caller.forbidden(&format!("admin, or deploy:{other} too, whose host {} is", domain.host())));
     }
-    api.change(key, command::AddDomain { app, domain }).await
+    if api.feed.look(|state| state.app(&app).is_some() && view::default_host_of(state, &app) == domain.host()) {
+        return Err(ApiError::new(
+            ErrorCode::Conflict,
+            format!("{} is where {app} is reached by itself; choose another host name", domain.host()),
+        ));
+    }
+    let already = api.feed.look(|state| state.edge().domain(&domain).is_some_and(|row| row.app == app));
+    let Applied { index, body: changed } = api.change(key, command::AddDomain { app, domain }).await?;
+    Ok(Applied { index, body: DomainAdded { changed, already } })
 }
 
 /// The app that answers on the domain's host already, by another path or by a wildcard: a path or a name taken out of its

@@ -7,19 +7,20 @@ use pontoon_api::{Controller, RunningVersion, Upgrade};
 use pontoon_core::State;
 use pontoon_model::{HostState, MachineRole};
 
+use super::Api;
+use super::controllers::{self, is_voter, mend};
 use super::extract::{Json, Snapshot};
-use super::{Api, controllers};
 use crate::peers::connected_all;
 
 /// A controller that is upgraded is away for a while: of three voters two go on, of two none do.
 const VOTERS: usize = 3;
 
 /// Entries a controller may lack and still be caught up: what is written while it answers.
-const LAG: u64 = 5_000;
+pub(super) const LAG: u64 = 5_000;
 
 /// With less free, a controller may come back with a full disk: a start writes a snapshot and its log's journal, and the
 /// next binary lies beside the one before.
-const FREE: u64 = 512 * 1024 * 1024;
+pub(super) const FREE: u64 = 512 * 1024 * 1024;
 
 type Versions = BTreeMap<(MachineRole, String), Option<String>>;
 
@@ -65,7 +66,7 @@ fn upgrade(state: &State, controllers: Vec<Controller>, connected: &Versions) ->
 /// What must be mended first.
 fn obstacles(state: &State, controllers: &[Controller]) -> Vec<String> {
     let mut found = Vec::new();
-    let voters = controllers.iter().filter(|row| votes(row)).count();
+    let voters = controllers.iter().filter(|row| is_voter(row)).count();
     if !controllers.iter().any(|row| row.role == "leader") {
         found.push(
             "no controller leads: `pontoon status` says why, and nothing is to be upgraded until one does".to_owned(),
@@ -81,8 +82,8 @@ fn obstacles(state: &State, controllers: &[Controller]) -> Vec<String> {
         let name = &row.name;
         if !row.reachable {
             found.push(format!(
-                "controller {name} does not answer: upgrading another would leave one less; start it, or \
-                 `pontoon controller remove {name}`"
+                "controller {name} does not answer: upgrading another would leave one less; {}",
+                mend(row, controllers)
             ));
             continue;
         }
@@ -138,10 +139,6 @@ fn warnings(state: &State, controllers: &[Controller]) -> Vec<String> {
         silent.map(|host| format!("host {} in {} is silent: its agent cannot be upgraded now", host.name, host.site)),
     );
     found
-}
-
-fn votes(row: &Controller) -> bool {
-    row.role == "leader" || row.role == "voter"
 }
 
 #[cfg(test)]

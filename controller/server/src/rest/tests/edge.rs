@@ -15,6 +15,18 @@ async fn domains_are_added_listed_and_removed_by_whose_they_are() {
     let bad = add("blog", "https://a.b").await;
     assert!(bad.0 == 400 && bad.1.to_string().contains("without http://"), "{bad:?}");
     assert_eq!(add("nope", "a.b").await.0, 404);
+    for unfit in ["1.2.3.4", "[::1]", "bad_name.org", "localhost", "a.7"] {
+        assert_eq!(add("shop", unfit).await.0, 400, "{unfit}");
+    }
+    for own in ["shop.localhost", "shop.localhost/a", "shop--v3.localhost", "blog.localhost"] {
+        let refused = add("shop", own).await;
+        assert!(refused.0 == 409 && refused.1.to_string().contains("choose another host name"), "{refused:?}");
+    }
+    for (app, already) in [("twice", false), ("twice", true)] {
+        let added = add("blog", &format!("{app}.example")).await;
+        assert_eq!((added.0, &added.1["already"]), (200, &json!(already)), "{added:?}");
+    }
+    assert_eq!(api.call(Method::DELETE, "/v1/apps/blog/domains?domain=twice.example", None).await.0, 200);
 
     let names = |list: &Value| -> Vec<String> {
         list.as_array()
