@@ -276,6 +276,9 @@ impl Place {
         let text = file(&admitted);
         // Now with who else there is: another may have the same address.
         if let Some(said) = what_is_wrong(&text, &check)? {
+            // With its key it gets another; with both, it would be taken for a machine that runs.
+            let certificate = self.folder.join("tls/cert.pem");
+            fs::remove_file(&certificate).with_context(|| format!("cannot remove {}", certificate.display()))?;
             return Err(Usage(format!(
                 "the cluster has let this machine in as {name}, but what was asked for cannot be run: {said}. Run this again with \
                  the same --data-dir and other options; the token is not used a second time"

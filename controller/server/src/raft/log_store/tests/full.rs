@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use futures_util::FutureExt;
+
 use super::super::disk::{COPIES, DiskError, Space};
 use super::image::Image;
 use super::*;
@@ -30,10 +32,10 @@ async fn a_full_disk_holds_appends_and_goes_on_by_itself() {
     // Somebody else takes all the rest.
     fill(&image.mounted.join("filler"));
     let mut other = store.clone();
-    let held = tokio::spawn(async move { other.blocking_append(entries(next..next + 5, 100_000)).await });
-    while store.get_log_state().await.unwrap().last_log_id != Some(log_id(1, next + 4)) {
-        tokio::task::yield_now().await;
-    }
+    let mut held = Box::pin(async move { other.blocking_append(entries(next..next + 5, 100_000)).await });
+    // With that it is in the writer's queue, before the vote: readable it is a moment earlier.
+    assert!(held.as_mut().now_or_never().is_none(), "answered without room");
+    let held = tokio::spawn(held);
     let mut voter = store.clone();
     let voted = tokio::spawn(async move { voter.save_vote(&vote(9)).await });
     tokio::time::sleep(Duration::from_millis(300)).await;
