@@ -99,9 +99,12 @@ fn client(address: SocketAddr, stop: &AtomicBool) -> Vec<Answer> {
 /// For the folder of the balancer that made the table.
 fn configure(folder: &Path, address: SocketAddr) -> Result<String> {
     let path = folder.join("balancer.toml");
+    let place = |name: &str| folder.join(name).display().to_string();
     let text = format!(
-        "name = \"b1\"\nsite = \"here\"\ndata_dir = \"balancer\"\ntls_dir = \"balancer-tls\"\ncontrollers = [\"127.0.0.1:1\"]\n\
-         listen = \"{address}\"\nworkers = 1\n"
+        "name = \"b1\"\nsite = \"here\"\ndata_dir = {:?}\ntls_dir = {:?}\ncontrollers = [\"127.0.0.1:1\"]\n\
+         listen = \"{address}\"\nworkers = 1\n",
+        place("balancer"),
+        place("balancer-tls")
     );
     std::fs::write(&path, text)?;
     Ok(path.to_str().context("a path that is not UTF-8")?.to_owned())
