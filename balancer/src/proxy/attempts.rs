@@ -33,7 +33,7 @@ const MOST_SPARED: usize = 64;
 /// A servo at which the connection broke is not asked again before its agent may have started it again: so long what takes
 /// connections in its place has nothing behind it (Docker's port proxy goes on for a moment), and to find that three times would be
 /// taken for the end of three processes.
-pub(super) const RESTARTED: Duration = Duration::from_secs(1);
+const RESTARTED: Duration = Duration::from_secs(1);
 
 /// While all servos of an app refuse connections they are tried again after this, twice as long each time: a restarted
 /// process of a servo needs a moment to listen.
@@ -124,7 +124,7 @@ impl Attempts {
             Picked::Servo(in_flight) => in_flight,
             Picked::Exhausted if within.is_none() && !peers.is_empty() => {
                 let left = peers.in_vain(&self.sites_beyond(sides, route), &self.lost);
-                return left.map(|peer| Next::Peer(peer, None)).ok_or(Picked::Exhausted);
+                return left.map(|peer| Next::Peer(peer, self.session)).ok_or(Picked::Exhausted);
             }
             other => return Err(other),
         };

@@ -222,7 +222,7 @@ impl Exchange {
             client: sides.client.address,
             secure: sides.client.secure,
             route: route.host.to_string(),
-            session: wanted.or(self.attempts.session),
+            session: wanted,
             killed: self.attempts.killed,
             upgrade: upgrade.map(|protocol| (method.clone(), protocol)),
         };
