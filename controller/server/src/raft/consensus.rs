@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
@@ -13,13 +12,13 @@ use pontoon_core::State;
 use pontoon_model::{ControllerId, ControllerName};
 use pontoon_proto::services::raft_server::RaftServer;
 use tokio::sync::watch;
-use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::batcher::Batcher;
 use super::compaction::compact;
 use super::config::{ConsensusConfig, Member};
 use super::events::EventLog;
+use super::handover;
 use super::health::Health;
 use super::leadership::{self, Leadership, Watched};
 use super::levels::{HeldBack, Levels};
@@ -34,10 +33,6 @@ use super::snapshot::{SnapshotError, SnapshotStore};
 use super::state_machine::{StateFeed, StateMachine};
 use super::timing::{Chosen, Measuring, Pace, TimingNow};
 use super::types::{Peer, Raft, SnapshotMeta};
-
-/// A planned stop waits this long for another leader, in election timeouts: a handover takes a few round trips,
-/// and when all stop at once the last has nobody to wait for.
-const HANDOVER_ELECTIONS: u32 = 2;
 
 /// Why the consensus does not start.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +119,7 @@ pub struct Consensus {
     recovered: u64,
     leadership: watch::Receiver<Leadership>,
     failure: watch::Receiver<Option<String>>,
-    pace: Pace,
+    pub(super) pace: Pace,
     pub(super) timing: Chosen,
     configured: BTreeMap<u64, SocketAddr>,
     let_in: LetIn,
@@ -191,9 +186,7 @@ impl Consensus {
         let proposer = Proposer::new(id, batcher, leadership.clone(), peers.clone());
         let membership =
             MembershipQueue::start(raft.clone(), leadership.clone(), feed.clone(), proposer.clone(), pace.clone());
-        let paced = pace.clone();
-        let recent = move || handover(&paced);
-        let yielding = leadership::yield_when_full(raft.clone(), log.disk_health(), leadership.clone(), recent);
+        let yielding = handover::yield_when_full(raft.clone(), log.disk_health(), leadership.clone(), pace.clone());
         let compacting = compact(raft.clone(), log.clone(), snapshots.clone(), config.compaction);
         let background = CancellationToken::new();
         runtime::spawn(background.clone().run_until_cancelled_owned(levels.run()));
@@ -384,31 +377,12 @@ impl Consensus {
 
     /// Hands leadership over if this controller leads, stops, and closes the log.
     pub async fn shutdown(&self) {
-        self.hand_over().await;
+        handover::hand_over(&self.raft, &self.leadership, &self.pace).await;
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "the consensus did not end cleanly");
         }
         self.log.close().await;
     }
-
-    /// Transfers leadership to the follower that has most of the log, so that nobody waits for an election.
-    async fn hand_over(&self) {
-        let target = leadership::successor(&self.raft, handover(&self.pace));
-        let Some(target) = target else { return };
-        if self.raft.trigger().transfer_leader(target).await.is_err() {
-            return;
-        }
-        let mut leadership = self.leadership.clone();
-        let handed_over = leadership::until(&mut leadership, |now| now.leader.filter(|leader| *leader != self.id));
-        if timeout(handover(&self.pace), handed_over).await.is_err() {
-            tracing::warn!(target = %ControllerId(target), "leadership could not be handed over; the others will elect");
-        }
-    }
-}
-
-/// How long a handover may take, and how lately a successor must have been heard.
-fn handover(pace: &Pace) -> Duration {
-    pace.timing().election_max * HANDOVER_ELECTIONS
 }
 
 /// Whether this controller has neither entries nor a snapshot.

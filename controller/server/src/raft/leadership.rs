@@ -9,7 +9,6 @@ use pontoon_model::ControllerId;
 use tokio::sync::watch;
 
 use super::config::Timing;
-use super::log_store::DiskHealth;
 use super::network::Heard;
 use super::runtime;
 use super::timing::Pace;
@@ -125,56 +124,6 @@ fn judge(
         leadership.leading = leads && applied_term == Some(term);
     }
     leadership
-}
-
-/// A leader whose disk is full hands on again after this long: the next one's may be full too, and whoever leads then
-/// refuses what cannot be written.
-const HAND_ON: Duration = Duration::from_secs(30);
-
-/// Hands leadership to the follower that has most of the log whenever this controller leads and `health` says that
-/// its disk is full.
-pub(super) async fn yield_when_full(
-    raft: Raft,
-    mut health: watch::Receiver<DiskHealth>,
-    mut leadership: watch::Receiver<Leadership>,
-    recent: impl Fn() -> Duration,
-) {
-    loop {
-        let full = |health: &DiskHealth| matches!(health, DiskHealth::Full { .. });
-        let leads = |now: &Leadership| now.leading;
-        if runtime::wait_for(&mut health, full).await.is_err()
-            || runtime::wait_for(&mut leadership, leads).await.is_err()
-        {
-            return;
-        }
-        if !full(&health.borrow()) {
-            continue;
-        }
-        if let Some(target) = successor(&raft, recent()) {
-            tracing::warn!(target = %ControllerId(target), "this controller's disk is full: it hands leadership over");
-            if raft.trigger().transfer_leader(target).await.is_err() {
-                return;
-            }
-        }
-        tokio::time::sleep(HAND_ON).await;
-    }
-}
-
-/// The voting follower that has most of the log, of those heard within `recent`; none if this controller does not lead.
-pub(super) fn successor(raft: &Raft, recent: Duration) -> Option<u64> {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
-    let heard = |id: &u64| {
-        let last = metrics.heartbeat.as_ref()?.get(id)?.as_ref()?;
-        (last.elapsed() < recent).then_some(())
-    };
-    let followers = metrics.replication.iter().flatten();
-    followers
-        .filter(|(id, _)| *id != raft.node_id() && voters.contains(id) && heard(id).is_some())
-        .max_by_key(|(_, matched)| matched.as_ref().map(|log| log.index()))
-        .filter(|_| metrics.state == ServerState::Leader)
-        .map(|(id, _)| *id)
 }
 
 /// Waits until `found` answers, looking at each change of what is watched; none when the consensus ends.

@@ -16,6 +16,7 @@ mod consensus;
 mod elsewhere;
 mod encoded;
 mod events;
+mod handover;
 mod health;
 mod last_copy;
 mod layout;

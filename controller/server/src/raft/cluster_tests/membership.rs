@@ -1,5 +1,6 @@
 //! Controllers join, are promoted, removed, and hand leadership over, while somebody writes.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use super::*;
@@ -385,5 +386,28 @@ async fn a_leader_that_dies_in_the_middle_of_a_change_leaves_nothing_half_done()
     }
     writer.through(&cluster);
     writer.finish(&cluster).await;
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_planned_stop_hands_over_to_who_answers_now_not_to_who_did_a_moment_ago() {
+    let mut cluster = Cluster::start_with(5, pontoon_core::level::NEWEST).await;
+    for _ in 0..2 {
+        let leader = cluster.leader().await;
+        cluster.consensus(leader).proposer().propose(create(&format!("app-{leader}"))).await.unwrap();
+        let consensus = cluster.consensus(leader);
+        let all_have_it = || {
+            let matched: BTreeSet<_> = consensus.members().iter().map(|member| member.matched).collect();
+            handover::successor(&consensus.raft, BOUND).filter(|_| matched.len() == 1)
+        };
+        let likely = wait_for("a successor of equals", all_have_it).await;
+        let at = cluster.members.iter().position(|member| member.id.0 == likely).unwrap();
+
+        cluster.nodes[at].take().unwrap().vanish().await;
+        let consensus = cluster.consensus(leader);
+        let target = handover::hand_over(&consensus.raft, &consensus.leadership(), &consensus.pace).await;
+        assert!(target.is_some_and(|target| target != likely), "handed to {target:?}, and {likely} had just died");
+        cluster.restart(at).await;
+    }
     cluster.shut_down().await;
 }

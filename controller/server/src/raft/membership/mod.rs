@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use pontoon_model::{ControllerId, ControllerName};
 use tokio::sync::{mpsc, watch};
@@ -19,7 +18,8 @@ use self::change::ids_of;
 pub(super) use self::change::votes;
 pub use self::change::{Change, Joining, Progress, Replacement};
 use self::worker::Worker;
-use super::leadership::{self, Leadership};
+use super::handover;
+use super::leadership::Leadership;
 use super::proposer::Proposer;
 use super::runtime;
 use super::state_machine::StateFeed;
@@ -184,7 +184,7 @@ impl MembershipQueue {
 
     fn judge_successor(&self, to: Option<&ControllerName>, membership: &Membership) -> Option<Progress> {
         let Some(name) = to else {
-            let none = leadership::successor(&self.raft, self.recent()).is_none();
+            let none = handover::successor(&self.raft, self.recent()).is_none();
             return none.then(|| {
                 Progress::Refused("no other controller that votes has answered lately, so none can lead".to_owned())
             });
@@ -211,7 +211,7 @@ impl MembershipQueue {
 
     /// How many of `ids` have answered this leader lately; itself always.
     fn living(&self, ids: impl Iterator<Item = u64>) -> usize {
-        living(&self.raft, ids, self.recent())
+        handover::living(&self.raft, ids, self.recent())
     }
 
     fn recent(&self) -> Duration {
@@ -227,15 +227,6 @@ impl MembershipQueue {
             false => Err(Progress::NotLeader(now.leader)),
         }
     }
-}
-
-/// How many of `ids` have answered this leader within `recent`; itself always.
-fn living(raft: &Raft, ids: impl Iterator<Item = u64>, recent: Duration) -> usize {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    let answered = |id: &u64| metrics.heartbeat.as_ref()?.get(id)?.as_ref().map(|last| last.elapsed() < recent);
-    let own = *raft.node_id();
-    ids.filter(|id| *id == own || answered(id) == Some(true)).count()
 }
 
 fn current(raft: &Raft) -> Membership {

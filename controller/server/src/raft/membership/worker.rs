@@ -10,14 +10,15 @@ use pontoon_model::{ControllerId, ControllerName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use super::super::leadership::{self, Leadership};
+use super::super::handover;
+use super::super::leadership::Leadership;
 use super::super::proposer::Proposer;
 use super::super::runtime;
 use super::super::state_machine::StateFeed;
 use super::super::timing::Pace;
 use super::super::types::{Membership, Peer, Raft};
 use super::change::{Change, Joining, Progress, Replacement, ids_of, is_uniform};
-use super::{Board, LIVING_ELECTIONS, current, is_member, is_settled, living};
+use super::{Board, LIVING_ELECTIONS, current, is_member, is_settled};
 
 /// One membership entry: two commits over a slow link, and an election in between.
 const ONE_ENTRY: Duration = Duration::from_secs(30);
@@ -33,9 +34,6 @@ pub(super) const LAG: u64 = 100;
 
 /// Between tries of what an earlier leader left: nobody waits for it.
 const TIDY_AGAIN: Duration = Duration::from_secs(5);
-
-/// A handover takes a few round trips; after this many longest elections another is not coming.
-const HANDOVER_ELECTIONS: u32 = 3;
 
 /// Works off the queue while this controller leads.
 pub(super) struct Worker {
@@ -199,44 +197,24 @@ impl Worker {
             None => {
                 let others: BTreeSet<u64> = membership.voter_ids().filter(|id| *id != own).collect();
                 let since = self.hear_of(&others, 1).await?;
-                leadership::successor(&self.raft, since.elapsed())
+                handover::successor(&self.raft, since.elapsed())
             }
         };
         let target = target.ok_or("no other controller that votes has answered lately, so none can lead")?;
         self.say(format!("leadership is being handed to {}", ControllerId(target)));
-        self.raft.trigger().transfer_leader(target).await.map_err(|error| error.to_string())?;
-        let own = ControllerId(own);
-        let mut leadership = self.leadership.clone();
-        let elsewhere = leadership::until(&mut leadership, |now| now.leader.filter(|leader| *leader != own));
-        let patience = self.pace.timing().election_max * HANDOVER_ELECTIONS;
-        match timeout(patience, elsewhere).await {
-            Ok(Some(leader)) if to.is_some() && leader != ControllerId(target) => {
+        let leader = handover::transfer(&self.raft, &self.leadership, &self.pace, target).await?;
+        match to {
+            Some(_) if leader != ControllerId(target) => {
                 Err(format!("{} did not take over: {leader} leads now", ControllerId(target)))
             }
-            Ok(_) => Ok(()),
-            // openraft's leader takes no writes from then on, whatever became of it, and sends no heartbeats: the others elect one.
-            Err(_) => Err(format!("{} did not take over within {} ms", ControllerId(target), patience.as_millis())),
+            _ => Ok(()),
         }
     }
 
-    /// Waits until so many of `ids` have answered since this began, and says when that was: who answered a moment ago may have
-    /// died since, and what is done next could not be undone without it. This controller itself always answers.
+    /// As [`handover::hear_of`], as patient as a change of the membership is.
     async fn hear_of(&self, ids: &BTreeSet<u64>, needed: usize) -> Result<Instant, String> {
-        let begun = Instant::now();
         let patience = self.pace.timing().election_max * LIVING_ELECTIONS;
-        loop {
-            // Asked for, so that nobody waits for the next that is due.
-            let _ = self.raft.trigger().heartbeat().await;
-            let living = living(&self.raft, ids.iter().copied(), begun.elapsed());
-            if living >= needed {
-                return Ok(begun);
-            }
-            if begun.elapsed() > patience {
-                let millis = patience.as_millis();
-                return Err(format!("{living} of the {needed} that are needed have answered within {millis} ms"));
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+        handover::hear_of(&self.raft, ids, needed, patience).await
     }
 
     /// What an earlier leader left: a change that is half done, rows of controllers that are members no more. True if
