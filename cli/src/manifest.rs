@@ -1,10 +1,12 @@
-//! What the client itself reads of `pontoon.toml`: the app's name and its first scale. The controllers read the rest.
+//! What the client itself reads of `pontoon.toml`: the app's name and its first scale. The controllers read the rest, by the
+//! same code that a deploy looks through it with first.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use pontoon_api::SetScale;
+use pontoon_controller::source;
 use pontoon_model::{AppName, CpuMillis, MemoryBytes, ProcessName, SiteName};
 use serde::Deserialize;
 
@@ -33,6 +35,21 @@ pub enum ManifestError {
         /// What and in which line.
         source: Box<toml::de::Error>,
     },
+    /// A key that nobody reads.
+    #[error("{}, line {line}: there is no key {key}; {next}", path.display())]
+    Unknown {
+        /// Where.
+        path: PathBuf,
+        /// In which line.
+        line: usize,
+        /// Which.
+        key: String,
+        /// What may be meant.
+        next: String,
+    },
+    /// The controllers would refuse it.
+    #[error("{0}")]
+    Refused(source::SourceError),
     /// A value under `[scale]` is not what it should be.
     #[error("[scale] in {}: {problem}", path.display())]
     Scale {
@@ -62,13 +79,21 @@ struct Raw {
 impl Manifest {
     /// Reads `pontoon.toml` of `folder`; none if there is no such file.
     pub fn load(folder: &Path) -> Result<Option<Self>, ManifestError> {
-        let path = folder.join(FILE);
-        let text = match small_file::read(&path, MOST_TOML) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(ManifestError::Read { path, source }),
-        };
-        Self::parse(&text, &path).map(Some)
+        read(folder)?.map(|(path, text)| Self::parse(&text, &path)).transpose()
+    }
+
+    /// As [`Self::load`], and refuses what the controllers would refuse only once an app was made and its source uploaded.
+    pub fn load_whole(folder: &Path) -> Result<Option<Self>, ManifestError> {
+        read(folder)?.map(|(path, text)| Self::parse_whole(&text, &path)).transpose()
+    }
+
+    fn parse_whole(text: &str, path: &Path) -> Result<Self, ManifestError> {
+        if let Err(error) = toml::from_str::<source::Manifest>(text) {
+            return Err(unknown_key(text, path, &error)
+                .unwrap_or_else(|| ManifestError::Parse { path: path.to_owned(), source: Box::new(error) }));
+        }
+        source::Manifest::parse(text).map_err(ManifestError::Refused)?;
+        Self::parse(text, path)
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, ManifestError> {
@@ -77,6 +102,35 @@ impl Manifest {
         let scale = scale_of(&raw.scale).map_err(|problem| ManifestError::Scale { path: path.to_owned(), problem })?;
         Ok(Self { name: raw.name, scale })
     }
+}
+
+/// The file in `folder` and its text; none if there is no such file.
+fn read(folder: &Path) -> Result<Option<(PathBuf, String)>, ManifestError> {
+    let path = folder.join(FILE);
+    match small_file::read(&path, MOST_TOML) {
+        Ok(text) => Ok(Some((path, text))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ManifestError::Read { path, source }),
+    }
+}
+
+/// What is said of a key that nobody reads, if that is what is wrong. Serde tells which it is and which there are in its sentence
+/// only, in backticks.
+fn unknown_key(text: &str, path: &Path, error: &toml::de::Error) -> Option<ManifestError> {
+    let said = error.message();
+    let mut words = said.starts_with("unknown field").then(|| said.split('`').skip(1).step_by(2))?;
+    let key = words.next()?.to_owned();
+    let known: Vec<_> = words.collect();
+    // One that differs in more than every third letter was hardly meant.
+    let typos = |known: &str| strsim::damerau_levenshtein(known, &key);
+    let nearest = known.iter().min_by_key(|known| typos(known)).filter(|known| typos(known) <= known.len() / 3);
+    let next = match nearest {
+        Some(nearest) => format!("did you mean {nearest}?"),
+        None => format!("there {} {}", if known.len() == 1 { "is" } else { "are" }, known.join(", ")),
+    };
+    let before = text.get(..error.span()?.start)?;
+    let line = 1 + before.bytes().filter(|byte| *byte == b'\n').count();
+    Some(ManifestError::Unknown { path: path.to_owned(), line, key, next })
 }
 
 /// `web = 2` or `web = { count = 1, memory = "1G", cpu = 0.5, sites = { "home.attic" = 1 } }`; `memory` and `cpu`
@@ -184,6 +238,30 @@ mod tests {
             let chain = format!("{error:#}");
             assert!(chain.contains(part), "{text}: {chain}");
         }
+    }
+
+    #[test]
+    fn what_the_controllers_would_refuse_is_found_here() {
+        let whole = |text: &str| Manifest::parse_whole(text, Path::new("app/pontoon.toml"));
+        assert_eq!(whole("name = \"a\"\n[health]\npath = \"/\"").unwrap().name.unwrap().as_str(), "a");
+        for (text, said) in [
+            (
+                "name = \"a\"\n[proceses]\nweb = \"x\"",
+                "app/pontoon.toml, line 2: there is no key proceses; did you mean processes?",
+            ),
+            ("[health]\npath = \"/\"\ntimeuot = 3", "line 3: there is no key timeuot; did you mean timeout?"),
+            ("colour = 1", "line 1: there is no key colour; there are name, processes, health, build, static, scale"),
+            ("[static]\nfallback = 1", "line 2: there is no key fallback; there is root"),
+            ("[health]\npath = \"healthz\"", "begins with /"),
+            ("[build]\nruntime = \"cobol\"", "line 2"),
+            ("[scale]\nweb = -1", "web = -1"),
+        ] {
+            let error = anyhow::Error::from(whole(text).unwrap_err());
+            let chain = format!("{error:#}");
+            assert!(chain.contains(said), "{text}: {chain}");
+        }
+        // Other commands need only the name of it.
+        assert!(parse("name = \"a\"\ncolour = 1").is_ok());
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn name_and_manifest(args: &DeployArgs) -> anyhow::Result<(AppName, Manifest)> {
     if !args.path.is_dir() {
         return Err(PackError::NotADirectory { path: args.path.clone() }.into());
     }
-    let manifest = Manifest::load(&args.path)?.unwrap_or_default();
+    let manifest = Manifest::load_whole(&args.path)?.unwrap_or_default();
     Ok((choose_name(args, &manifest)?, manifest))
 }
 
