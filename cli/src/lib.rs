@@ -8,6 +8,7 @@ pub mod args;
 pub mod client;
 pub mod context;
 pub mod dev;
+mod dotenv;
 pub mod manifest;
 pub mod output;
 pub mod pack;

@@ -12,6 +12,8 @@ pub(crate) const MOST_TOML: u64 = 1024 * 1024;
 /// Of a file or a stream whose one line is a secret. Not less: the file may be any that was at hand, of which the first
 /// line counts.
 pub(crate) const MOST_SECRET: u64 = 1024 * 1024;
+/// Of variables for an app: several times what an app may have of them.
+pub(crate) const MOST_ENV: u64 = 1024 * 1024;
 
 /// The text of the file at `path`, which has at most `most` bytes.
 pub(crate) fn read(path: &Path, most: u64) -> io::Result<String> {
@@ -22,6 +24,15 @@ pub(crate) fn read(path: &Path, most: u64) -> io::Result<String> {
         return Err(long(metadata.len().to_string()));
     }
     read_from(file, most)?.ok_or_else(|| long(format!("more than {most}")))
+}
+
+/// The text of the file at `path`, or of standard input if that is `-`.
+pub(crate) fn read_or_stdin(path: &Path, most: u64) -> io::Result<String> {
+    if path != Path::new("-") {
+        return read(path, most);
+    }
+    let long = || io::Error::other(format!("it has more than {most} bytes: is it the right input?"));
+    read_from(io::stdin(), most)?.ok_or_else(long)
 }
 
 /// The text that `from` gives to its end; none if that are more than `most` bytes. A pipe, a device or a file that grows has

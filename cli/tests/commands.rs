@@ -71,13 +71,17 @@ impl Controller {
 }
 
 fn pontoon(folder: &Path, args: &[&str], url: Option<&str>) -> Output {
+    command(folder, args, url).output().unwrap()
+}
+
+fn command(folder: &Path, args: &[&str], url: Option<&str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
     command.args(args).current_dir(folder).stdin(Stdio::null());
     command.env("XDG_CONFIG_HOME", folder).env_remove("PONTOON_URL").env_remove("PONTOON_TOKEN");
     if let Some(url) = url {
         command.env("PONTOON_URL", url).env("PONTOON_TOKEN", "secret");
     }
-    command.output().unwrap()
+    command
 }
 
 fn error(code: &str, message: &str) -> String {
@@ -242,6 +246,23 @@ fn an_app_made_for_a_source_that_is_refused_goes_with_it() {
 }
 
 #[test]
+fn a_manifest_that_nobody_can_use_is_refused_before_anything_is_asked() {
+    let controller = Controller::start(BTreeMap::new());
+    for (manifest, said) in [
+        (
+            "name = \"guestbook\"\n[helth]\npath = \"/\"",
+            "pontoon.toml, line 2: there is no key helth; did you mean health?",
+        ),
+        ("name = \"guestbook\"\n[health]\npath = \"healthz\"", "begins with /"),
+    ] {
+        let output = controller.pontoon(source(manifest).path(), &["deploy"]);
+        assert_ended(&output, 1);
+        assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+    }
+    assert!(controller.asked().is_empty());
+}
+
+#[test]
 fn an_app_that_was_typed_is_never_made() {
     let controller = Controller::start(BTreeMap::new());
     let output = controller.pontoon(source("name = \"guestbook\"").path(), &["deploy", "--app", "gestbook"]);
@@ -281,6 +302,44 @@ fn values_of_the_environment_are_hidden_unless_asked_for() {
     assert_eq!(text(&shown.stdout), "TOKEN=hunter2\n");
     assert_eq!(text(&controller.pontoon(folder.path(), &["env", "get", "TOKEN"]).stdout), "hunter2\n");
     assert_ended(&controller.pontoon(folder.path(), &["env", "get", "NOPE"]), 1);
+}
+
+#[test]
+fn secrets_come_from_files_and_standard_input() {
+    let script = BTreeMap::from([
+        ("GET /v1/apps/guestbook/env", vec![(200, "{}".to_owned())]),
+        ("PATCH /v1/apps/guestbook/env", vec![(200, CHANGED.to_owned())]),
+    ]);
+    let folder = source("name = \"guestbook\"");
+    fs::write(folder.path().join(".env"), "# of the shop\nA=1\nKEY=\"a\nb\"\n").unwrap();
+    fs::write(folder.path().join("bad"), "A=1\nhunter2\n").unwrap();
+    for (args, set) in [
+        (&["env", "import", ".env"][..], r#"{"A":"1","KEY":"a\nb"}"#),
+        (&["env", "import", "-"], r#"{"A":"1","KEY":"a\nb"}"#),
+        (&["env", "import", "--as", "FILE", ".env"], r##"{"FILE":"# of the shop\nA=1\nKEY=\"a\nb\""}"##),
+    ] {
+        let controller = Controller::start(script.clone());
+        let stdin = fs::File::open(folder.path().join(".env")).unwrap();
+        let url = format!("http://{}", controller.address);
+        let output = command(folder.path(), args, Some(&url)).stdin(stdin).output().unwrap();
+        assert_ended(&output, 0);
+        let sent = controller.body_of("PATCH /v1/apps/guestbook/env");
+        assert!(sent.contains(set), "{args:?}: {sent}");
+    }
+    let controller = Controller::start(script);
+    for (args, code, said) in [
+        (&["env", "import", "bad"][..], 1, "line 2: it is not of the form NAME=VALUE"),
+        (&["env", "import", "none"], 1, "cannot read none"),
+        (&["env", "import", "-"], 2, "standard input sets no variable"),
+    ] {
+        let output = controller.pontoon(folder.path(), args);
+        assert_ended(&output, code);
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains(said) && !stderr.contains("hunter2"), "{stderr}");
+    }
+    assert!(controller.asked().is_empty());
+    let help = text(&controller.pontoon(folder.path(), &["env", "set", "--help"]).stdout);
+    assert!(help.contains("list of processes") && help.contains("pontoon env import"), "{help}");
 }
 
 #[test]

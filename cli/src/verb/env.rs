@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use pontoon_api::ChangeEnv;
 
@@ -11,12 +12,16 @@ use super::wait;
 use crate::args::{AppArg, Format, WaitArg};
 use crate::output::{self, table};
 use crate::session::{Session, app_of};
+use crate::small_file::{self, MOST_ENV};
+use crate::{Usage, dotenv};
 
 /// The verbs of `env`.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Set variables; makes a new release if one is live
     Set(SetArgs),
+    /// Set the variables that a file or standard input holds; makes a new release if one is live
+    Import(ImportArgs),
     /// Remove variables; makes a new release if one is live
     Unset(UnsetArgs),
     /// List the variables, values hidden
@@ -27,10 +32,37 @@ pub enum Verb {
 
 /// Arguments of `env set`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "What is typed here can be seen by others of this machine, in its list of processes, and stays in the \
+                        shell's history.\nFor a secret: pontoon env import FILE, or - for standard input."
+)]
 pub struct SetArgs {
     /// What to set
     #[arg(required = true, value_name = "NAME=VALUE", value_parser = parse_pair)]
     pub pairs: Vec<(String, String)>,
+    /// The app
+    #[command(flatten)]
+    pub app: AppArg,
+    /// Whether to wait
+    #[command(flatten)]
+    pub wait: WaitArg,
+}
+
+/// Arguments of `env import`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A file has a NAME=VALUE on each line, as files called .env have; what is set otherwise stays. A value in 'single' \
+                        quotes is taken as it is, one in \"double\" quotes knows \\n, \\t, \\\" and \\\\; both may have several lines. \
+                        A $ is a $ everywhere.\n\nExamples:\n  pontoon env import .env\n  \
+                        pontoon env import - <.env\n  pontoon env import --as TLS_KEY key.pem"
+)]
+pub struct ImportArgs {
+    /// The file; - is standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Take the whole file as the value of this one variable, without the line break at its end
+    #[arg(long = "as", value_name = "NAME")]
+    pub name: Option<String>,
     /// The app
     #[command(flatten)]
     pub app: AppArg,
@@ -88,6 +120,10 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
             let change = ChangeEnv { set: args.pairs.into_iter().collect(), unset: Vec::new() };
             change_env(session, &args.app, change, &args.wait).await
         }
+        Verb::Import(args) => {
+            let change = ChangeEnv { set: imported(&args)?, unset: Vec::new() };
+            change_env(session, &args.app, change, &args.wait).await
+        }
         Verb::Unset(args) => {
             let change = ChangeEnv { set: BTreeMap::new(), unset: args.names };
             change_env(session, &args.app, change, &args.wait).await
@@ -105,6 +141,20 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
             }
         }
     }
+}
+
+fn imported(args: &ImportArgs) -> anyhow::Result<BTreeMap<String, String>> {
+    let what = if args.file == Path::new("-") { "standard input".to_owned() } else { args.file.display().to_string() };
+    let text = small_file::read_or_stdin(&args.file, MOST_ENV).with_context(|| format!("cannot read {what}"))?;
+    if let Some(name) = &args.name {
+        let value = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+        return Ok(BTreeMap::from([(name.clone(), value.to_owned())]));
+    }
+    let set = dotenv::parse(&text).with_context(|| format!("cannot use {what}, and nothing was set"))?;
+    if set.is_empty() {
+        return Err(Usage(format!("{what} sets no variable; write lines like NAME=VALUE into it")).into());
+    }
+    Ok(set)
 }
 
 async fn change_env(session: &Session, app: &AppArg, change: ChangeEnv, wait: &WaitArg) -> anyhow::Result<()> {
@@ -141,9 +191,9 @@ fn list(env: &BTreeMap<String, String>, show: bool, format: Format) -> anyhow::R
     Ok(())
 }
 
-/// As `NAME=VALUE` lines: tables would not keep values of several lines apart.
+/// A line each, as `pontoon env import` reads them: a value of several lines is told from several variables.
 fn shown(env: &BTreeMap<String, String>) -> String {
-    env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("\n")
+    env.iter().map(|(name, value)| dotenv::line(name, value)).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -159,7 +209,9 @@ mod tests {
 
     #[test]
     fn shown_values_are_lines() {
-        let env = BTreeMap::from([("B".to_owned(), "2".to_owned()), ("A".to_owned(), "1 x".to_owned())]);
-        assert_eq!(shown(&env), "A=1 x\nB=2");
+        let of =
+            |pairs: [(&str, &str); 2]| BTreeMap::from(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(shown(&of([("B", "2"), ("A", "1 x")])), "A=1 x\nB=2");
+        assert_eq!(shown(&of([("A", "1\nB=2\x1b[2J"), ("C", "3")])), "A=\"1\\nB=2\\u{1b}[2J\"\nC=3");
     }
 }
