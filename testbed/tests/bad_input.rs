@@ -137,3 +137,23 @@ fn apps_that_do_not_build_listen_or_stay_leave_the_live_release_serving() -> Res
     cluster.until_serves("web.localhost", "v1")?;
     cluster.until_containers(1)
 }
+
+#[test]
+fn the_log_of_an_app_that_never_started_says_why() -> Result<()> {
+    let cluster = Cluster::start(Options::process())?;
+    let folder = tempfile::tempdir()?;
+    let crash = app::write(folder.path(), "crash", &[("Procfile", "web: echo no such table; exit 9\n")])?;
+    std::fs::write(crash.join("pontoon.toml"), "name = \"crash\"\n")?;
+    cluster.run_in(Some(&crash), &["deploy"])?.failed(1)?;
+    let log = cluster.run(&["logs", "--app", "crash"])?.ok()?;
+    ensure!(
+        log.contains("v1 | no such table\n") && log.contains("v1 | [pontoon] its deployment failed: servo"),
+        "{log}"
+    );
+
+    std::fs::write(crash.join("Procfile"), "web: python3 -m http.server $PORT\n")?;
+    cluster.run_in(Some(&crash), &["deploy"])?.ok()?;
+    let log = cluster.run(&["logs", "--app", "crash"])?.ok()?;
+    ensure!(!log.contains("no such table"), "{log}");
+    Ok(())
+}

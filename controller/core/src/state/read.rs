@@ -125,6 +125,11 @@ impl State {
         self.deployments().rev().find(|deployment| deployment.app == *app && deployment.release == release)
     }
 
+    /// The newest of an app's deployments that are over.
+    pub fn newest_over(&self, app: &AppName) -> Option<&Arc<Deployment>> {
+        self.unsettled.over_deployments(app).next_back().and_then(|id| self.deployment(id))
+    }
+
     /// All servos, by id.
     pub fn servos(&self) -> impl Iterator<Item = &Arc<Servo>> {
         self.servos.values()

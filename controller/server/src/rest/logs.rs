@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt, stream};
 use http::header::CONTENT_TYPE;
 use pontoon_api::LogLine;
 use pontoon_core::State;
-use pontoon_model::{AppName, BuildId, BuildState, HostName, Servo, ServoId};
+use pontoon_model::{AppName, BuildId, BuildState, HostName, Phase, Servo, ServoId};
 use pontoon_proto::{LogChunk, LogRequest, LogSource};
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -126,6 +126,11 @@ async fn read_all(
     mut state: std::sync::Arc<State>,
     sender: mpsc::Sender<LogLine>,
 ) {
+    for line in what_failed(&state, &app) {
+        if sender.send(line).await.is_err() {
+            return;
+        }
+    }
     let (mut feed, mut read) = (api.feed.clone(), BTreeSet::new());
     let mut query = query;
     let mut readers = tokio::task::JoinSet::new();
@@ -147,6 +152,17 @@ async fn read_all(
         while readers.try_join_next().is_some() {}
     }
     readers.join_all().await;
+}
+
+/// What an app's newest deployment left of its servos, if it failed: they are gone, and with them their own output.
+fn what_failed(state: &State, app: &AppName) -> Vec<LogLine> {
+    let Some(deployment) = state.newest_over(app) else { return Vec::new() };
+    let Phase::Failed { reason, last_lines, .. } = &deployment.phase else { return Vec::new() };
+    let source = deployment.release.to_string();
+    let line = |text: &String| LogLine { at: None, source: source.clone(), stderr: true, text: text.clone() };
+    let mut lines: Vec<_> = last_lines.iter().map(line).collect();
+    lines.push(note(&source, format!("its deployment failed: {reason}")));
+    lines
 }
 
 async fn read_one(api: Api, servo: Servo, query: LogQuery, sender: mpsc::Sender<LogLine>) {
