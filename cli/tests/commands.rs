@@ -93,7 +93,11 @@ fn app(live: Option<u32>) -> String {
         "name": "guestbook", "created_at": 0, "domains": ["guestbook.localhost"],
         "urls": ["http://guestbook.localhost:8000/"], "live": live, "deployment": null, "ready": 2,
         "labels": { "team": "blue" },
-        "scale": { "web": { "count": 2, "sites": {}, "memory": 134_217_728, "cpu": 500 } },
+        "scale": {
+            "web": { "count": 2, "sites": {}, "memory": 134_217_728, "cpu": 500 },
+            "release": { "count": 0, "sites": {}, "memory": 134_217_728, "cpu": 500 },
+            "worker": { "count": 0, "sites": {}, "memory": 134_217_728, "cpu": 500 },
+        },
         "waiting": [],
     })
     .to_string()
@@ -141,7 +145,7 @@ fn source(manifest: &str) -> TempDir {
 }
 
 const UPLOADED: &str = r#"{"digest":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","size":9,"files":2,
-    "language":"python","processes":{"web":"gunicorn app:app"},"because":"requirements.txt"}"#;
+    "language":"python","processes":{"release":"./migrate","web":"gunicorn app:app","worker":"./worker"},"because":"requirements.txt"}"#;
 const CHANGED: &str = r#"{"index":5,"release":null,"deployment":null}"#;
 
 /// A deployment of an app that does not exist yet, up to the build.
@@ -188,6 +192,11 @@ fn a_deployment_is_followed_until_it_is_live() {
         assert!(stderr.contains(line), "{line}: {stderr}");
     }
     assert_eq!(stderr.matches("2 of 2 servos ready").count(), 1, "{stderr}");
+    for line in
+        ["warning: release is not run by a deploy", "\nworker: 0 servos; start one with: pontoon scale worker=1"]
+    {
+        assert_eq!(stderr.matches(line).count(), 1, "{line}: {stderr}");
+    }
     let scale = controller.body_of("PUT /v1/apps/guestbook/scale");
     assert!(scale.contains(r#""count":2"#) && scale.contains("134217728"), "{scale}");
     let asked = controller.asked();

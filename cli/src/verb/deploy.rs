@@ -1,24 +1,29 @@
 //! `pontoon deploy`: pack, upload, build, wait until it is live.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use pontoon_api::beside::SetBeside;
-use pontoon_api::{Build, ErrorCode, Source, StartBuild};
-use pontoon_model::{AppName, DeploymentId};
+use pontoon_api::{App, AppScale, Build, ErrorCode, Source, StartBuild};
+use pontoon_model::{AppName, DeploymentId, ProcessName};
 
 use super::follow::{FollowError, Follower};
-use super::{canary, wait};
-use crate::args::AppArg;
+use super::scale::total;
+use super::{canary, run, wait};
+use crate::args::{AppArg, Format};
 use crate::client::Client;
 use crate::manifest::{self, Manifest};
 use crate::pack::{self, Limits, PackError, Packed};
 use crate::progress::{Progress, size};
 use crate::session::Session;
-use crate::{Interrupted, Usage};
+use crate::{Interrupted, Usage, output};
+
+/// The process type that others run before a release gets traffic.
+const RELEASE: &str = "release";
 
 /// Arguments of `deploy`.
 #[derive(Debug, Args)]
@@ -87,13 +92,18 @@ async fn deploy(session: &Session, args: DeployArgs, goes_on: &RefCell<String>) 
     for path in &packed.left_out {
         progress.line(&format!("left out, as it is neither file, folder nor link: {}", path.display()));
     }
-    let created = ensure_app(client, &app, args.app.app.is_some(), &manifest, &progress).await?;
+    let before = ensure_app(client, &app, args.app.app.is_some(), &manifest, &progress).await?;
 
     let source = match upload(client, &app, &packed, &progress).await {
         Ok(source) => source,
-        Err(error) => return Err(undo(client, &app, created, error, &progress).await),
+        Err(error) => return Err(undo(client, &app, before.is_none(), error, &progress).await),
     };
     progress.line(&describe(&source, &packed));
+    if let Some(command) =
+        source.processes.iter().find_map(|(name, command)| (name.as_str() == RELEASE).then_some(command))
+    {
+        progress.line(&not_a_release_phase(&app, command));
+    }
     drop(packed);
 
     *goes_on.borrow_mut() =
@@ -109,7 +119,45 @@ async fn deploy(session: &Session, args: DeployArgs, goes_on: &RefCell<String>) 
     if wanted.beside.is_some() {
         return canary::runs(session, &app, &deployment, progress).await;
     }
-    wait::live(session, &app, &deployment, progress).await
+    wait::live(session, &app, &deployment, progress).await?;
+    if session.format == Format::Table {
+        let now = client.app(&app).await?;
+        idle(&now, &scaled_by_somebody(before.as_ref(), &manifest)).iter().for_each(|line| output::note(line));
+    }
+    Ok(())
+}
+
+/// What a Procfile made for Heroku expects of this process type.
+fn not_a_release_phase(app: &AppName, command: &str) -> String {
+    format!(
+        "warning: {RELEASE} is not run by a deploy, unlike on Heroku: it is a process type like any other. Once it is live, run: pontoon \
+         run --app {app} {}",
+        run::quoted(command)
+    )
+}
+
+/// Process types whose count is what somebody wanted, also where it is none.
+fn scaled_by_somebody<'a>(before: Option<&'a App>, manifest: &'a Manifest) -> BTreeSet<&'a ProcessName> {
+    let live = before.filter(|app| app.live.is_some());
+    let known = live.into_iter().flat_map(|app| app.scale.keys());
+    known
+        .chain(
+            manifest
+                .scale
+                .iter()
+                .filter(|scale| scale.count.is_some() || scale.sites.is_some())
+                .filter_map(|scale| scale.process.as_ref()),
+        )
+        .collect()
+}
+
+/// A line for each process type that came with this release, and of which nothing runs. Whether `web` does is said with the URL.
+fn idle(app: &App, scaled: &BTreeSet<&ProcessName>) -> Vec<String> {
+    let is_idle = |(name, count): &(&ProcessName, &AppScale)| {
+        total(count) == 0 && !scaled.contains(name) && !matches!(name.as_str(), "web" | RELEASE)
+    };
+    let line = |(name, _)| format!("{name}: 0 servos; start one with: pontoon scale {name}=1 --app {}", app.name);
+    app.scale.iter().filter(is_idle).map(line).collect()
 }
 
 /// Whether the directory and its name are there, for one who has much to do before the deploy.
@@ -164,16 +212,16 @@ async fn undo(
 }
 
 /// An app that `pontoon.toml` names is made when it is missing; one that was typed may be a typing error.
-/// Whether it was made.
+/// What it was before; none if it was made.
 async fn ensure_app(
     client: &Client,
     app: &AppName,
     typed: bool,
     manifest: &Manifest,
     progress: &Progress,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<Option<App>> {
     match client.app(app).await {
-        Ok(_) => return Ok(false),
+        Ok(before) => return Ok(Some(before)),
         Err(error) if !error.is_not_found() => return Err(error.into()),
         Err(_) if typed => bail!("there is no app {app}: check the name, or make it with `pontoon app create {app}`"),
         Err(_) => {}
@@ -181,7 +229,7 @@ async fn ensure_app(
     match client.create_app(app).await {
         Ok(_) => progress.line(&format!("created the app {app}")),
         // Someone else was faster.
-        Err(error) if error.code() == Some(ErrorCode::Conflict) => return Ok(false),
+        Err(error) if error.code() == Some(ErrorCode::Conflict) => return Ok(Some(client.app(app).await?)),
         Err(error) => return Err(error.into()),
     }
     for scale in &manifest.scale {
@@ -190,7 +238,7 @@ async fn ensure_app(
             return Err(undo(client, app, true, error, progress).await);
         }
     }
-    Ok(true)
+    Ok(None)
 }
 
 async fn upload(client: &Client, app: &AppName, packed: &Packed, progress: &Arc<Progress>) -> anyhow::Result<Source> {
@@ -262,5 +310,49 @@ async fn follow_build(
         }
         tokio::time::sleep(wait::POLL).await;
         build = wait::appeared(async || client.build(app, id).await).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    fn app(live: Option<u32>, scale: &[(&str, u32)]) -> App {
+        let scale: serde_json::Map<_, _> = scale
+            .iter()
+            .map(|(name, count)| {
+                (name.to_string(), serde_json::json!({ "count": count, "sites": {}, "memory": 1_048_576, "cpu": 500 }))
+            })
+            .collect();
+        serde_json::from_value(serde_json::json!({
+            "name": "shop", "created_at": 0, "domains": [], "urls": [], "live": live, "deployment": null, "ready": 0,
+            "labels": {}, "scale": scale, "waiting": [],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_a_release_brings_and_does_not_start_is_told_once() {
+        let now = app(Some(1), &[("web", 1), ("worker", 0), ("tcp", 0), ("clock", 1), ("release", 0)]);
+        let told = |before: Option<&App>| idle(&now, &scaled_by_somebody(before, &Manifest::default())).join("\n");
+        expect![[r#"
+            tcp: 0 servos; start one with: pontoon scale tcp=1 --app shop
+            worker: 0 servos; start one with: pontoon scale worker=1 --app shop"#]]
+        .assert_eq(&told(None));
+        // The first deploy failed: nobody was told.
+        assert_eq!(told(Some(&app(None, &[("web", 1), ("worker", 0), ("tcp", 0)]))).lines().count(), 2);
+        let before = app(Some(1), &[("web", 1), ("worker", 0)]);
+        assert_eq!(told(Some(&before)), "tcp: 0 servos; start one with: pontoon scale tcp=1 --app shop");
+        let worker = pontoon_api::SetScale { process: "worker".parse().ok(), count: Some(0), ..Default::default() };
+        let manifest = Manifest { name: None, scale: vec![worker] };
+        assert_eq!(idle(&now, &scaled_by_somebody(None, &manifest)).len(), 1);
+    }
+
+    #[test]
+    fn a_release_phase_is_told_with_what_to_run() {
+        expect![[r"warning: release is not run by a deploy, unlike on Heroku: it is a process type like any other. Once it is live, run: pontoon run --app shop 'echo '\''a'\'' && ./migrate'"]]
+            .assert_eq(&not_a_release_phase(&"shop".parse().unwrap(), "echo 'a' && ./migrate"));
     }
 }

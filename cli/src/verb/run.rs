@@ -105,7 +105,8 @@ fn shell_command(arguments: &[String]) -> String {
     }
 }
 
-fn quoted(argument: &str) -> String {
+/// As a shell takes it for one argument.
+pub(super) fn quoted(argument: &str) -> String {
     let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&c);
     if !argument.is_empty() && argument.bytes().all(plain) {
         argument.to_owned()
