@@ -1,11 +1,13 @@
 //! `pontoon token`: make, list and revoke tokens, those that use the API and those that machines join with.
 
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use pontoon_api::trust::{CreateJoinToken, JoinToken};
-use pontoon_api::{CreateToken, CreatedToken, Token};
+use pontoon_api::{Controller, CreateToken, CreatedToken, Token};
 use pontoon_kit::clock;
 use pontoon_model::{self as model, ApiToken, MachineRole, Scope, SiteName, TokenId};
 
@@ -149,20 +151,38 @@ async fn create(session: &Session, args: CreateArgs) -> anyhow::Result<()> {
 async fn create_to_join(session: &Session, asked: &CreateJoinToken) -> anyhow::Result<()> {
     let made = session.client.create_join_token(asked).await?;
     if session.format == Format::Table {
-        output::note(&describe_to_join(&made));
+        // The token is made: that nobody says where it is used is no reason to keep it back.
+        let controllers = session.client.controllers().await.unwrap_or_default();
+        // Whoever takes it from a pipe has it there, and not in a log of what was said beside it.
+        let seen = made.token.as_deref().filter(|_| io::stdout().is_terminal());
+        output::note(&describe_to_join(&made, best_to_join(&controllers), seen));
     }
     Ok(output::print(session.format, &made, |made| made.token.clone().unwrap_or_default())?)
 }
 
-fn describe_to_join(made: &JoinToken) -> String {
+/// Where a machine asks: one that answers, best the leader, and under an address that others can have a way to.
+fn best_to_join(controllers: &[Controller]) -> Option<&str> {
+    let is_here = |grpc: &str| grpc.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    let best = |one: &&Controller| (one.role != "removed", one.reachable, !is_here(&one.grpc), one.role == "leader");
+    controllers.iter().max_by_key(best).map(|one| one.grpc.as_str())
+}
+
+fn describe_to_join(made: &JoinToken, address: Option<&str>, token: Option<&str>) -> String {
+    let site = made.site.as_ref().map_or_else(String::new, |site| format!(" --site {site}"));
+    let role = made.role;
+    let what_is = match (address, token) {
+        (Some(_), Some(_)) => "",
+        (Some(_), None) => " (TOKEN is what this prints; it may also be in PONTOON_JOIN_TOKEN)",
+        (None, _) => " (ADDR is what `pontoon controllers` shows as GRPC)",
+    };
     format!(
-        "token {} lets in {} as {}, for {}; it is shown this once. On that machine (or with PONTOON_JOIN_TOKEN):\n\n    pontoon {} \
-         join ADDR --token TOKEN\n",
+        "token {} lets in {} as {role}, for {}; it is shown this once. On that machine{what_is}:\n\n    pontoon {role} join {} \
+         --token {}{site}\n",
         made.id,
         if made.uses_left == 1 { "one machine".to_owned() } else { format!("{} machines", made.uses_left) },
-        made.role,
         life(made.made_at, made.expires_at),
-        made.role
+        address.unwrap_or("ADDR"),
+        token.unwrap_or("TOKEN"),
     )
 }
 
@@ -227,8 +247,53 @@ mod tests {
                 expires_at: 1_000_000 + seconds * 1_000,
                 token: None,
             };
-            assert!(describe_to_join(&made).contains(&format!("as agent, for {said};")), "{}", describe_to_join(&made));
+            let told = describe_to_join(&made, None, None);
+            assert!(told.contains(&format!("as agent, for {said};")), "{told}");
         }
+    }
+
+    #[test]
+    fn the_line_that_joins_can_be_pasted() {
+        let made = JoinToken {
+            id: "j1".into(),
+            role: MachineRole::Agent,
+            site: "home.attic".parse().ok(),
+            uses_left: 2,
+            made_at: 0,
+            expires_at: 3_600_000,
+            token: None,
+        };
+        expect![[r#"
+            token j1 lets in 2 machines as agent, for 1h; it is shown this once. On that machine:
+
+                pontoon agent join 10.0.0.5:7710 --token abc --site home.attic
+        "#]]
+        .assert_eq(&describe_to_join(&made, Some("10.0.0.5:7710"), Some("abc")));
+        let piped = describe_to_join(&made, Some("10.0.0.5:7710"), None);
+        assert!(piped.contains("join 10.0.0.5:7710 --token TOKEN") && piped.contains("PONTOON_JOIN_TOKEN"), "{piped}");
+        let unknown = describe_to_join(&made, None, Some("abc"));
+        assert!(unknown.contains("join ADDR --token abc") && unknown.contains("shows as GRPC"), "{unknown}");
+    }
+
+    #[test]
+    fn a_machine_joins_through_a_controller_that_it_can_reach() {
+        let one = |grpc: &str, role: &str, reachable: bool| -> Controller {
+            serde_json::from_value(serde_json::json!({
+                "id": "1", "name": "north", "site": "a.b", "role": role, "grpc": grpc, "rest": "", "matched": null,
+                "reachable": reachable,
+            }))
+            .unwrap()
+        };
+        let best = |all: &[Controller]| best_to_join(all).map(str::to_owned);
+        let all = [
+            one("10.0.0.1:7710", "leader", false),
+            one("127.0.0.1:7710", "leader", true),
+            one("10.0.0.2:7710", "voter", true),
+            one("10.0.0.3:7710", "removed", true),
+        ];
+        assert_eq!(best(&all).as_deref(), Some("10.0.0.2:7710"));
+        assert_eq!(best(&all[..2]).as_deref(), Some("127.0.0.1:7710"));
+        assert_eq!(best(&[]), None);
     }
 
     #[test]
