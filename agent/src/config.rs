@@ -123,11 +123,15 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads and checks the configuration at `path`.
+    /// Reads and checks the configuration at `path`. Relative paths in it are relative to its folder.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let config: Self = toml::from_str(&text)
+        let mut config: Self = toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        for given in [&mut config.data_dir, &mut config.tls_dir].into_iter().chain(&mut config.ca_bundle) {
+            *given = folder.join(&*given);
+        }
         config.check()?;
         Ok(config)
     }
@@ -184,6 +188,21 @@ mod tests {
         let config = parse(SMALL).unwrap();
         assert_eq!((config.runtime, config.cluster.as_str()), (RuntimeChoice::Auto, "pontoon"));
         assert_eq!(config.ports.0, 20_000..=29_999);
+    }
+
+    #[test]
+    fn a_relative_path_begins_at_the_folder_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.toml");
+        fs::write(folder.path().join("ca.pem"), "").unwrap();
+        let relative = SMALL.replace("/var/lib/pontoon", "data").replace("/etc/pontoon/tls", "tls");
+        fs::write(&path, format!("{relative}\nca_bundle = \"ca.pem\"")).unwrap();
+        let config = Config::load(&path).unwrap();
+        let of_file = |name: &str| folder.path().join(name);
+        assert_eq!((config.data_dir, config.tls_dir), (of_file("data"), of_file("tls")));
+        assert_eq!(config.ca_bundle, Some(of_file("ca.pem")));
+        fs::write(&path, SMALL).unwrap();
+        assert_eq!(Config::load(&path).unwrap().data_dir, Path::new("/var/lib/pontoon"));
     }
 
     #[test]

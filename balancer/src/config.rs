@@ -106,11 +106,17 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads and checks the file at `path`.
+    /// Reads and checks the file at `path`. Relative paths in it are relative to its folder.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let config: Self = toml::from_str(&text)
+        let mut config: Self = toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        // `-` is no file.
+        let log = config.access_log.as_mut().map(|log| &mut log.path).filter(|path| **path != Path::new("-"));
+        for given in [&mut config.data_dir, &mut config.tls_dir].into_iter().chain(log) {
+            *given = folder.join(&*given);
+        }
         config.validate()?;
         Ok(config)
     }
@@ -204,6 +210,24 @@ mod tests {
         assert_eq!(config.controllers.len(), 2);
         assert!(config.worker_count() >= 1);
         assert_eq!(config.admin_listen, None);
+    }
+
+    #[test]
+    fn a_relative_path_begins_at_the_folder_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("balancer.toml");
+        let relative = GOOD.replace("/var/lib/pontoon/balancer", "data").replace("/etc/pontoon/tls", "tls");
+        let load = |text: String| {
+            fs::write(&path, text).unwrap();
+            Config::load(&path).unwrap()
+        };
+        let of_file = |name: &str| folder.path().join(name);
+        let config = load(format!("{relative}\n[access_log]\npath = \"log\""));
+        assert_eq!((config.data_dir, config.tls_dir), (of_file("data"), of_file("tls")));
+        assert_eq!(config.access_log.unwrap().path, of_file("log"));
+        let config = load(format!("{GOOD}\n[access_log]\npath = \"-\""));
+        assert_eq!(config.data_dir, Path::new("/var/lib/pontoon/balancer"));
+        assert_eq!(config.access_log.unwrap().path, Path::new("-"), "standard output");
     }
 
     #[test]
