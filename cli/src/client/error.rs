@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use pontoon_api::{ErrorBody, ErrorCode};
 use pontoon_kit::tls::TlsFailure;
 
+use crate::verb::init::{GRPC_PORT, REST_PORT};
+
 /// Why a call gave no result, in words for the person at the keyboard.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -55,10 +57,7 @@ pub enum ClientError {
         failure: TlsFailure,
     },
     /// The address answers, but not with HTTP.
-    #[error(
-        "what answers at {url} does not speak plain HTTP: if that controller has `rest_tls`, its URL begins with https://; \
-         else another program listens there"
-    )]
+    #[error("{}", no_http_in_words(url))]
     NotHttp {
         /// Which.
         url: String,
@@ -120,6 +119,21 @@ fn dev_if_here(urls: &str) -> &'static str {
         url.is_some_and(|url| url.host_str().is_some_and(|host| host == "localhost" || host.starts_with("127.")))
     };
     if urls.split(", ").all(here) { " `pontoon dev` starts one here" } else { "" }
+}
+
+/// What does answer: most often the port beside the one that is meant.
+fn no_http_in_words(url: &str) -> String {
+    let ports = format!("machines join at {GRPC_PORT} and people log in at {REST_PORT} unless it was chosen otherwise");
+    match url.starts_with("https://") {
+        true => format!(
+            "what answers at {url} speaks TLS, but not HTTP with people, as a controller does at the port of machines (gRPC): {ports}; \
+             `pontoon controllers` shows both"
+        ),
+        false => format!(
+            "what answers at {url} does not speak plain HTTP: if that controller has `rest_tls`, its URL begins with https://; if \
+             this is its port of machines (gRPC), take the other ({ports}); else another program listens there"
+        ),
+    }
 }
 
 /// What happened in a handshake, and what to do next.

@@ -238,6 +238,10 @@ async fn serve_tls() -> (SocketAddr, String) {
 }
 
 async fn serve_as(identity: &Identity) -> SocketAddr {
+    serve_saying(identity, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n[]").await
+}
+
+async fn serve_saying(identity: &Identity, answer: &'static [u8]) -> SocketAddr {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let shown = identity.certificate.clone() + &identity.ca;
     let chain = CertificateDer::pem_slice_iter(shown.as_bytes()).map(Result::unwrap).collect();
@@ -253,7 +257,7 @@ async fn serve_as(identity: &Identity) -> SocketAddr {
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let mut request = [0; 4096];
             if stream.read(&mut request).await.is_ok_and(|read| read > 0) {
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n[]").await;
+                let _ = stream.write_all(answer).await;
             }
         }
     });
@@ -287,6 +291,8 @@ async fn what_is_wrong_with_a_controllers_tls_is_told_apart_and_not_tried_again(
     let plain = serve(|_| (200, "[]".into())).await;
     // What is written on a certificate for somebody else.
     let balancer = serve_as(&ours.issue(Role::Balancer, "b").unwrap()).await;
+    // Machines speak HTTP/2 only: it begins with its settings, whatever was asked.
+    let machines = serve_saying(&ours.issue(Role::Controller, "a").unwrap(), b"\0\0\0\x04\0\0\0\0\0").await;
     let in_plain = Client::new(&Context {
         url: vec![format!("http://{theirs}")],
         token: "secret".into(),
@@ -299,6 +305,7 @@ async fn what_is_wrong_with_a_controllers_tls_is_told_apart_and_not_tried_again(
         (secure(ended, ours), "has ended by this machine's clock", "clock"),
         (secure(balancer, ours), "is for", "balancer.pontoon.internal"),
         (secure(plain.address, ours), "does not speak TLS", "begins with http://"),
+        (secure(machines, ours), "speaks TLS, but not HTTP with people", "people log in at 7700"),
         (in_plain.unwrap(), "does not speak plain HTTP", "begins with https://"),
     ] {
         let begun = Instant::now();

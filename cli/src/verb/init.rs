@@ -16,9 +16,9 @@ use crate::role::check_controller;
 use crate::role::files::{ControllerFile, FoundingFile, Member, toml_of};
 
 /// Where machines reach a controller, unless said otherwise.
-pub(super) const GRPC_PORT: u16 = 7710;
+pub(crate) const GRPC_PORT: u16 = 7710;
 /// Where people do.
-const REST_PORT: u16 = 7700;
+pub(crate) const REST_PORT: u16 = 7700;
 /// Nobody answers there (RFC 5737): asked only which of its addresses this machine would send from, and nothing is sent.
 const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 

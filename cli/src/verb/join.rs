@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use pontoon_enrol::{Admitted, Who, join};
+use pontoon_enrol::{Admitted, JoinError, Who, join};
 use pontoon_kit::pki::JoinText;
 use pontoon_kit::{Identity, PkiError, Role, file};
 use pontoon_model::{BalancerName, HostName, SiteName};
@@ -290,7 +290,7 @@ impl Place {
 
     fn ask(&self, name: &str, site: &SiteName, tls: &Path) -> anyhow::Result<Admitted> {
         let who = Who { role: self.role, name, site: Some(site) };
-        block_on(async { Ok(join(self.address, &self.token, &who, tls).await?) })
+        block_on(async { join(self.address, &self.token, &who, tls).await.map_err(in_words) })
     }
 
     /// Where the controllers are: the one that answered first, which certainly can be reached.
@@ -370,6 +370,31 @@ fn not_reached(address: SocketAddr, error: &io::Error) -> anyhow::Error {
     anyhow::anyhow!("no controller can be reached at {address}: {why}")
 }
 
+/// What is wrong where a controller's other port answers.
+fn in_words(error: JoinError) -> anyhow::Error {
+    match &error {
+        // TLS and HTTP, but an answer that is none to a machine.
+        JoinError::Unreachable { address, why } if why.contains("protocol error") => anyhow::anyhow!(
+            "what answers at {address} speaks HTTP with people (REST), and machines join at another port of a controller: write \
+             {}:{GRPC_PORT}, or what `pontoon controllers` shows as GRPC",
+            host_of(address)
+        ),
+        JoinError::NotTls { address } => anyhow::anyhow!(
+            "what answers at {address} does not speak TLS, as the port for people without `rest_tls`; machines join at another: \
+             write {}:{GRPC_PORT}, or what `pontoon controllers` shows as GRPC",
+            host_of(address)
+        ),
+        _ => error.into(),
+    }
+}
+
+fn host_of(address: &SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
 /// Tries a configuration file that is not there yet.
 pub(super) fn check_text(text: &str, check: impl Fn(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     match what_is_wrong(text, check)? {
@@ -424,5 +449,17 @@ mod tests {
         assert!(!error.is::<Usage>() && error.to_string().contains("nobody.invalid is not known"), "{error}");
         let refused = not_reached(([127, 0, 0, 1], 1).into(), &io::ErrorKind::ConnectionRefused.into()).to_string();
         assert!(refused.contains("nothing listens"), "{refused}");
+    }
+    #[test]
+    fn the_other_port_of_a_controller_is_told_apart() {
+        let address: SocketAddr = "[fd00::5]:7700".parse().unwrap();
+        let why =
+            "code: 'Internal error', message: \"protocol error: received message with invalid compression flag: 123\"";
+        let said = in_words(JoinError::Unreachable { address, why: why.into() }).to_string();
+        assert!(said.contains("speaks HTTP with people") && said.contains("write [fd00::5]:7710"), "{said}");
+        let said = in_words(JoinError::NotTls { address: "10.0.0.5:7700".parse().unwrap() }).to_string();
+        assert!(said.contains("does not speak TLS") && said.contains("write 10.0.0.5:7710"), "{said}");
+        let said = in_words(JoinError::Unreachable { address, why: "connection reset".into() }).to_string();
+        assert!(said.contains("connection reset"), "{said}");
     }
 }
