@@ -19,15 +19,31 @@ mod session;
 mod small_file;
 pub mod verb;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
+use client::ClientError;
 
 /// A command line that clap cannot see is wrong, e.g. no app named anywhere. Exits with 2, as clap does.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
+
+impl Usage {
+    /// Refuses a name that is there twice: which of the two is meant, nobody knows.
+    fn unless_once<T: Ord + std::fmt::Display>(names: impl IntoIterator<Item = T>) -> Result<(), Self> {
+        let mut seen = BTreeSet::new();
+        for name in names {
+            if seen.contains(&name) {
+                return Err(Self(format!("{name} is there twice; leave one of them out")));
+            }
+            seen.insert(name);
+        }
+        Ok(())
+    }
+}
 
 /// Ctrl-C ended the waiting; the text says what goes on without us. Exits with 130, as shells do.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +71,8 @@ pub fn main() -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<Usage>() {
+    let refused = error.downcast_ref::<ClientError>();
+    if error.is::<Usage>() || refused.is_some_and(ClientError::is_wrong_usage) {
         WRONG_USAGE
     } else if error.is::<Interrupted>() {
         INTERRUPTED
@@ -69,7 +86,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
             // A connection that breaks is another matter.
-            && !error.is::<client::ClientError>()
+            && !error.is::<ClientError>()
     })
 }
 

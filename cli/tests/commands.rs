@@ -425,11 +425,39 @@ fn wrong_usage_is_exit_code_2_and_says_what_to_do() {
         (&["app", "destroy", "guestbook", "--app", "other"], "two apps"),
         (&["scale", "many", "--app", "guestbook"], "not a number"),
         (&["frobnicate"], "Usage"),
+        (&["scale", "web=1", "worker=1", "web=2", "-a", "x"], "web is there twice"),
+        (&["scale", "1", "web=2", "-a", "x"], "web is there twice"),
+        (&["scale", "1", "--site", "a.b=1", "--site", "a.b=2", "-a", "x"], "a.b is there twice"),
+        (&["env", "set", "A=1", "A=2", "-a", "x"], "A is there twice"),
+        (&["label", "x", "a=1", "a=2"], "a is there twice"),
+        (&["http", "set", "x", "hold=1s", "hold=2s"], "hold is there twice"),
+        (&["run", "-a", "x", "--", ""], "no command"),
+        (&["cert", "remove", ""], "FINGERPRINT"),
+        (&["audit", "-n", "0"], "1..=1000"),
+        (&["images", "build", "--runtime", "cobol"], "possible values"),
+        (&["deploy", "--preview", "--servos", "0"], "1.."),
+        (&["login", "http://"], "is no URL"),
+        (&["login", "http://a b"], "is no URL"),
+        (&["login", "ftp://x"], "write for example https://x"),
     ] {
         let output = controller.pontoon(folder.path(), args);
         assert_ended(&output, 2);
         assert!(text(&output.stderr).contains(part), "{args:?}: {}", text(&output.stderr));
     }
+    assert!(controller.asked().is_empty());
+}
+
+#[test]
+fn what_a_controller_calls_a_wrong_request_is_wrong_usage() {
+    for (status, code, exit) in [(400, "invalid", 2), (404, "not_found", 1), (409, "conflict", 1)] {
+        let answer = (status, error(code, "that is not possible"));
+        let controller = Controller::start(BTreeMap::from([("PUT /v1/apps/x/scale", vec![answer])]));
+        let output = controller.pontoon(Path::new("/"), &["scale", "99999", "-a", "x"]);
+        assert_ended(&output, exit);
+        assert_eq!(text(&output.stderr), "error: that is not possible\n");
+    }
+    let output = pontoon(Path::new("/"), &["status"], Some("nonsense"));
+    assert_ended(&output, 2);
 }
 
 #[test]

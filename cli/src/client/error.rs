@@ -183,6 +183,11 @@ impl ClientError {
         self.code() == Some(ErrorCode::NotFound)
     }
 
+    /// Whether it would be refused whatever the cluster is like: no such URL, or a request that is wrong in itself.
+    pub fn is_wrong_usage(&self) -> bool {
+        matches!(self, Self::Address { .. }) || self.code() == Some(ErrorCode::Invalid)
+    }
+
     /// Whether another controller, or the same one a little later, may answer. Every call may be repeated: reads
     /// change nothing, changes carry their key, an upload is named by its content.
     pub(super) fn is_passing(&self) -> bool {

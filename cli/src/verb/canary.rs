@@ -47,7 +47,7 @@ pub struct StartArgs {
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub share: u8,
     /// How many servos; without it, its share of the live release's, rounded up
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub servos: Option<u32>,
     /// The app
     #[command(flatten)]
@@ -64,7 +64,7 @@ pub struct SetArgs {
     #[arg(value_parser = parse_share)]
     pub share: u8,
     /// How many servos; without it, its share of the live release's, rounded up
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub servos: Option<u32>,
     /// The app
     #[command(flatten)]
@@ -88,7 +88,7 @@ pub struct PreviewArgs {
     /// Which release, e.g. v2
     pub release: ReleaseNumber,
     /// How many servos
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub servos: Option<u32>,
     /// The app
     #[command(flatten)]

@@ -25,6 +25,7 @@ pub enum Verb {
     /// Have a certificate shown no longer
     Remove {
         /// Its fingerprint or the beginning of it, as `pontoon cert list` shows it
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         fingerprint: String,
     },
 }

@@ -41,7 +41,7 @@ pub struct DeployArgs {
     #[arg(long, value_name = "SHARE", group = "beside", value_parser = canary::parse_share)]
     pub canary: Option<u8>,
     /// How many servos run beside the live release; without it, the share of its own, rounded up
-    #[arg(long, value_name = "N", requires = "beside")]
+    #[arg(long, value_name = "N", requires = "beside", value_parser = clap::value_parser!(u32).range(1..))]
     pub servos: Option<u32>,
 }
 

@@ -117,6 +117,7 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
 pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Set(args) => {
+            Usage::unless_once(args.pairs.iter().map(|(name, _)| name))?;
             let change = ChangeEnv { set: args.pairs.into_iter().collect(), unset: Vec::new() };
             change_env(session, &args.app, change, &args.wait).await
         }

@@ -99,6 +99,7 @@ pub async fn run(session: &Session, verb: Verb) -> anyhow::Result<()> {
             Ok(output::print(session.format, &traffic, show)?)
         }
         Verb::Set(SetArgs { app, settings }) => {
+            Usage::unless_once(settings.iter().map(|text| text.split('=').next().unwrap_or_default()))?;
             let change = settings.iter().map(|text| parse(text)).collect::<anyhow::Result<ChangeTraffic>>()?;
             let changed = session.client.change_traffic(&app, &change).await?;
             Ok(output::print(session.format, &changed, |_| format!("requests of {app} are treated so from now on"))?)

@@ -19,7 +19,7 @@ pub enum Verb {
 #[derive(Debug, Args)]
 pub struct BuildArgs {
     /// Only this runtime's: python, node, static or procfile; may be given several times
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = ["python", "node", "static", "procfile", "base"], hide_possible_values = true)]
     pub runtime: Vec<String>,
     /// Make them again even if their recipe has not changed
     #[arg(long)]

@@ -384,6 +384,7 @@ fn in_words(error: JoinError) -> anyhow::Error {
              write {}:{GRPC_PORT}, or what `pontoon controllers` shows as GRPC",
             host_of(address)
         ),
+        JoinError::Role { .. } => Usage(error.to_string()).into(),
         _ => error.into(),
     }
 }

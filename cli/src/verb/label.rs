@@ -28,6 +28,16 @@ pub enum Change {
     Unset(String),
 }
 
+impl Change {
+    /// Which label it sets; one that is also removed is refused for that.
+    fn sets(&self) -> Option<&str> {
+        match self {
+            Self::Set(name, _) => Some(name),
+            Self::Unset(_) => None,
+        }
+    }
+}
+
 fn parse(text: &str) -> Result<Change, String> {
     let change = match (text.split_once('='), text.strip_suffix('-')) {
         (Some((name, value)), _) => Change::Set(name.to_owned(), value.to_owned()),
@@ -49,6 +59,7 @@ pub async fn run(session: &Session, args: LabelArgs) -> anyhow::Result<()> {
         })?;
         return Ok(());
     }
+    Usage::unless_once(changes.iter().filter_map(Change::sets))?;
     let change = change(changes);
     pontoon_model::labels::check_change(&change.set, &change.unset).map_err(|error| Usage(error.to_string()))?;
     let changed = session.client.change_labels(&app, &change).await?;

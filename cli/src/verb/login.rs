@@ -46,9 +46,18 @@ pub struct LoginArgs {
 pub async fn run(args: LoginArgs, global: Option<&str>, format: Format) -> anyhow::Result<()> {
     let urls = split_urls(&args.url);
     if let Some(bare) = urls.iter().find(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
-        return Err(Usage(format!("{bare} says neither https:// nor http://; write for example https://{bare}")).into());
+        let host = bare.split_once("://").map_or(bare.as_str(), |(_, host)| host);
+        return Err(Usage(format!("{bare} says neither https:// nor http://; write for example https://{host}")).into());
     }
-    let first = urls.first().and_then(|url| reqwest::Url::parse(url).ok());
+    let parsed = |url: &String| reqwest::Url::parse(url).ok().filter(reqwest::Url::has_host);
+    if urls.is_empty() || urls.iter().any(|url| parsed(url).is_none()) {
+        return Err(Usage(format!(
+            "{:?} is no URL of a controller; write for example https://10.0.0.5:7700",
+            args.url
+        ))
+        .into());
+    }
+    let first = urls.first().and_then(parsed);
     let host = first.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
     let named = match (args.name.as_deref(), global) {
         (Some(name), Some(other)) if name != other => {

@@ -13,7 +13,7 @@ use crate::args::{AppArg, Format};
 use crate::client::Client;
 use crate::progress::Progress;
 use crate::session::{Session, app_of};
-use crate::{Interrupted, output};
+use crate::{Interrupted, Usage, output};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -28,6 +28,9 @@ pub struct RunArgs {
 
 /// Runs the command, shows its output; its exit code.
 pub async fn run(session: &Session, args: RunArgs) -> anyhow::Result<u8> {
+    if args.command.iter().all(|argument| argument.trim().is_empty()) {
+        return Err(Usage("there is no command: write one, as in pontoon run -- ls -l".into()).into());
+    }
     let app = app_of(&args.app)?;
     let client = &session.client;
     let servo = client.run_one_off(&app, &shell_command(&args.command)).await?;

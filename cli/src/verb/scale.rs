@@ -83,8 +83,8 @@ impl FromStr for SiteCount {
 
 /// Changes the scale and waits until as many servos as wanted are ready; without any wish, shows it.
 pub async fn run(session: &Session, args: ScaleArgs) -> anyhow::Result<()> {
-    let app = app_of(&args.app)?;
     let changes = changes(&args)?;
+    let app = app_of(&args.app)?;
     if changes.is_empty() {
         let scale = session.client.app(&app).await?.scale;
         return Ok(output::print(session.format, &scale, list)?);
@@ -106,6 +106,8 @@ pub async fn run(session: &Session, args: ScaleArgs) -> anyhow::Result<()> {
 
 /// One change for each process type that is named.
 fn changes(args: &ScaleArgs) -> Result<Vec<SetScale>, Usage> {
+    Usage::unless_once(args.counts.iter().map(|one| &one.process))?;
+    Usage::unless_once(args.sites.iter().map(|one| &one.site))?;
     let sites: BTreeMap<_, _> = args.sites.iter().map(|one| (one.site.clone(), one.count)).collect();
     let sites = (!sites.is_empty()).then_some(sites);
     let wish = SetScale { process: None, count: None, sites, memory: args.memory, cpu: args.cpu };
