@@ -98,9 +98,13 @@ pub fn seal<W: Write>(output: W, passphrase: SecretString) -> io::Result<StreamW
     encryptor.wrap_output(output)
 }
 
-/// Decrypts `path`. Each 64 KiB are checked before they are given out, and that the last is the last.
-pub fn open(path: &Path, passphrase: SecretString) -> Result<impl Read, OpenError> {
-    let file = fs::File::open(path).map_err(OpenError::Read)?;
+/// Decrypts `path`.
+pub fn open(path: &Path, passphrase: SecretString) -> Result<impl Read + use<>, OpenError> {
+    open_from(fs::File::open(path).map_err(OpenError::Read)?, passphrase)
+}
+
+/// Decrypts `file`. Each 64 KiB are checked before they are given out, and that the last is the last.
+pub fn open_from<R: Read>(file: R, passphrase: SecretString) -> Result<impl Read, OpenError> {
     let foreign = |error: DecryptError| match error {
         DecryptError::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => OpenError::Read(error),
         other => OpenError::Foreign { why: other.to_string() },

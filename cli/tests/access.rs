@@ -269,4 +269,28 @@ fn what_is_wrong_with_a_file_is_said_before_a_passphrase_is_asked_for() {
     ] {
         assert_eq!(failed(pontoon(home.path(), &line, "", &variables), 1), sentence);
     }
+    let said = failed(pontoon(home.path(), &["backup", "-", "-o", "json"], "", &variables), 2);
+    assert!(said.contains("leave out -o json") && !home.path().join("-").exists(), "{said}");
+    let said = failed(pontoon(home.path(), &["restore", "-"], "no backup", &variables), 2);
+    assert!(said.contains("--passphrase-file"), "{said}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_backup_is_neither_shown_at_a_terminal_nor_typed_there() {
+    let home = tempfile::tempdir().unwrap();
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+        command
+            .args(args)
+            .current_dir(home.path())
+            .env("PONTOON_URL", "http://127.0.0.1:1")
+            .env("PONTOON_TOKEN", "secret");
+        let (input, output) = (terminal.slave.try_clone().unwrap(), terminal.slave.try_clone().unwrap());
+        command.stdin(input).stdout(output).stderr(Stdio::piped());
+        failed(command.spawn().unwrap().wait_with_output().unwrap(), 2)
+    };
+    assert!(run(&["backup", "-"]).contains("no text for a terminal"));
+    assert!(run(&["restore", "-", "--data-dir", "new"]).contains("is not typed"));
 }

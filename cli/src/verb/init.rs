@@ -36,7 +36,14 @@ pub struct ListenArgs {
     rest_port: u16,
     /// Serve people and programs without TLS: tokens then cross the network in the clear
     #[arg(long)]
-    plain_http: bool,
+    pub(super) plain_http: bool,
+}
+
+impl ListenArgs {
+    /// Where people reach it.
+    pub(super) fn rest(&self, ip: IpAddr) -> SocketAddr {
+        SocketAddr::new(ip, self.rest_port)
+    }
 }
 
 /// Arguments of `controller init`.
@@ -131,7 +138,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     let kept = format!("sha256:{}\n", Digest::of(token.as_bytes()));
     write(&folder.join("token"), &kept)?;
     write(&path, &text)?;
-    let rest = SocketAddr::new(ip, args.listen.rest_port);
+    let rest = args.listen.rest(ip);
     let login = match args.listen.plain_http {
         true => format!("pontoon login http://{rest}"),
         false => format!("pontoon login https://{rest} --fingerprint {}", authority.fingerprint()?),
