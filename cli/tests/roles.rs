@@ -217,6 +217,45 @@ fn the_first_controller_gets_its_certificate_back_from_the_authority_beside_it()
 }
 
 #[test]
+fn programs_are_told_of_a_new_cluster_as_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+        command.args([
+            "controller",
+            "init",
+            "-o",
+            "json",
+            "--name",
+            "north",
+            "--cluster",
+            "home",
+            "--advertise",
+            "10.0.0.5",
+        ]);
+        let output = command.arg("--data-dir").arg(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let made = run();
+    let authority = pontoon_kit::Authority::load(&folder.path().join("ca")).unwrap();
+    assert_eq!(made["fingerprint"], authority.fingerprint().unwrap().to_string());
+    assert!(made["token"].as_str().unwrap().starts_with("pontoon_"), "{made}");
+    for (field, value) in [
+        ("cluster", "home"),
+        ("name", "north"),
+        ("url", "https://10.0.0.5:7700"),
+        ("grpc", "10.0.0.5:7710"),
+        ("config", folder.path().join("config.toml").to_str().unwrap()),
+        ("authority_key", folder.path().join("ca/ca-key.pem").to_str().unwrap()),
+    ] {
+        assert_eq!(made[field], value, "{field}");
+    }
+    fs::remove_file(folder.path().join("tls/cert.pem")).unwrap();
+    assert_eq!(run()["name"], "north");
+}
+
+#[test]
 fn a_role_that_is_told_nothing_says_what_there_is() {
     for (role, sentence) in [
         ("controller", "`pontoon controller init` begins a cluster, `pontoon controller join` makes this machine one"),

@@ -9,8 +9,10 @@ use pontoon_enrol::Admitted;
 use pontoon_kit::pki::{LIFE, new_api_token};
 use pontoon_kit::{Authority, Identity, Role, file};
 use pontoon_model::{ControllerId, ControllerName, Digest, SiteName};
+use serde_json::json;
 
 use super::join::{JoinArgs, Kept, Place, check_text, folder_of, make_folder, name_or_host};
+use crate::args::Format;
 use crate::output;
 use crate::role::check_controller;
 use crate::role::files::{ControllerFile, FoundingFile, Member, toml_of};
@@ -108,11 +110,11 @@ pub(super) fn parse_advertised(text: &str) -> Result<IpAddr, String> {
 }
 
 /// Makes a cluster of one controller.
-pub fn init(args: &InitArgs) -> anyhow::Result<()> {
+pub fn init(args: &InitArgs, format: Format) -> anyhow::Result<()> {
     let folder = folder_of(args.data_dir.as_deref(), Role::Controller)?;
     let path = folder.join("config.toml");
     if let Some(kept) = Kept::at(&path, Role::Controller)? {
-        return certify_again(&kept, &folder);
+        return certify_again(&kept, &folder, format);
     }
     let name: ControllerName = name_or_host(args.name.as_deref())?;
     let ip = args.listen.advertise.unwrap_or_else(own_address);
@@ -139,11 +141,16 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     write(&folder.join("token"), &kept)?;
     write(&path, &text)?;
     let rest = args.listen.rest(ip);
-    let login = match args.listen.plain_http {
-        true => format!("pontoon login http://{rest}"),
-        false => format!("pontoon login https://{rest} --fingerprint {}", authority.fingerprint()?),
+    let fingerprint = authority.fingerprint()?;
+    let (url, login) = match args.listen.plain_http {
+        true => (format!("http://{rest}"), format!("pontoon login http://{rest}")),
+        false => (format!("https://{rest}"), format!("pontoon login https://{rest} --fingerprint {fingerprint}")),
     };
-    output::line(&format!(
+    let made = json!({
+        "cluster": cluster, "name": name, "token": token, "url": url, "grpc": own.grpc, "fingerprint": fingerprint.to_string(),
+        "config": path, "authority_key": folder.join("ca/ca-key.pem"),
+    });
+    let text = format!(
         "cluster {cluster} begins with controller {name} at {}\n\n    admin token (shown only now): {token}\n\nstart it with\n\n    \
          pontoon controller --config {}\n\nand then, here or on any machine that reaches it,\n\n    {login}\n    pontoon token \
          create --role controller\n\nWhoever has {} can make members of this cluster. Once it runs, its controllers keep that key, \
@@ -151,13 +158,13 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
         own.grpc,
         path.display(),
         folder.join("ca/ca-key.pem").display(),
-    ))?;
-    Ok(())
+    );
+    Ok(output::print(format, &made, |_| text)?)
 }
 
 /// Gives a controller that has lost its certificate another one, signed by the authority that the cluster began with. Where
 /// another signs by now, the controller renews it by itself as soon as it runs.
-fn certify_again(kept: &Kept, folder: &Path) -> anyhow::Result<()> {
+fn certify_again(kept: &Kept, folder: &Path, format: Format) -> anyhow::Result<()> {
     let authority = Authority::load(&folder.join("ca")).context(
         "no certificate can be made here: let this controller get one from another, with `pontoon controller join ADDR --token \
          TOKEN` and the same --data-dir",
@@ -166,15 +173,18 @@ fn certify_again(kept: &Kept, folder: &Path) -> anyhow::Result<()> {
     let certificate = authority.certify(Role::Controller, &kept.name, &Identity::request(&key)?, LIFE)?;
     Identity { ca: authority.certificate().to_owned(), certificate, key }.save(&kept.tls)?;
     let config = folder.join("config.toml");
-    Ok(output::line(&format!(
-        "controller {} has a certificate again; start it with\n\n    pontoon controller --config {}",
-        kept.name,
-        config.display()
-    ))?)
+    let made = json!({ "name": kept.name, "config": config });
+    Ok(output::print(format, &made, |_| {
+        format!(
+            "controller {} has a certificate again; start it with\n\n    pontoon controller --config {}",
+            kept.name,
+            config.display()
+        )
+    })?)
 }
 
 /// Joins as a controller.
-pub fn join(args: &ControllerJoin) -> anyhow::Result<()> {
+pub fn join(args: &ControllerJoin, format: Format) -> anyhow::Result<()> {
     let place = Place::of(&args.join, Role::Controller)?;
     let name: ControllerName = place.name(&args.join)?;
     let ip = args.listen.advertise.unwrap_or(place.own_ip);
@@ -193,7 +203,7 @@ pub fn join(args: &ControllerJoin) -> anyhow::Result<()> {
             ..controller_file(&own, &args.join.site, &args.listen, ip, &members)
         })
     };
-    place.join(name.as_str(), &args.join.site, file, check_controller)
+    place.join(name.as_str(), &args.join.site, file, check_controller, format)
 }
 
 fn some_other(name: &ControllerName) -> ControllerName {

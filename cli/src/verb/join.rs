@@ -13,10 +13,12 @@ use pontoon_enrol::{Admitted, JoinError, Who, join};
 use pontoon_kit::pki::JoinText;
 use pontoon_kit::{Identity, PkiError, Role, file};
 use pontoon_model::{BalancerName, HostName, SiteName};
+use serde_json::json;
 
 use super::block_on;
 use super::init::GRPC_PORT;
 use crate::Usage;
+use crate::args::Format;
 use crate::output;
 use crate::role::files::{AgentFile, BalancerFile, toml_of};
 use crate::role::{check_agent, check_balancer};
@@ -89,7 +91,7 @@ pub struct BalancerJoin {
 }
 
 /// Joins as an agent's host.
-pub fn agent(args: &AgentJoin) -> anyhow::Result<()> {
+pub fn agent(args: &AgentJoin, format: Format) -> anyhow::Result<()> {
     let place = Place::of(&args.join, Role::Agent)?;
     let name: HostName = place.name(&args.join)?;
     let file = |admitted: &Admitted| {
@@ -107,11 +109,11 @@ pub fn agent(args: &AgentJoin) -> anyhow::Result<()> {
             stop_servos_on_exit: false,
         })
     };
-    place.join(name.as_str(), &args.join.site, file, check_agent)
+    place.join(name.as_str(), &args.join.site, file, check_agent, format)
 }
 
 /// Joins as a balancer.
-pub fn balancer(args: &BalancerJoin) -> anyhow::Result<()> {
+pub fn balancer(args: &BalancerJoin, format: Format) -> anyhow::Result<()> {
     let place = Place::of(&args.join, Role::Balancer)?;
     let name: BalancerName = place.name(&args.join)?;
     let everywhere = args.listen.ip().is_unspecified();
@@ -130,7 +132,7 @@ pub fn balancer(args: &BalancerJoin) -> anyhow::Result<()> {
             listen_advertised: everywhere.then(|| SocketAddr::new(place.own_ip, args.listen.port())),
         })
     };
-    place.join(name.as_str(), &args.join.site, file, check_balancer)
+    place.join(name.as_str(), &args.join.site, file, check_balancer, format)
 }
 
 /// Where the others reach a listener on every address: where the controller sees this machine.
@@ -259,10 +261,11 @@ impl Place {
         site: &SiteName,
         file: impl Fn(&Admitted) -> String,
         check: impl Fn(&Path) -> anyhow::Result<()>,
+        format: Format,
     ) -> anyhow::Result<()> {
         if let Some(kept) = &self.kept {
             let admitted = self.ask(name, &kept.site, &kept.tls)?;
-            return self.finish(name, None, &admitted, check);
+            return self.finish(name, None, &admitted, check, format);
         }
         let nobody_yet = Admitted {
             certificate: String::new(),
@@ -285,7 +288,7 @@ impl Place {
             ))
             .into());
         }
-        self.finish(name, Some(&text), &admitted, check)
+        self.finish(name, Some(&text), &admitted, check, format)
     }
 
     fn ask(&self, name: &str, site: &SiteName, tls: &Path) -> anyhow::Result<Admitted> {
@@ -305,6 +308,7 @@ impl Place {
         config: Option<&str>,
         admitted: &Admitted,
         check: impl FnOnce(&Path) -> anyhow::Result<()>,
+        format: Format,
     ) -> anyhow::Result<()> {
         let Self { role, folder, .. } = self;
         if config.is_some() {
@@ -316,12 +320,14 @@ impl Place {
             written.with_context(|| format!("cannot write {}", path.display()))?;
         }
         check(&path).with_context(|| format!("{} must be corrected before it can be used", path.display()))?;
-        output::line(&format!(
-            "{role} {name} belongs to cluster {}; start it with\n\n    pontoon {role} --config {}",
-            admitted.cluster,
-            path.display()
-        ))?;
-        Ok(())
+        let joined = json!({ "role": role.label(), "name": name, "cluster": admitted.cluster, "config": path });
+        Ok(output::print(format, &joined, |_| {
+            format!(
+                "{role} {name} belongs to cluster {}; start it with\n\n    pontoon {role} --config {}",
+                admitted.cluster,
+                path.display()
+            )
+        })?)
     }
 }
 

@@ -62,20 +62,20 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             run_or_check("controller", &role, role::controller, role::check_controller_with_files)
         }
         Command::Controller(ControllerArgs { verb: Some(controller::Verb::Init(args)), .. }) => {
-            init::init(&args).map(|()| 0)
+            init::init(&args, format).map(|()| 0)
         }
         Command::Controller(ControllerArgs { verb: Some(controller::Verb::Join(args)), .. }) => {
-            init::join(&args).map(|()| 0)
+            init::join(&args, format).map(|()| 0)
         }
         Command::Controller(ControllerArgs { verb: Some(controller::Verb::Recover(args)), .. }) => {
             block_on(recover::run(&args)).map(|()| 0)
         }
         Command::Agent(args) => match args.verb {
-            Some(role::AgentVerb::Join(join)) => join::agent(&join).map(|()| 0),
+            Some(role::AgentVerb::Join(join)) => join::agent(&join, format).map(|()| 0),
             None => run_or_check("agent", &args.role, role::agent, role::check_agent_with_files),
         },
         Command::Balancer(args) => match args.verb {
-            Some(role::BalancerVerb::Join(join)) => join::balancer(&join).map(|()| 0),
+            Some(role::BalancerVerb::Join(join)) => join::balancer(&join, format).map(|()| 0),
             Some(role::BalancerVerb::Reload(role)) => {
                 let process = role::reload_balancer(&role.config)?;
                 let done = serde_json::json!({ "process": process });
@@ -86,7 +86,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             }
             None => run_or_check("balancer", &args.role, role::balancer, role::check_balancer_with_files),
         },
-        Command::Restore(args) => restore::run(&args).map(|()| 0),
+        Command::Restore(args) => restore::run(&args, format).map(|()| 0),
         Command::Images(verb) => images::run(&verb).map(|()| 0),
         Command::Completions(args) => completions::run(&args).map(|()| 0),
         Command::Version => {

@@ -12,10 +12,12 @@ use pontoon_kit::{Role, file};
 use pontoon_model::{ControllerName, Digest, SiteName};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use serde_json::json;
 
 use super::init::{ListenArgs, controller_file, new_id, own_address};
 use super::join::{folder_of, name_or_host};
 use crate::Usage;
+use crate::args::Format;
 use crate::output::{self, counted};
 use crate::role::files::{Member, toml_of};
 use crate::seal::{PassphraseArgs, open_from};
@@ -42,7 +44,7 @@ pub struct RestoreArgs {
 }
 
 /// Makes the controller.
-pub fn run(args: &RestoreArgs) -> anyhow::Result<()> {
+pub fn run(args: &RestoreArgs, format: Format) -> anyhow::Result<()> {
     let name: ControllerName = name_or_host(args.name.as_deref())?;
     let folder = folder_of(args.data_dir.as_deref(), Role::Controller)?;
     let ip = args.listen.advertise.unwrap_or_else(own_address);
@@ -67,7 +69,13 @@ pub fn run(args: &RestoreArgs) -> anyhow::Result<()> {
         pontoon_controller::Config::load(&path).map(drop).map_err(|error| error.to_string())
     })?;
     let login = login(&args.listen, ip, &folder.join("tls/ca.pem"));
-    Ok(output::line(&said(&folder.join("config.toml"), &own, &restored, &login))?)
+    let config = folder.join("config.toml");
+    let made = json!({
+        "cluster": restored.manifest.cluster, "index": restored.manifest.index, "epoch": restored.epoch, "apps": restored.apps,
+        "bundles": restored.bundles, "missing": restored.missing, "name": own.name, "grpc": own.grpc, "config": config,
+        "login": login,
+    });
+    Ok(output::print(format, &made, |_| said(&config, &own, &restored, &login))?)
 }
 
 /// The line that logs in. Of one authority the fingerprint is enough on any machine; while it changes, or changed, the file says
