@@ -399,7 +399,7 @@ fn events_are_followed_across_connections_until_they_are_no_longer_held() {
     let script = || BTreeMap::from([("GET /v1/events", vec![(200, change.clone()), (200, compacted.clone())])]);
     let ended = Controller::start(script()).pontoon(folder.path(), &["events"]);
     assert_ended(&ended, 1);
-    assert_eq!(text(&ended.stdout), "7        apps         guestbook                gone\n");
+    assert_eq!(text(&ended.stdout), "1970-01-01T00:00:00Z 7        apps         guestbook                gone\n");
     assert!(text(&ended.stderr).contains("no longer held"), "{}", text(&ended.stderr));
     let json = Controller::start(script()).pontoon(folder.path(), &["events", "--from", "5", "-o", "json"]);
     assert_eq!(text(&json.stdout), format!("{event}\n"));

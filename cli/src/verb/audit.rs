@@ -63,7 +63,7 @@ fn list(records: &[AuditRecord]) -> String {
 }
 
 /// `2026-01-31T23:59:59Z`.
-fn utc(millis: u64) -> String {
+pub(super) fn utc(millis: u64) -> String {
     let (days, second) = (millis / 86_400_000, millis / 1000 % 86_400);
     // Counted from March, so that the day that comes every four years is the last of its year.
     let days = days + 719_468;
