@@ -33,7 +33,9 @@ pub fn run(verb: Verb, format: Format) -> anyhow::Result<()> {
             // Never the token.
             let row = |(name, context): (&str, &Context)| {
                 let current = contexts.current() == Some(name);
-                json!({ "name": name, "current": current, "url": context.url, "ca": context.ca.is_some() })
+                json!({
+                    "name": name, "current": current, "url": context.url, "ca": context.ca.is_some(), "known": context.known,
+                })
             };
             let rows: Vec<_> = contexts.iter().map(row).collect();
             output::print(format, &rows, |_| list(&contexts))?;
@@ -55,7 +57,34 @@ pub fn run(verb: Verb, format: Format) -> anyhow::Result<()> {
 fn list(contexts: &Contexts) -> String {
     let row = |(name, context): (&str, &Context)| {
         let current = if contexts.current() == Some(name) { "*" } else { "" };
-        [current.to_owned(), name.to_owned(), context.url.join(", ")]
+        // None before the first command that a controller of this version answers.
+        let known = Some(context.known.len()).filter(|known| *known > 0);
+        [current.to_owned(), name.to_owned(), output::or_none(known), context.url.join(", ")]
     };
-    table(["CURRENT", "NAME", "URL"], contexts.iter().map(row))
+    table(["CURRENT", "NAME", "CONTROLLERS", "URL"], contexts.iter().map(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn a_context_is_listed_with_how_many_controllers_it_knows() {
+        let context = |known: &[&str]| Context {
+            url: vec!["https://10.0.0.1:7700".into()],
+            token: "secret".into(),
+            ca: None,
+            known: known.iter().map(|url| (*url).to_owned()).collect(),
+        };
+        let mut contexts = Contexts::default();
+        contexts.put("home", context(&["https://10.0.0.1:7700", "https://10.0.0.2:7700"]));
+        contexts.put("work", context(&[]));
+        expect![[r#"
+            CURRENT   NAME   CONTROLLERS   URL
+            -         home   2             https://10.0.0.1:7700
+            *         work   -             https://10.0.0.1:7700"#]]
+        .assert_eq(&list(&contexts));
+    }
 }
