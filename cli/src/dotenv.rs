@@ -30,8 +30,11 @@ pub(crate) fn parse(text: &str) -> Result<BTreeMap<String, String>, DotenvError>
     Ok(all)
 }
 
+/// Name and value.
+type Variable = (String, String);
+
 /// What the first line sets, if anything, and the text after it. A value in quotes may have several lines.
-fn one(text: &str) -> Result<(Option<(String, String)>, &str), String> {
+fn one(text: &str) -> Result<(Option<Variable>, &str), String> {
     let (first, after) = text.split_once('\n').unwrap_or((text, ""));
     let first = first.trim();
     if first.is_empty() || first.starts_with('#') {
