@@ -448,16 +448,13 @@ fn wrong_usage_is_exit_code_2_and_says_what_to_do() {
 }
 
 #[test]
-fn what_a_controller_calls_a_wrong_request_is_wrong_usage() {
-    for (status, code, exit) in [(400, "invalid", 2), (404, "not_found", 1), (409, "conflict", 1)] {
-        let answer = (status, error(code, "that is not possible"));
-        let controller = Controller::start(BTreeMap::from([("PUT /v1/apps/x/scale", vec![answer])]));
-        let output = controller.pontoon(Path::new("/"), &["scale", "99999", "-a", "x"]);
-        assert_ended(&output, exit);
-        assert_eq!(text(&output.stderr), "error: that is not possible\n");
-    }
-    let output = pontoon(Path::new("/"), &["status"], Some("nonsense"));
-    assert_ended(&output, 2);
+fn a_url_that_is_none_is_wrong_usage_and_what_a_controller_refuses_is_a_failure() {
+    let answer = (400, error("invalid", "that is not possible"));
+    let controller = Controller::start(BTreeMap::from([("PUT /v1/apps/x/scale", vec![answer])]));
+    let output = controller.pontoon(Path::new("/"), &["scale", "99999", "-a", "x"]);
+    assert_ended(&output, 1);
+    assert_eq!(text(&output.stderr), "error: that is not possible\n");
+    assert_ended(&pontoon(Path::new("/"), &["status"], Some("nonsense")), 2);
 }
 
 #[test]

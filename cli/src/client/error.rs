@@ -183,9 +183,9 @@ impl ClientError {
         self.code() == Some(ErrorCode::NotFound)
     }
 
-    /// Whether it would be refused whatever the cluster is like: no such URL, or a request that is wrong in itself.
+    /// Whether nobody needed to be asked to know that it is wrong.
     pub fn is_wrong_usage(&self) -> bool {
-        matches!(self, Self::Address { .. }) || self.code() == Some(ErrorCode::Invalid)
+        matches!(self, Self::Address { .. })
     }
 
     /// Whether another controller, or the same one a little later, may answer. Every call may be repeated: reads
