@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon_enrol::{ASK_EVERY, Renewal, hear_of_revoked};
-use pontoon_kit::{CancellationToken, Credentials, FolderLock, Identity, LockError, PkiError, file};
+use pontoon_kit::{CancellationToken, Credentials, FolderLock, Identity, LockError, PkiError, clock, file};
 use pontoon_model::{Digest, HostName, Incarnation, MemoryBytes, RuntimeKind};
 use pontoon_proto::AgentHello;
 use tokio::sync::{mpsc, watch};
@@ -141,7 +141,7 @@ async fn run_on(
     let blobs = Arc::new(Blobs::new(folders.blobs.clone(), Arc::clone(&controllers)).map_err(failed)?);
 
     let mut journal = Journal::open(&config.data_dir)?;
-    journal.change(|memory| memory.incarnation = Incarnation(memory.incarnation.0 + 1))?;
+    journal.change(|memory| memory.incarnation = next_start(memory.incarnation, clock::unix_millis()))?;
     let incarnation = journal.memory().incarnation;
     let (board, board_feed) = watch::channel(Arc::new(Board::default()));
     let (wanted_builds, wanted_builds_feed) = watch::channel(Arc::new(BTreeMap::new()));
@@ -202,6 +202,12 @@ async fn run_on(
         reconciler.stop_all(EXIT_GRACE).await;
     }
     Ok(())
+}
+
+/// Which start this is, after `last`. The clock has its say, as with the generations of Cassandra's gossip: a count alone begins
+/// again when the data folder was lost or an earlier copy of it put back, and controllers would refuse this start as a former one.
+fn next_start(last: Incarnation, now: u64) -> Incarnation {
+    Incarnation(now.max(last.0 + 1))
 }
 
 /// What a host does that is told by one of its controllers that it is out. They have placed its servos elsewhere: here these

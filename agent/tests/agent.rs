@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use pontoon_agent::AgentError;
 use pontoon_agent::config::RuntimeChoice;
+use pontoon_agent::journal::Journal;
 use pontoon_agent::runtime::fake::FakeRuntime;
 use pontoon_kit::{Authority, CancellationToken, Identity, LockError};
 use pontoon_model::epoch::beginning_of;
@@ -53,7 +54,8 @@ async fn an_agent_says_who_it_is_and_that_it_lives() {
         .await;
     scene.controller.heard(|heard| {
         let hello = &heard.hellos[0];
-        assert_eq!((hello.incarnation, hello.generation), (Incarnation(1), 0));
+        assert!(hello.incarnation > Incarnation(0));
+        assert_eq!(hello.generation, 0);
         assert_eq!(hello.capacity.memory, MemoryBytes::mib(2048));
     });
 }
@@ -79,7 +81,7 @@ async fn a_revoked_host_stops_what_it_runs_says_so_and_starts_nothing_again() {
 /// Its start would count as the newest, and the first agent's word for nothing until that one is restarted.
 #[tokio::test]
 async fn a_second_agent_on_the_same_folder_is_refused_and_changes_nothing() {
-    let mut scene = Scene::new("21180-21189").await;
+    let scene = Scene::new("21180-21189").await;
     scene.controller.assign(vec![scene.servo(1)], vec![]);
     scene.controller.until_servo(1, "ready").await;
     let second =
@@ -87,15 +89,34 @@ async fn a_second_agent_on_the_same_folder_is_refused_and_changes_nothing() {
     let error = second.await.unwrap_err();
     assert!(matches!(error, AgentError::Lock(LockError::Held { holder: Some(_), .. })), "{error}");
     assert!(error.to_string().contains("stop the agent"), "{error}");
-    scene.host.stop().await;
-    scene.start_agent();
-    scene
-        .controller
-        .until("it counts on", |heard| match heard.hellos.last().map(|hello| hello.incarnation) {
-            Some(Incarnation(2)) => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-        .await;
+}
+
+/// Controllers take the highest for the host's agent, and refuse what is below as a former start.
+#[tokio::test]
+async fn each_start_is_a_later_one_also_without_memory_of_those_before() {
+    let mut scene = Scene::new("21290-21299").await;
+    let mut before = Incarnation(0);
+    for life in ["the first", "the next", "without its data folder", "after the clock was set back"] {
+        scene
+            .controller
+            .until(life, |heard| match heard.hellos.last().map(|hello| hello.incarnation) {
+                Some(this) if this > before => Ok(before = this),
+                other => Err(format!("{other:?} after {before}")),
+            })
+            .await;
+        scene.host.stop().await;
+        let data_dir = &scene.host.config.data_dir;
+        match life {
+            "the next" => std::fs::remove_dir_all(data_dir).unwrap(),
+            "without its data folder" => {
+                let mut journal = Journal::open(data_dir).unwrap();
+                before = Incarnation(u64::MAX / 2);
+                journal.change(|memory| memory.incarnation = before).unwrap();
+            }
+            _ => {}
+        }
+        scene.start_agent();
+    }
 }
 
 #[tokio::test]
@@ -285,7 +306,7 @@ async fn a_restarted_agent_adopts_what_runs_and_never_calls_it_unready() {
             other => panic!("reported {other:?}"),
         })
         .await;
-    scene.controller.heard(|heard| assert_eq!(heard.hellos.last().unwrap().incarnation, Incarnation(2)));
+    scene.controller.heard(|heard| assert!(heard.hellos.last().unwrap().incarnation > heard.hellos[0].incarnation));
     assert_eq!(scene.engine.calls(), ["start s1"]);
 }
 

@@ -1,11 +1,12 @@
 //! A balancer's parts, wired together.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use pontoon_enrol::{ASK_EVERY, Remembered, Renewal, hear_of_revoked};
 use pontoon_kit::{CancellationToken, Credentials, FolderLock, Identity, LockError};
-use pontoon_model::Reach;
+use pontoon_model::{BalancerName, Reach};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -37,6 +38,16 @@ pub struct Balancer {
     peer_address: Option<SocketAddr>,
     admin_address: Option<SocketAddr>,
     ends: Ends,
+    belonging: Belonging,
+}
+
+/// What it is part of a cluster by.
+#[derive(Clone)]
+struct Belonging {
+    name: BalancerName,
+    key: PathBuf,
+    credentials: Credentials,
+    store: Store,
 }
 
 /// What runs, and must not end by itself.
@@ -154,6 +165,12 @@ impl Balancer {
         tracing::info!(name = %config.name, site = %config.site, %address, "balancer listens");
         let offer = Offer { name: config.name.clone(), lock: lock.file().try_clone().map_err(data_dir)?, sockets };
         let door = Door::open(&config.data_dir, offer, respawn);
+        let belonging = Belonging {
+            name: config.name.clone(),
+            key: config.tls_dir.join("key.pem"),
+            credentials: credentials.clone(),
+            store: store.clone(),
+        };
         let (renewal, asked) = watch::channel(0);
         let renewing = Renewal { credentials: credentials.clone(), folder: config.tls_dir, asked };
         let remembered = Remembered::in_folder(&config.data_dir);
@@ -186,7 +203,7 @@ impl Balancer {
         tasks.spawn(active.run(running, door, ends.clone()));
         let parts = Mutex::new(Parts { proxy, ports, tasks });
         serving.disarm();
-        Ok(Self { table, parts, address, tls_address, peer_address, admin_address, ends })
+        Ok(Self { table, parts, address, tls_address, peer_address, admin_address, ends, belonging })
     }
 
     /// Makes the data folder this process's, by itself or with the help of the process that has it.
@@ -256,6 +273,25 @@ impl Balancer {
     /// Returns when another process has taken over; then [`Self::stop`] ends what is in flight here.
     pub async fn handed_over(&self) {
         self.ends.handed_over.cancelled().await;
+    }
+
+    /// Returns when a machine of the cluster has said that this balancer was revoked; then [`Self::leave`].
+    pub async fn revoked(&self) {
+        self.belonging.credentials.until_revoked().await;
+    }
+
+    /// As [`Self::stop`], for good: nothing that it has served by is left for the next start. It would be wrong before long: what
+    /// one app's servo listens on is another app's soon.
+    pub async fn leave(self) -> BalancerError {
+        let Belonging { name, key, store, .. } = self.belonging.clone();
+        tracing::error!(%name, "this balancer was revoked: its cluster trusts it no longer, and it serves nobody any more");
+        if let Err(error) = self.stop().await {
+            return error;
+        }
+        match store.forget() {
+            Ok(()) => BalancerError::Revoked { name, key },
+            Err(source) => BalancerError::DataDir { path: store.folder().to_owned(), source },
+        }
     }
 
     /// Stops accepting, lets requests in flight end, then ends the session and writes the table.

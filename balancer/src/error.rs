@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use pontoon_kit::{LockError, PkiError};
+use pontoon_model::BalancerName;
 
 use crate::handover::HandoverError;
 
@@ -49,6 +50,18 @@ pub enum BalancerError {
          configuration as it is"
     )]
     Identity(#[source] PkiError),
+    /// Its cluster does not take its certificate any more.
+    #[error(
+        "balancer {name} was revoked, and does not belong to its cluster any more: it hears of no change, so what it routed by was \
+         given up, certificates of domains included. To use this machine again, remove {} and let it join with a new token \
+         (`pontoon balancer join ADDR --token TOKEN`)", key.display()
+    )]
+    Revoked {
+        /// Its name.
+        name: BalancerName,
+        /// Its key, which is worth nothing any more.
+        key: PathBuf,
+    },
     /// The access log cannot be opened.
     #[error("cannot open the access log {}", path.display())]
     AccessLog {

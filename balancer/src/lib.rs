@@ -35,7 +35,8 @@ pub use handover::{HandoverError, ReloadError, Respawn, reload};
 
 use pontoon_kit::CancellationToken;
 
-/// Runs a balancer until `shutdown`, or until another process of it has taken over, then lets requests in flight end.
+/// Runs a balancer until `shutdown`, until another process of it has taken over, or until it hears that it was revoked, which is an
+/// error; then lets requests in flight end.
 /// `respawn`: how another process of it is started, if it is one of its own.
 pub async fn run(config: Config, respawn: Option<Respawn>, shutdown: CancellationToken) -> Result<(), BalancerError> {
     let balancer = Balancer::start_as(config, respawn).await?;
@@ -46,6 +47,7 @@ pub async fn run(config: Config, respawn: Option<Respawn>, shutdown: Cancellatio
         biased;
         () = balancer.handed_over() => balancer.stop().await,
         () = shutdown.cancelled() => balancer.stop().await,
+        () = balancer.revoked() => Err(balancer.leave().await),
         error = balancer.failed() => Err(error),
     }
 }

@@ -93,6 +93,24 @@ impl Store {
         Ok(Self { folder: folder.to_owned(), written: Arc::default(), awaited: Arc::default() })
     }
 
+    /// Removes the tables, also damaged ones: there are keys in them.
+    pub(crate) fn forget(&self) -> io::Result<()> {
+        for file in [FILE, EDGE_FILE] {
+            for name in [file.to_owned(), format!("{file}{DAMAGED}")] {
+                match std::fs::remove_file(self.folder.join(name)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Changes when a table was written.
     pub(crate) fn watch_written(&self) -> watch::Receiver<u64> {
         self.written.subscribe()

@@ -310,7 +310,15 @@ fn comes_back(made: &mut Made) -> Result<()> {
     ensure!(left("agent"), "{tokens}");
     start_again(made, "attic")?;
 
-    // Without it, somebody must say that it is the same machine.
+    // Without it, somebody must say that it is the same machine; one that has lost all else too is a new one.
+    lose(made, "attic", "key.pem")?;
+    ok(&at, &["revoke", "agent", "attic"], "")?;
+    std::fs::remove_dir_all(at.join("attic"))?;
+    let (code, said, why) =
+        join("agent", "attic", &["--name", "attic", "--site", "home.east", "--runtime", "process"])?;
+    ensure!(code == 0, "{code} {said} {why}");
+    start_again(made, "attic")?;
+    made.until_whole()?;
     lose(made, "door", "key.pem")?;
     let (code, _, why) = join("balancer", "door", &[])?;
     ensure!(code == 1 && why.contains("pontoon revoke balancer door"), "{code} {why}");

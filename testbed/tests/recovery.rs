@@ -32,6 +32,23 @@ fn ends_shut_out(cluster: &mut Cluster, at: usize) -> Result<()> {
     Ok(())
 }
 
+/// What it holds is not the cluster's any more, and nobody who leads answers it.
+#[test]
+fn a_controller_that_was_removed_does_not_begin_a_cluster_of_its_own() -> Result<()> {
+    let mut cluster = Cluster::start(Options::process())?;
+    until_controllers_are_machines(&cluster)?;
+    cluster.controllers[2].kill()?;
+    let removed = cluster.controller_name(2).to_owned();
+    cluster.run(&["controller", "remove", &removed])?.ok()?;
+    // Each time: whether it hears why it is refused must not be a matter of luck.
+    for _ in 0..5 {
+        let refused = cluster.recover(2)?.failed(1)?;
+        ensure!(refused.contains("has shut this controller out"), "{refused}");
+        ensure!(refused.contains("nothing was changed"), "{refused}");
+    }
+    Ok(())
+}
+
 #[test]
 fn one_copy_of_three_becomes_the_cluster_and_the_former_majority_is_shut_out() -> Result<()> {
     let mut cluster = Cluster::start(Options::process())?;

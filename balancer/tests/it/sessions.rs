@@ -1,12 +1,13 @@
 use std::time::{Duration, Instant};
 
-use pontoon_balancer::Balancer;
-use pontoon_kit::{Authority, Role};
+use pontoon_balancer::{Balancer, BalancerError};
+use pontoon_kit::{Authority, CancellationToken, Identity, Role};
 use pontoon_model::epoch::beginning_of;
-use pontoon_model::{RouteTable, RouteVersion, Timestamp};
+use pontoon_model::{RouteTable, RouteVersion, Timestamp, Traffic};
 use pontoon_proto::{
     BalancerAck, BalancerDirective, BalancerMessage, RequestCounts, RouteDelta, RoutePiece, TailChunk, TailRequest,
 };
+use tokio::net::TcpStream;
 
 use super::support::controller::{Controller, Session};
 use super::support::http::{Client, ask, get};
@@ -93,6 +94,32 @@ async fn the_end_of_the_last_request_is_acknowledged_at_once() {
     session.ack(|now| now == ack(2, 2)).await;
     // The next sign of life may come within a second, so this is only a sanity bound.
     assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+/// What it routes by would be wrong before long, and it would never hear of that.
+#[tokio::test]
+async fn a_revoked_balancer_ends_and_leaves_nothing_that_its_next_start_would_serve_by() {
+    let (fixture, mut controller) = fixture().await;
+    let servo = Servo::answering("app").await;
+    let mut session = controller.session().await;
+    session.send(table(3, &servo)).await;
+    session.ack(|now| now == ack(3, 3)).await;
+    fixture.treat(3, Traffic::default(), vec![]);
+    let (folder, address) = (fixture.folder.path(), fixture.address());
+    let identity = Identity::load(&folder.join("tls")).unwrap();
+    controller.revoke(identity.key_id().unwrap());
+    within("word of it", fixture.balancer.revoked()).await;
+    let told = within("the end", fixture.balancer.leave()).await;
+    assert!(matches!(told, BalancerError::Revoked { .. }), "{told}");
+    let key = folder.join("tls/key.pem").display().to_string();
+    assert!(told.to_string().contains("balancer b1 was revoked") && told.to_string().contains(&key), "{told}");
+    assert!(TcpStream::connect(address).await.is_err(), "it takes no connection");
+    for left in ["routes", "edge"] {
+        assert!(!folder.join("data").join(left).exists(), "{left} has been left");
+    }
+    let again = pontoon_balancer::run(config(folder, vec![controller.address]), None, CancellationToken::new());
+    let again = within("the end of the next start", again).await;
+    assert!(matches!(again, Err(BalancerError::Revoked { .. })), "{again:?}");
 }
 
 #[tokio::test]

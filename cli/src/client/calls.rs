@@ -15,6 +15,19 @@ use reqwest::Method;
 
 use super::{Body, ByteStream, Call, Client, ClientError, EventStream, LineStream, LogStream, Sent};
 
+/// Which records of the audit are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditSpan {
+    /// None that is older (Unix milliseconds).
+    pub since: Option<u64>,
+    /// None that is newer.
+    pub until: Option<u64>,
+    /// At most so many, 1 to 1,000.
+    pub limit: u32,
+    /// Where there are more, the oldest of them; otherwise the newest.
+    pub oldest: bool,
+}
+
 /// The rows of a list, or the one row that was asked for, or why not.
 type Answer<T> = Result<T, ClientError>;
 
@@ -184,14 +197,18 @@ impl Client {
         self.change(Call::change(Method::DELETE, format!("tokens/{id}"))).await
     }
 
-    /// What was asked of the controllers, not before `since` (Unix milliseconds): the newest `limit` records.
-    pub async fn audit(&self, since: Option<u64>, limit: u32) -> Answer<Audit> {
-        let call = Call::get("audit".into()).with("limit", limit);
-        self.fetch(match since {
-            Some(since) => call.with("since", since),
-            None => call,
-        })
-        .await
+    /// What was asked of the controllers.
+    pub async fn audit(&self, span: &AuditSpan) -> Answer<Audit> {
+        let mut call = Call::get("audit".into()).with("limit", span.limit);
+        for (name, bound) in [("since", span.since), ("until", span.until)] {
+            if let Some(bound) = bound {
+                call = call.with(name, bound);
+            }
+        }
+        if span.oldest {
+            call = call.with("order", "oldest");
+        }
+        self.fetch(call).await
     }
 
     /// All hosts.

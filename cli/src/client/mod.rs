@@ -29,6 +29,7 @@ use tokio_util::io::ReaderStream;
 use crate::context::Context;
 use crate::output;
 
+pub use calls::AuditSpan;
 pub use error::ClientError;
 pub use event_stream::{Event, EventStream};
 pub use log_stream::{LineStream, LogStream};

@@ -1,14 +1,20 @@
 //! `pontoon audit`: what was asked of the controllers, and by whom.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
 use pontoon_api::AuditRecord;
 use pontoon_kit::clock;
 
+use crate::Usage;
 use crate::args::{Format, parse_duration};
+use crate::client::AuditSpan;
 use crate::output::{self, or_none, table};
 use crate::session::Session;
+
+/// The most that one answer has.
+const PAGE: u32 = 1000;
 
 /// Arguments of `audit`.
 #[derive(Debug, Args)]
@@ -16,26 +22,88 @@ pub struct AuditArgs {
     /// Not what is older than this, e.g. 1h or 7d
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub since: Option<Duration>,
+    /// Not what is newer than this, e.g. 1h or 7d
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub until: Option<Duration>,
     /// The newest so many records, at most 1000
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=PAGE as i64))]
     pub limit: u32,
+    /// Every record there is, or all between --since and --until
+    #[arg(long, conflicts_with = "limit")]
+    pub all: bool,
 }
 
-/// Prints the newest records, newest last.
+/// Prints records, newest last.
 pub async fn run(session: &Session, args: AuditArgs) -> anyhow::Result<()> {
-    let since = args.since.map(|since| clock::unix_millis().saturating_sub(since.as_millis() as u64));
-    let audit = session.client.audit(since, args.limit).await?;
-    match session.format {
-        // A line each, for programs that take them as they are.
-        Format::Json => {
-            audit.records.iter().try_for_each(|record| output::line(&serde_json::to_string(record)?))?;
-        }
-        Format::Table => output::line(&list(&audit.records))?,
+    let now = clock::unix_millis();
+    let ago = |time: Duration| now.saturating_sub(time.as_millis() as u64);
+    let (since, until) = (args.since.map(ago), args.until.map(ago));
+    if since.zip(until).is_some_and(|(since, until)| since > until) {
+        let why = "--since is later than --until: both say how long ago, so --since is the longer one";
+        return Err(Usage(why.to_owned()).into());
     }
-    for missing in &audit.missing {
+    let mut span = AuditSpan { since, until, limit: args.limit, oldest: false };
+    let (mut rows, mut missing) = (Vec::new(), BTreeSet::new());
+    if args.all {
+        // What is noted while this reads is left to the next time.
+        span = AuditSpan { until: Some(until.unwrap_or(now)), limit: PAGE, oldest: true, ..span };
+    }
+    let mut pages = Pages::default();
+    loop {
+        let audit = session.client.audit(&span).await?;
+        missing.extend(audit.missing);
+        let full = audit.records.len() == PAGE as usize;
+        let new = pages.new_in(audit.records);
+        match session.format {
+            // A line each, for programs that take them as they are.
+            Format::Json => new.iter().try_for_each(|record| output::line(&serde_json::to_string(record)?))?,
+            Format::Table => rows.extend(new),
+        }
+        if !(args.all && full) {
+            break;
+        }
+        span.since = pages.next_since();
+    }
+    if session.format == Format::Table {
+        output::line(&list(&rows))?;
+    }
+    for missing in missing {
         output::note(&format!("without the records of {missing}"));
     }
     Ok(())
+}
+
+/// Records page by page: the next page begins with the last millisecond of the one before, of which it may have had a part.
+#[derive(Debug, Default)]
+struct Pages {
+    /// Those of the newest millisecond so far.
+    last: Vec<AuditRecord>,
+    /// A page had no other.
+    stands_still: bool,
+}
+
+impl Pages {
+    /// Those of `page` that no page before had.
+    fn new_in(&mut self, page: Vec<AuditRecord>) -> Vec<AuditRecord> {
+        let mut had = std::mem::take(&mut self.last);
+        let newest = page.last().map(|record| record.at);
+        self.last = page.iter().filter(|record| Some(record.at) == newest).cloned().collect();
+        self.stands_still = self.last.len() == page.len();
+        let is_new = |record: &AuditRecord| match had.iter().position(|other| other == record) {
+            Some(at) => {
+                had.swap_remove(at);
+                false
+            }
+            None => true,
+        };
+        page.into_iter().filter(is_new).collect()
+    }
+
+    /// Where the next page begins.
+    fn next_since(&self) -> Option<u64> {
+        // As many of one millisecond as a page has room for: nobody will miss the others, and it would not end.
+        self.last.first().map(|record| record.at + u64::from(self.stands_still))
+    }
 }
 
 fn list(records: &[AuditRecord]) -> String {
@@ -95,6 +163,22 @@ mod tests {
         ] {
             assert_eq!(utc(seconds * 1000), text);
         }
+    }
+
+    #[test]
+    fn pages_that_share_a_millisecond_give_each_record_once() {
+        let record = |at: u64, app: &str| AuditRecord { at, app: Some(app.into()), ..AuditRecord::default() };
+        let mut pages = Pages::default();
+        let apps = |records: Vec<AuditRecord>| records.into_iter().filter_map(|record| record.app).collect::<String>();
+        assert_eq!(apps(pages.new_in(vec![record(1, "a"), record(2, "b"), record(2, "c")])), "abc");
+        assert_eq!(pages.next_since(), Some(2));
+        // Two that look alike are two.
+        let next = vec![record(2, "b"), record(2, "c"), record(2, "c"), record(3, "d")];
+        assert_eq!(apps(pages.new_in(next)), "cd");
+        assert_eq!(pages.next_since(), Some(3));
+        assert_eq!(apps(pages.new_in(vec![record(3, "d"), record(3, "e")])), "e");
+        assert_eq!(pages.next_since(), Some(4), "a page of one millisecond: on");
+        assert_eq!(apps(pages.new_in(vec![])), "");
     }
 
     #[test]

@@ -117,6 +117,11 @@ async fn refuse_if_the_cluster_lives(config: &Config, copy: &LastCopy, path: &Pa
             name_of(address).unwrap_or_else(|| "the controller".to_owned()),
             path.display()
         ),
+        Elsewhere::Refuses(address, why) => bail!(
+            "{} at {address} runs, and does not let this one ask whether the cluster lives ({why}). If it does, this would end it. \
+             Look there first (`pontoon controllers`); with --force it is done all the same; nothing was changed",
+            name_of(address).unwrap_or_else(|| "the controller".to_owned()),
+        ),
         Elsewhere::ShutOut => bail!(
             "the cluster lives, and has shut this controller out: another one says that its certificate is revoked. What its copy \
              holds is not the cluster's any more. With --force a cluster is made of it all the same; nothing was changed"

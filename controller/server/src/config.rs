@@ -91,7 +91,7 @@ fn default_certificate_life() -> u64 {
 
 /// Which certificate the REST port shows.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "rest_tls is \"cluster\" or { cert = \"FILE\", key = \"FILE\" }")]
 pub enum RestTls {
     /// By name.
     Named(NamedTls),
@@ -412,7 +412,8 @@ mod tests {
         let folder = given.data_dir.parent().unwrap();
         assert_eq!((files.certificate, files.key), (folder.join("c.pem"), PathBuf::from("/k.pem")));
         for wrong in ["\"public\"", "{ cert = \"c\" }", "true"] {
-            assert!(load(&format!("rest_tls = {wrong}\n{GOOD}")).is_err(), "{wrong}");
+            let why = load(&format!("rest_tls = {wrong}\n{GOOD}")).unwrap_err().to_string();
+            assert!(why.contains("\"cluster\" or {"), "{wrong}: {why}");
         }
     }
 

@@ -66,7 +66,7 @@
 //! | `GET /v1/tokens` | | `[Token]` |
 //! | `POST /v1/tokens` | [`CreateToken`] | [`CreatedToken`]: the only answer that holds a token |
 //! | `DELETE /v1/tokens/{token}` | | [`Changed`] |
-//! | `GET /v1/audit?since=&limit=` | | [`Audit`]: not older than `since` (Unix milliseconds), the newest `limit` (100; at most 1,000) |
+//! | `GET /v1/audit?since=&until=&limit=&order=` | | [`Audit`]: between the two (Unix milliseconds), the newest `limit` (100; at most 1,000), with `order=oldest` the oldest |
 //! | `GET /v1/backup?bundles=` | | a tar archive: the whole state at one index, with `bundles=true` also what was built; `pontoon backup` encrypts it |
 //! | `GET /v1/events?from=INDEX` | | server-sent events, see below |
 //!

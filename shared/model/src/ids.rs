@@ -42,7 +42,8 @@ ids! {
     ReleaseNumber(u32), "v";
     /// One life of a controller's store: random, never reused (decision 0001).
     ControllerId(u64), "c";
-    /// One start of an agent; grows with each start of the same host's agent.
+    /// One start of an agent: when it was in milliseconds since 1970 by its host's clock, or one more than the start before where
+    /// the clock says less. 0: none.
     Incarnation(u64), "i";
     /// Version of the route table: the Raft index of the last change that touched it.
     RouteVersion(u64), "r";

@@ -35,6 +35,16 @@ pub const PEER: &str = "pontoon-peer";
 /// A header of the request that opens a session: the version of Pontoon that its sender runs, for people.
 pub const VERSION: &str = "pontoon-version";
 
+/// A header of a request for audit records: none that is newer than this (Unix milliseconds). Not in [`crate::AuditRequest`] for the
+/// same reason; one who heeds these two headers says so with [`AUDIT_SPAN`] in its answer.
+pub const AUDIT_UNTIL: &str = "pontoon-audit-until";
+
+/// A header of a request for audit records: the oldest so many in place of the newest.
+pub const AUDIT_OLDEST: &str = "pontoon-audit-oldest";
+
+/// A header of an answer with audit records: it heeds [`AUDIT_UNTIL`] and [`AUDIT_OLDEST`].
+pub const AUDIT_SPAN: &str = "pontoon-audit-span";
+
 /// Where a controller is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownController {

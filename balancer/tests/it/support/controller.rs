@@ -1,9 +1,10 @@
 //! A controller's side of the session, led by the test.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::pin::Pin;
 
-use pontoon_kit::{Authority, Credentials, Role, rpc, tls};
+use pontoon_kit::{Authority, Credentials, KeyId, Role, Trust, rpc, tls};
 use pontoon_model::RouteVersion;
 use pontoon_proto::services::balancers_server::{Balancers, BalancersServer};
 use pontoon_proto::{BalancerAck, BalancerDirective, BalancerHello, BalancerMessage, known};
@@ -18,6 +19,7 @@ use super::within;
 /// A listening controller; dropping it cuts its sessions.
 pub struct Controller {
     pub address: SocketAddr,
+    credentials: Credentials,
     sessions: mpsc::Receiver<Session>,
     task: JoinHandle<()>,
 }
@@ -81,10 +83,15 @@ impl Controller {
         let (sender, sessions) = mpsc::channel(8);
         let server = rpc::server(pontoon_enrol::needs)
             .add_service(BalancersServer::new(Service { sessions: sender, reads_requests }));
-        let task = tokio::spawn(async move {
-            server.serve_with_incoming(tls::incoming(listener, credentials)).await.unwrap();
-        });
-        Self { address, sessions, task }
+        let incoming = tls::incoming(listener, credentials.clone());
+        let task = tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
+        Self { address, credentials, sessions, task }
+    }
+
+    /// Refuses the key from now on.
+    pub fn revoke(&self, key: KeyId) {
+        let revoked = BTreeSet::from([key]);
+        self.credentials.set_trust(&Trust { revoked, ..self.credentials.trust() }).unwrap();
     }
 
     /// The next session a balancer opens.

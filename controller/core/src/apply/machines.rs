@@ -15,8 +15,9 @@ impl State {
         let old = self.hosts.get(&command.name).cloned();
         if let Some(old) = old.as_ref().filter(|old| old.incarnation > command.incarnation) {
             return Err(Rejected::conflict(format!(
-                "host {} is already served by a later start of its agent ({}, this is {}); \
-                 is a second agent running under its name?",
+                "host {0} is already served by a later start of its agent ({1}, this is {2}); is a second agent running under \
+                 its name? If not, this machine's clock is behind, or its data folder was set back: set the clock right and start \
+                 the agent again, or `pontoon revoke agent {0}` and let it join with a new token",
                 command.name, old.incarnation, command.incarnation
             )));
         }

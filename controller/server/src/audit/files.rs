@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use pontoon_api::AuditRecord;
 use pontoon_kit::clock;
 
+use super::Span;
+
 /// A file of this size is closed: some 50,000 records, and little enough to be read as a whole.
 pub(super) const MOST_BYTES: u64 = 16 * 1024 * 1024;
 /// Closed files kept: 256 MB with the open one, which a controller's disk has to spare.
@@ -106,12 +108,17 @@ fn closed(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// The newest `limit` records that are not older than `since`, newest last. A line that is none is passed over.
-pub(super) fn read(folder: &Path, since: u64, limit: usize) -> io::Result<Vec<AuditRecord>> {
-    let mut newest_first = Vec::new();
-    let closed = closed(folder)?.into_iter().rev();
-    for (closed_at, path) in std::iter::once((u64::MAX, folder.join(OPEN))).chain(closed) {
-        if newest_first.len() >= limit || closed_at < since {
+/// The records in `span`, newest last. A line that is none is passed over.
+pub(super) fn read(folder: &Path, span: &Span) -> io::Result<Vec<AuditRecord>> {
+    let mut files = closed(folder)?;
+    files.push((u64::MAX, folder.join(OPEN)));
+    files.retain(|(closed_at, _)| *closed_at >= span.since);
+    if !span.oldest {
+        files.reverse();
+    }
+    let mut found = Vec::new();
+    for (_, path) in files {
+        if found.len() >= span.limit {
             break;
         }
         let bytes = match fs::read(&path) {
@@ -119,14 +126,18 @@ pub(super) fn read(folder: &Path, since: u64, limit: usize) -> io::Result<Vec<Au
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             bytes => bytes?,
         };
-        for line in bytes.split(|byte| *byte == b'\n').rev() {
-            if newest_first.len() >= limit {
-                break;
-            }
-            let record = serde_json::from_slice::<AuditRecord>(line).ok();
-            newest_first.extend(record.filter(|record| record.at >= since));
+        let lines = bytes.split(|byte| *byte == b'\n');
+        let records =
+            |line: &[u8]| serde_json::from_slice::<AuditRecord>(line).ok().filter(|record| span.holds(record));
+        let room = span.limit - found.len();
+        if span.oldest {
+            found.extend(lines.filter_map(records).take(room));
+        } else {
+            found.extend(lines.rev().filter_map(records).take(room));
         }
     }
-    newest_first.reverse();
-    Ok(newest_first)
+    if !span.oldest {
+        found.reverse();
+    }
+    Ok(found)
 }

@@ -28,6 +28,25 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 /// Most records of one answer: 1 KB each at most, and all of them go through one message between controllers.
 pub const MOST_READ: usize = 1_000;
 
+/// Which records are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// None that is older (Unix milliseconds).
+    pub since: u64,
+    /// None that is newer.
+    pub until: u64,
+    /// At most so many.
+    pub limit: usize,
+    /// Where there are more, the oldest of them; otherwise the newest.
+    pub oldest: bool,
+}
+
+impl Span {
+    fn holds(&self, record: &AuditRecord) -> bool {
+        (self.since..=self.until).contains(&record.at)
+    }
+}
+
 /// A change that was asked for, and what became of it.
 #[derive(Debug)]
 pub struct Asked {
@@ -126,11 +145,11 @@ impl AuditLog {
         let _ = tokio::time::timeout(FLUSH_PATIENCE, flush).await;
     }
 
-    /// The newest records of this controller that are not older than `since` (Unix milliseconds), newest last.
-    pub async fn read(&self, since: u64, limit: usize) -> io::Result<Vec<AuditRecord>> {
+    /// The records of this controller in `span`, [`MOST_READ`] at most, newest last.
+    pub async fn read(&self, span: Span) -> io::Result<Vec<AuditRecord>> {
         self.flush().await;
-        let (folder, limit) = (self.folder.clone(), limit.min(MOST_READ));
-        let reading = tokio::task::spawn_blocking(move || files::read(&folder, since, limit));
+        let (folder, span) = (self.folder.clone(), Span { limit: span.limit.min(MOST_READ), ..span });
+        let reading = tokio::task::spawn_blocking(move || files::read(&folder, &span));
         reading.await.map_err(io::Error::other)?
     }
 }

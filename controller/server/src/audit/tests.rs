@@ -31,6 +31,10 @@ fn asked(path: &str) -> Asked {
     }
 }
 
+fn newest(limit: usize) -> Span {
+    Span { since: 0, until: u64::MAX, limit, oldest: false }
+}
+
 fn open(folder: &tempfile::TempDir) -> AuditLog {
     AuditLog::open(folder.path(), "a".parse().unwrap()).unwrap()
 }
@@ -42,7 +46,7 @@ async fn what_was_noted_is_read_newest_last_and_found_again_after_a_restart() {
     log.note(asked("/v1/apps/shop/env?secret=hush"));
     let from = "10.0.0.8".parse().unwrap();
     log.note_denied(Denied { from, token: None, why: "WrongToken", status: 401 });
-    let records = log.read(0, 10).await.unwrap();
+    let records = log.read(newest(10)).await.unwrap();
     assert_eq!(records.len(), 2);
     let first = &records[0];
     assert_eq!((first.token, first.app.as_deref(), first.index), (Some(TokenId(7)), Some("shop"), Some(12)));
@@ -59,11 +63,11 @@ async fn what_was_noted_is_read_newest_last_and_found_again_after_a_restart() {
     fs::write(&file, bytes).unwrap();
     let log = open(&folder);
     log.note(asked("/v1/apps/blog/env"));
-    let records = log.read(0, 10).await.unwrap();
+    let records = log.read(newest(10)).await.unwrap();
     let apps: Vec<_> = records.iter().map(|record| record.app.as_deref()).collect();
     assert_eq!(apps, [Some("shop"), Some("blog")]);
-    assert_eq!(log.read(0, 1).await.unwrap()[0].app.as_deref(), Some("blog"));
-    assert_eq!(log.read(clock::unix_millis() + 1000, 10).await.unwrap(), []);
+    assert_eq!(log.read(newest(1)).await.unwrap()[0].app.as_deref(), Some("blog"));
+    assert_eq!(log.read(Span { since: clock::unix_millis() + 1000, ..newest(10) }).await.unwrap(), []);
 }
 
 #[test]
@@ -84,11 +88,17 @@ fn files_are_closed_when_they_are_full_and_the_oldest_are_forgotten() {
     }
     let count = fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(count, files::MOST_FILES + 1);
-    let records = files::read(folder.path(), 0, 3).unwrap();
-    assert_eq!(
-        records.iter().map(|record| record.at).collect::<Vec<_>>(),
-        [now + most + 1, now + most + 2, now + most + 3]
-    );
+    let read = |span| {
+        let records = files::read(folder.path(), &span).unwrap();
+        records.iter().map(|record| record.at - now).collect::<Vec<_>>()
+    };
+    assert_eq!(read(newest(3)), [most + 1, most + 2, most + 3]);
+    // From any of them on or back, over the files' ends.
+    assert_eq!(read(Span { until: now + most, ..newest(3) }), [most - 2, most - 1, most]);
+    assert_eq!(read(Span { since: now + most - 2, oldest: true, ..newest(3) }), [most - 2, most - 1, most]);
+    let both = Span { since: now + 9, until: now + 10, ..newest(3) };
+    assert_eq!((read(both), read(Span { oldest: true, ..both })), (vec![9, 10], vec![9, 10]));
+    assert_eq!(read(Span { since: now + 10, until: now + 9, ..both }), [0; 0]);
     // A quarter of a year later only the open one is left.
     files.append(&line(1), now + files::KEPT_FOR_MS + 1_000).unwrap();
     files.append(&line(2), now + 2 * files::KEPT_FOR_MS + 2_000).unwrap();
@@ -105,7 +115,7 @@ async fn a_disk_that_takes_nothing_stops_nobody_and_what_was_left_out_is_said_la
     log.flush().await;
     fs::remove_file(folder.path().join("audit")).unwrap();
     log.note(asked("/v1/apps/blog/env"));
-    let records = log.read(0, 10).await.unwrap();
+    let records = log.read(newest(10)).await.unwrap();
     assert_eq!((records[0].app.as_deref(), records[1].left_out), (Some("blog"), Some(1)));
     assert_eq!(records.len(), 2);
 }
@@ -116,7 +126,7 @@ async fn what_finds_no_room_is_counted_and_said() {
     let log = open(&folder);
     log.left_out.store(3, Ordering::Relaxed);
     log.note(asked("/v1/apps/shop/env"));
-    let records = log.read(0, 10).await.unwrap();
+    let records = log.read(newest(10)).await.unwrap();
     assert_eq!(records.last().unwrap().left_out, Some(3));
 }
 

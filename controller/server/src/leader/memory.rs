@@ -40,24 +40,21 @@ impl LeaderMemory {
         self.inner.news.notified().await;
     }
 
-    /// Takes in what a controller heard. Only who is registered is remembered, so the table is bounded.
+    /// Takes in what a controller heard. Only who is registered is remembered, so the table is bounded; of a host only the start
+    /// of its agent that is, since a machine that joins under the name of a revoked one may count from below.
     pub fn hear(&self, batch: &RelayBatch, state: &State, now: Timestamp) {
         let mut shared = self.lock();
         let observed = Arc::make_mut(&mut shared);
         let mut news = false;
         for (name, incarnation, heartbeat) in &batch.hosts {
-            if state.host(name).is_none() {
+            // An older start of the agent, relayed late, is no sign of the newer one.
+            if state.host(name).is_none_or(|host| host.incarnation != *incarnation) {
                 continue;
             }
             let sign = HostSign { incarnation: *incarnation, heard_at: now, free_memory: heartbeat.free_memory };
-            let before = observed.hosts.get(name).copied();
-            // An older start of the agent, relayed late, is no sign of the newer one.
-            if before.is_some_and(|before| before.incarnation > *incarnation) {
-                continue;
-            }
+            let before = observed.hosts.insert(name.clone(), sign);
             news |= before
                 .is_none_or(|before| before.incarnation != *incarnation || now.since(before.heard_at) > NEWS_AFTER);
-            observed.hosts.insert(name.clone(), sign);
         }
         for (name, ack) in &batch.balancers {
             if state.balancer(name).is_none() {
@@ -96,25 +93,32 @@ mod tests {
     };
     use pontoon_proto::{BalancerAck, Heartbeat};
 
-    fn state() -> State {
+    fn host(incarnation: u64) -> Command {
         let host = command::RegisterHost {
             name: "h".parse().unwrap(),
             site: "s".parse().unwrap(),
-            incarnation: Incarnation(1),
+            incarnation: Incarnation(incarnation),
             capacity: Capacity::default(),
             runtime: RuntimeKind::Process,
         };
+        host.into()
+    }
+
+    fn state() -> State {
         let balancer = command::RegisterBalancer {
             name: "b".parse().unwrap(),
             site: "s".parse().unwrap(),
             listen: "127.0.0.1:80".parse().unwrap(),
         };
-        let commands = [Command::from(host), balancer.into()];
-        let stamped = |(n, command)| Stamped { key: IdempotencyKey(n as u128), command };
         let mut state = State::default();
-        let entry = Entry { time: Timestamp(1), commands: commands.into_iter().enumerate().map(stamped).collect() };
-        state.apply(1, &entry).into_iter().for_each(|outcome| assert!(outcome.is_ok()));
+        apply(&mut state, 1, [host(1), balancer.into()]);
         state
+    }
+
+    fn apply(state: &mut State, index: u64, commands: impl IntoIterator<Item = Command>) {
+        let stamped = |(n, command)| Stamped { key: IdempotencyKey(u128::from(index) << 64 | n as u128), command };
+        let entry = Entry { time: Timestamp(index), commands: commands.into_iter().enumerate().map(stamped).collect() };
+        state.apply(index, &entry).into_iter().for_each(|outcome| assert!(outcome.is_ok(), "{outcome:?}"));
     }
 
     fn batch(host: &str, incarnation: u64, balancer: &str, applied: u64) -> RelayBatch {
@@ -135,16 +139,24 @@ mod tests {
 
     #[tokio::test]
     async fn only_what_may_change_a_plan_is_news() {
-        let (memory, state) = (LeaderMemory::default(), state());
+        let (memory, mut state) = (LeaderMemory::default(), state());
         let at = |seconds: u64| Timestamp(seconds * 1000);
         let cases = [
             ("first sign", batch("h", 1, "b", 0), at(1), true),
             ("heartbeat", batch("h", 1, "b", 0), at(2), false),
             ("acknowledged", batch("h", 1, "b", 7), at(3), true),
             ("after silence", batch("h", 1, "b", 7), at(6), true),
-            ("new start", batch("h", 2, "b", 7), at(7), true),
-            ("late from the old start", batch("h", 1, "b", 7), at(8), false),
-            ("strangers", batch("x", 1, "y", 9), at(9), false),
+            ("of a start that is not registered", batch("h", 2, "b", 7), at(7), false),
+            ("strangers", batch("x", 1, "y", 9), at(8), false),
+        ];
+        for (name, batch, now, news) in cases {
+            memory.hear(&batch, &state, now);
+            assert_eq!(has_news(&memory).await, news, "{name}");
+        }
+        apply(&mut state, 2, [host(2)]);
+        let cases = [
+            ("new start", batch("h", 2, "b", 7), at(9), true),
+            ("late from the old start", batch("h", 1, "b", 7), at(10), false),
         ];
         for (name, batch, now, news) in cases {
             memory.hear(&batch, &state, now);
@@ -152,8 +164,13 @@ mod tests {
         }
         let observed = memory.observed();
         assert_eq!(observed.hosts.len(), 1);
-        assert_eq!(observed.hosts[&"h".parse().unwrap()].heard_at, at(7), "the old start's sign was dropped");
+        assert_eq!(observed.hosts[&"h".parse().unwrap()].heard_at, at(9), "the old start's sign was dropped");
         assert_eq!(observed.balancers.len(), 1);
+
+        // The machine was revoked, and another one joined under its name: it counts its starts from the beginning.
+        memory.hear(&batch("h", 1, "b", 7), &self::state(), at(11));
+        assert!(has_news(&memory).await);
+        assert_eq!(memory.observed().hosts[&"h".parse().unwrap()].heard_at, at(11), "nothing of the former is left");
         memory.clear();
         assert_eq!(*memory.observed(), Observed::default());
     }

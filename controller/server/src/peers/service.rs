@@ -13,14 +13,15 @@ use pontoon_proto::{
     DescribeRequest, Described, EdgeProgress, EdgeProgressRequest, InspectRequest, Inspected, LogChunk, LogRequest,
     MeasureRequest, MeasuredReply, MembershipReply, MembershipRequest, ProposeReply, ProposeRequest, ReadIndexReply,
     ReadIndexRequest, RejoinReply, RejoinRequest, RelayBatch, Relayed, RequestsAnswer, RequestsQuestion,
-    SealingKeysReply, SealingKeysRequest, TailChunk, TailRequest,
+    SealingKeysReply, SealingKeysRequest, TailChunk, TailRequest, known,
 };
 use tokio::sync::watch;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::admission::{Admission, Asker};
 use super::inspect::inspect;
-use crate::audit::AuditLog;
+use crate::audit::{AuditLog, Span};
 use crate::blobs::{BlobStore, parts, receive};
 use crate::hint;
 use crate::leader::LeaderMemory;
@@ -193,11 +194,16 @@ impl PeersRpc for PeersService {
 
     async fn audit(&self, request: Request<AuditRequest>) -> Answer<AuditReply> {
         rpc::caller(&request, Role::Controller)?;
+        let header = |name| request.metadata().get(name).and_then(|value| value.to_str().ok());
+        let until = header(known::AUDIT_UNTIL).and_then(|until| until.parse().ok()).unwrap_or(u64::MAX);
+        let oldest = header(known::AUDIT_OLDEST).is_some();
         let AuditRequest { since, limit } = request.into_inner();
-        let records = self.audit.read(since.0, limit as usize).await;
+        let records = self.audit.read(Span { since: since.0, until, limit: limit as usize, oldest }).await;
         let records = records.map_err(|error| Status::internal(format!("cannot read its records: {error}")))?;
         let records = records.iter().filter_map(|record| serde_json::to_vec(record).ok().map(Into::into)).collect();
-        Ok(Response::new(AuditReply { records }))
+        let mut reply = Response::new(AuditReply { records });
+        reply.metadata_mut().insert(known::AUDIT_SPAN, MetadataValue::from_static("1"));
+        Ok(reply)
     }
 }
 

@@ -560,6 +560,11 @@ fn lose_database(data_dir: &Path) {
     std::fs::remove_file(data_dir.join("raft/log/db")).unwrap();
 }
 
+/// Its log is whole, and nobody can say whose it is.
+fn damage_identity(data_dir: &Path) {
+    std::fs::write(data_dir.join("raft/identity"), b"nonsense").unwrap();
+}
+
 /// The ids that vote, as `at` knows them, by name.
 fn voters(cluster: &Cluster, at: usize) -> Vec<(String, ControllerId)> {
     let members = cluster.consensus(at).members();
@@ -587,13 +592,14 @@ async fn a_controller_whose_store_is_lost_votes_again_under_a_new_id() {
     let mut cluster = Cluster::start().await;
     let leader = cluster.leader().await;
     cluster.consensus(leader).proposer().propose(create("before")).await.unwrap();
-    for round in 1..=2 {
+    let losses: [fn(&Path); 3] = [lose_database, lose_database, damage_identity];
+    for (round, lose) in losses.into_iter().enumerate() {
         // A follower, and then whoever leads.
         let leader = cluster.leader().await;
-        let lost = if round == 1 { (leader + 1) % 3 } else { leader };
+        let lost = if round == 0 { (leader + 1) % 3 } else { leader };
         let before = voters(&cluster, leader);
         cluster.nodes[lost].take().unwrap().vanish().await;
-        lose_database(&cluster.data_dir(lost));
+        lose(&cluster.data_dir(lost));
 
         cluster.come_back(lost, cluster.config(lost)).await;
         wait_until_voters(&cluster, lost, &before).await;

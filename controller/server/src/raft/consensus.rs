@@ -407,7 +407,10 @@ pub(super) struct Stores {
 pub(super) async fn open_stores(folder: PathBuf, id: ControllerId, was_there: bool) -> Result<Stores, ConsensusError> {
     let opened = runtime::blocking(move || {
         // What a crash left between the old store and its replacement comes first.
-        let identity = identity_in(&folder)?;
+        let identity = identity_in(&folder).map_err(|error| match error {
+            LogError::DamagedIdentity { why } => LogError::DataLoss { path: folder.clone(), id, why },
+            error => error,
+        })?;
         let id = identity.filter(|known| known.replaces().is_some()).map_or(id, IdentityRecord::id);
         let snapshots = Arc::new(SnapshotStore::open(&folder.join("snapshots"))?);
         let loaded = snapshots.load()?;

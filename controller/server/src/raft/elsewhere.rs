@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use pontoon_kit::tls::{self, Met};
 use pontoon_kit::{Credentials, Role, rpc};
 use pontoon_model::ControllerId;
 use pontoon_proto::services::peers_client::PeersClient;
@@ -13,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// One answer: for a leader a round of heartbeats.
 const ANSWER: Duration = Duration::from_secs(3);
-/// As long as others answer and none leads, an election may be under way: two of the longest that controllers are made to wait.
+/// As long as others are there and none leads, an election may be under way: two of the longest that controllers are made to wait.
 const ELECTION: Duration = Duration::from_secs(10);
 /// Between rounds.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -25,8 +26,21 @@ pub enum Elsewhere {
     Leads(SocketAddr),
     /// A controller says that this one's certificate is revoked.
     ShutOut,
+    /// The controller at this address is there, and does not speak to this one; with why.
+    Refuses(SocketAddr, String),
     /// Nobody leads, whoever answers.
     Nobody,
+}
+
+/// What one controller says.
+enum Answer {
+    /// It leads.
+    Leads,
+    /// It does not, or does not know.
+    Follows,
+    Refuses(String),
+    /// Nothing.
+    None,
 }
 
 /// Asks the controllers at `others`, as the controller `id` with `credentials`.
@@ -37,19 +51,35 @@ pub async fn elsewhere(credentials: &Credentials, id: ControllerId, others: &[So
         if credentials.until_revoked().now_or_never().is_some() {
             return Elsewhere::ShutOut;
         }
-        let leads = |reply: &Option<ReadIndexReply>| matches!(reply, Some(ReadIndexReply::Index(_)));
-        if let Some(at) = answers.iter().position(leads) {
+        if let Some(at) = answers.iter().position(|answer| matches!(answer, Answer::Leads)) {
             return Elsewhere::Leads(others[at]);
         }
-        if answers.iter().all(Option::is_none) || begun.elapsed() > ELECTION {
-            return Elsewhere::Nobody;
+        let silent = answers.iter().all(|answer| matches!(answer, Answer::None));
+        if silent || begun.elapsed() > ELECTION {
+            let refusal = |(address, answer): (&SocketAddr, Answer)| match answer {
+                Answer::Refuses(why) => Some(Elsewhere::Refuses(*address, why)),
+                _ => None,
+            };
+            return others.iter().zip(answers).find_map(refusal).unwrap_or(Elsewhere::Nobody);
         }
         sleep(AGAIN).await;
     }
 }
 
-async fn ask(credentials: &Credentials, from: ControllerId, address: SocketAddr) -> Option<ReadIndexReply> {
-    let channel = rpc::channel(address, Role::Controller, credentials).ok()?;
-    let answer = timeout(ANSWER, PeersClient::new(channel).read_index(ReadIndexRequest { from })).await;
-    Some(answer.ok()?.ok()?.into_inner())
+async fn ask(credentials: &Credentials, from: ControllerId, address: SocketAddr) -> Answer {
+    match timeout(ANSWER, tls::meet(address, Role::Controller, credentials)).await {
+        Ok(Ok(Met::Taken)) => {}
+        Ok(Ok(Met::Refused(why))) => return Answer::Refuses(why.to_string()),
+        Ok(Err(_)) | Err(_) => return Answer::None,
+    }
+    let Ok(channel) = rpc::channel(address, Role::Controller, credentials) else { return Answer::None };
+    match timeout(ANSWER, PeersClient::new(channel).read_index(ReadIndexRequest { from })).await {
+        Ok(Ok(reply)) => match reply.into_inner() {
+            ReadIndexReply::Index(_) => Answer::Leads,
+            _ => Answer::Follows,
+        },
+        // One of another cluster, for example.
+        Ok(Err(status)) => Answer::Refuses(status.message().to_owned()),
+        Err(_) => Answer::None,
+    }
 }

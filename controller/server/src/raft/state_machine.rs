@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
@@ -17,6 +18,9 @@ use super::runtime;
 use super::snapshot::{SnapshotFile, SnapshotStore};
 use super::timing::Pace;
 use super::types::{Applied, Entry, EntryBytes, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+
+/// Clocks that are kept right differ by less, and those of controllers are shown beside each other where they do not.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(10);
 
 type RaftSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFile>;
 
@@ -65,6 +69,24 @@ impl StateFeed {
     /// The cluster's time, which is never before that of any entry and goes on whatever this machine's clock says.
     pub fn now(&self) -> Timestamp {
         self.clock.now(self.look(State::time))
+    }
+
+    /// As if a leader's clock had been so fast.
+    #[cfg(test)]
+    pub(crate) fn run_ahead(&self, by: Duration) {
+        self.clock.now(self.now().plus(by));
+    }
+
+    /// How far that is ahead of this machine's clock, since a leader's once ran ahead or this one is behind; nothing where they differ
+    /// by no more than clocks do.
+    pub fn ahead(&self) -> Duration {
+        let ahead = self.now().since(Timestamp(runtime::unix_millis()));
+        if ahead > CLOCKS_DIFFER { ahead } else { Duration::ZERO }
+    }
+
+    /// When it is `at` of the cluster's time by this machine's clock: for people, who look at theirs.
+    pub fn by_own_clock(&self, at: Timestamp) -> u64 {
+        at.0.saturating_sub(self.ahead().as_millis() as u64)
     }
 
     /// Looks at the newest applied state for a moment; who holds it any longer holds up the next.

@@ -95,11 +95,12 @@ pub(super) async fn admit(api: &Api, headers: &HeaderMap, from: IpAddr) -> Resul
             return Err(refused(api, from, Failed::Wrong, None, message));
         }
     };
-    let now = Timestamp(clock::unix_millis());
-    if token.is_expired(now) {
+    // By the time that it was given its end by.
+    if token.expires_at.is_some() && token.is_expired(api.feed.now()) {
         let message = "the token has expired; ask for another, which an admin makes with `pontoon token create`";
         return Err(refused(api, from, Failed::Expired, Some(token), message));
     }
+    let now = Timestamp(clock::unix_millis());
     if token.is_use_news(now) {
         api.uses.note(token.id, now);
     }
@@ -145,7 +146,7 @@ impl Api {
                 tokio::time::sleep(STILL_VALID).await;
                 let hash = caller.token().hash;
                 let Found::Token(token) = find(&api, &hash) else { return };
-                if token.is_expired(Timestamp(clock::unix_millis())) || token.scopes != caller.token().scopes {
+                if token.is_expired(api.feed.now()) || token.scopes != caller.token().scopes {
                     return;
                 }
             }

@@ -1,12 +1,14 @@
 //! Refusals as JSON, whatever refused.
 
 use axum::Json;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::RETRY_AFTER;
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderValue, StatusCode};
 use pontoon_api::{ErrorBody, ErrorCode, ErrorDetail};
 use pontoon_core::{Rejected, RejectedKind};
 
+use super::extract::unread;
 use crate::blobs::{BlobError, FetchError, ReplicateError};
 use crate::raft::{ProposeError, ReadError};
 use crate::sessions::LogError;
@@ -168,11 +170,15 @@ impl From<LogError> for ApiError {
     }
 }
 
-pub(super) async fn no_such_path(uri: Uri) -> ApiError {
+pub(super) async fn no_such_path(request: Request) -> ApiError {
+    let uri = request.uri().clone();
+    unread(request.into_body()).await;
     ApiError::not_found(format!("there is nothing at {}; the API's paths begin with /v1/", uri.path()))
 }
 
-pub(super) async fn no_such_method(method: Method, uri: Uri) -> Response {
+pub(super) async fn no_such_method(request: Request) -> Response {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    unread(request.into_body()).await;
     let message = format!("{} does not take {method}", uri.path());
     let mut answer = ApiError::invalid(message).into_response();
     *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;

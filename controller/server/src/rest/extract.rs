@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Request};
 use axum::extract::{Path as AxumPath, Query as AxumQuery};
 use axum::response::{IntoResponse, Response};
@@ -17,6 +17,7 @@ use pontoon_core::State;
 use pontoon_model::{Digest, IdempotencyKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::Api;
 use super::error::{ApiError, ApiResult};
@@ -28,6 +29,11 @@ const WAIT_FOR_INDEX: Duration = Duration::from_secs(5);
 
 /// Largest JSON body: an environment of 128 KiB, every character escaped.
 const MAX_JSON: usize = 1024 * 1024;
+
+/// A body that nobody reads is taken in up to this size: what JSON comes to, as a rule, and nothing that costs anything.
+const UNREAD: usize = 64 * 1024;
+/// And for as long: who has not sent it by then is not held to it.
+const UNREAD_WITHIN: Duration = Duration::from_secs(1);
 
 /// A JSON body, or a JSON answer.
 #[derive(Debug)]
@@ -93,6 +99,15 @@ async fn whole(body: Body) -> ApiResult<Bytes> {
         true => unusable(ErrorCode::TooLarge, &format!("it is over {MAX_JSON} bytes")),
         false => unusable(ErrorCode::Invalid, &error.to_string()),
     })
+}
+
+/// Takes in the body of a request that is refused without a look at it. A client that is still sending would be stopped, over HTTP/2
+/// with a reset, and some take that for the answer.
+pub(super) async fn unread(body: Body) {
+    if body.size_hint().lower() <= UNREAD as u64 {
+        // Whatever it is: nobody reads it.
+        let _ = timeout(UNREAD_WITHIN, Limited::new(body, UNREAD).collect()).await;
+    }
 }
 
 /// Names and ids in the path.

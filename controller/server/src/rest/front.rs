@@ -9,6 +9,7 @@ use axum::response::Response;
 use http::Method;
 use tower::Service;
 
+use super::extract::unread;
 use super::seen::Seen;
 use super::{Api, auth, routes};
 
@@ -30,7 +31,10 @@ impl Rest {
     pub async fn answer(&self, mut request: Request<Body>, from: IpAddr) -> Response {
         let caller = match auth::admit(&self.api, request.headers(), from).await {
             Ok(caller) => caller,
-            Err(refusal) => return refusal,
+            Err(refusal) => {
+                unread(request.into_body()).await;
+                return refusal;
+            }
         };
         request.extensions_mut().insert(caller);
         if !matches!(*request.method(), Method::GET | Method::HEAD) {

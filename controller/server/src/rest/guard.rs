@@ -12,6 +12,7 @@ use pontoon_api::{Endpoint, ErrorCode, Needs};
 use super::Api;
 use super::caller::{Caller, nobody};
 use super::elsewhere;
+use super::extract::unread;
 use super::seen::INDEX_HEADER;
 use crate::audit::Asked;
 
@@ -111,11 +112,10 @@ where
     H: Handler<T, Api>,
     T: Send + 'static,
 {
-    if let Err(refusal) = caller.check(needs, request.uri().path()) {
-        return refusal.into_response();
-    }
-    match api.limits.change() {
-        Ok(_permit) => handler.call(request, api.clone()).await,
-        Err(refusal) => refusal.into_response(),
-    }
+    let refusal = match caller.check(needs, request.uri().path()).and_then(|()| api.limits.change()) {
+        Ok(_permit) => return handler.call(request, api.clone()).await,
+        Err(refusal) => refusal,
+    };
+    unread(request.into_body()).await;
+    refusal.into_response()
 }

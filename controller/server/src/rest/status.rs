@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State as Context;
 use axum::response::Response;
@@ -58,6 +59,7 @@ fn glance(api: &Api, caller: &Caller, state: &State, seen: &Seen) -> Status {
         if to_spare(&seen.controllers).is_some() {
             problems.extend(balancer_problems(state, &seen.balancers));
         }
+        problems.extend(clock_problem(api.name.as_str(), api.feed.ahead()));
         let warning = api.consensus.timing().warning;
         problems
             .extend(warning.map(|warning| format!("the timing of controller {} is too short: {warning}", api.name)));
@@ -88,6 +90,19 @@ fn glance(api: &Api, caller: &Caller, state: &State, seen: &Seen) -> Status {
         base_domain: state.settings().base_domain.clone(),
         problems,
     }
+}
+
+/// The cluster's time goes on from the latest that a leader's clock has ever shown, and never back.
+fn clock_problem(name: &str, ahead: Duration) -> Option<String> {
+    let ahead = match ahead.as_secs() {
+        0 => return None,
+        seconds if seconds < 7_200 => format!("{seconds} s"),
+        seconds => format!("{} h", (seconds + 1_800) / 3_600),
+    };
+    Some(format!(
+        "the cluster's time is {ahead} ahead of the clock of controller {name}: that one is behind, or a leader's clock was fast once. \
+         Tokens end by the cluster's time; set the clocks right (`pontoon controllers` shows how they differ)"
+    ))
 }
 
 /// How many servos there are, each looked at once.

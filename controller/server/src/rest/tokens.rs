@@ -7,9 +7,8 @@ use axum::extract::State as Context;
 use axum::response::IntoResponse;
 use pontoon_api::{CreateToken, CreatedToken, Token};
 use pontoon_core::command;
-use pontoon_kit::clock;
 use pontoon_kit::pki::new_api_token;
-use pontoon_model::{ApiToken, Scope, Timestamp};
+use pontoon_model::{ApiToken, Scope};
 
 use super::Api;
 use super::auth::TokenHash;
@@ -18,13 +17,14 @@ use super::change::Applied;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Json, Key, Path, Snapshot, state_at};
 use super::servos::id;
+use crate::raft::StateFeed;
 
-pub(super) async fn own(caller: Caller) -> Json<Token> {
-    Json(convert(caller.token()))
+pub(super) async fn own(Context(api): Context<Api>, caller: Caller) -> Json<Token> {
+    Json(convert(&api.feed, caller.token()))
 }
 
-pub(super) async fn list(Snapshot(state): Snapshot) -> Json<Vec<Token>> {
-    Json(state.api_tokens().map(convert).collect())
+pub(super) async fn list(Context(api): Context<Api>, Snapshot(state): Snapshot) -> Json<Vec<Token>> {
+    Json(state.api_tokens().map(|token| convert(&api.feed, token)).collect())
 }
 
 pub(super) async fn create(
@@ -46,7 +46,7 @@ pub(super) async fn create(
              (`pontoon token list` shows it) and make another",
         )
     })?;
-    Ok(Applied { index, body: CreatedToken { index, token, row: convert(row) } })
+    Ok(Applied { index, body: CreatedToken { index, token, row: convert(&api.feed, row) } })
 }
 
 pub(super) async fn revoke(
@@ -64,16 +64,16 @@ fn default_name(scopes: &std::collections::BTreeSet<Scope>) -> String {
     name.trim_end().to_owned()
 }
 
-fn convert(token: &Arc<ApiToken>) -> Token {
+fn convert(feed: &StateFeed, token: &Arc<ApiToken>) -> Token {
     // The first one, before it is committed, has no use that is kept.
     let last_used_at = token.last_used_at.filter(|at| at.0 < u64::MAX).map(|at| at.0);
     Token {
         id: token.id,
         name: token.name.clone(),
         scopes: token.scopes.clone(),
-        created_at: token.created_at.0,
-        expires_at: token.expires_at.map(|at| at.0),
+        created_at: feed.by_own_clock(token.created_at),
+        expires_at: token.expires_at.map(|at| feed.by_own_clock(at)),
         last_used_at,
-        expired: token.is_expired(Timestamp(clock::unix_millis())),
+        expired: token.is_expired(feed.now()),
     }
 }

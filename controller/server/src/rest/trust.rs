@@ -16,6 +16,7 @@ use super::Api;
 use super::change::Applied;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Json, Key, Path, Snapshot, state_at};
+use crate::raft::StateFeed;
 use crate::trust::{SignError, next_authority};
 
 /// Life of a token that is made without one: long enough to set a machine up, too short to be found later.
@@ -35,15 +36,15 @@ pub(super) async fn create_token(
     let create = command::CreateJoinToken { secret, role: body.role, site: body.site.clone(), life, uses };
     let (_, index) = api.propose(key, create).await?;
     let made = state_at(&api.feed, index).await?;
-    let row = made.trust().token(&secret).map(|row| token(row));
+    let row = made.trust().token(&secret).map(|row| token(&api.feed, row));
     let row = row.ok_or_else(|| {
         ApiError::unavailable("the token was made, but its text was in an earlier answer, which is lost; make another")
     })?;
     Ok(Applied { index, body: JoinToken { token: Some(text.to_string()), ..row } })
 }
 
-pub(super) async fn tokens(Snapshot(state): Snapshot) -> Json<Vec<JoinToken>> {
-    Json(state.trust().tokens().map(|row| token(row)).collect())
+pub(super) async fn tokens(Context(api): Context<Api>, Snapshot(state): Snapshot) -> Json<Vec<JoinToken>> {
+    Json(state.trust().tokens().map(|row| token(&api.feed, row)).collect())
 }
 
 pub(super) async fn revoke_token(
@@ -109,13 +110,13 @@ pub(super) async fn retire_ca(
     api.change(key, command::RetireAuthority { fingerprint, force: body.force }).await
 }
 
-fn token(row: &pontoon_model::JoinToken) -> JoinToken {
+fn token(feed: &StateFeed, row: &pontoon_model::JoinToken) -> JoinToken {
     JoinToken {
         id: row.id(),
         role: row.role,
         site: row.site.clone(),
-        made_at: row.made_at.0,
-        expires_at: row.expires_at.0,
+        made_at: feed.by_own_clock(row.made_at),
+        expires_at: feed.by_own_clock(row.expires_at),
         uses_left: row.uses_left,
         token: None,
     }

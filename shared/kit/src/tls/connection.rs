@@ -103,22 +103,41 @@ impl<S: AsyncRead + Unpin> AsyncRead for Secured<S> {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
         }
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let Poll::Ready(Err(error)) = &read
-            && let Some(place) = &self.place
-            && let Some(alert) = alert(error)
-        {
-            if alert == AlertDescription::CertificateRevoked {
-                place.entered.revoked();
-            }
-            place.entered.refused();
+        if let Poll::Ready(Err(error)) = &read {
+            self.note(error);
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Secured<S> {
+impl<S> Secured<S> {
+    /// Notes it if with `error` the other side has refused what this one is.
+    fn note(&self, error: &io::Error) {
+        let Some((place, alert)) = self.place.as_ref().zip(alert(error)) else { return };
+        if alert == AlertDescription::CertificateRevoked {
+            place.entered.revoked();
+        }
+        place.entered.refused();
+    }
+}
+
+impl<S: AsyncRead + Unpin> Secured<S> {
+    /// Why the other side has ended the connection, if it has said so before: who finds out by writing does not read any more.
+    fn hear_why(&mut self, cx: &mut Context<'_>) {
+        let mut unread = [0; 1024];
+        if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut unread)) {
+            self.note(&error);
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if let Poll::Ready(Err(_)) = written {
+            self.hear_why(cx);
+        }
+        written
     }
 
     fn poll_write_vectored(
@@ -126,7 +145,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Secured<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        if let Poll::Ready(Err(_)) = written {
+            self.hear_why(cx);
+        }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -134,7 +157,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Secured<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if let Poll::Ready(Err(_)) = flushed {
+            self.hear_why(cx);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream, client};
 
@@ -26,6 +27,25 @@ pub async fn dial(
         Some(peer) if peer.role == role && peer.id == id => Ok(stream.map(TlsStream::from)),
         other => Err(refused(format!("{role} {id} was dialled and {} answered", name_of(other)))),
     }
+}
+
+/// What became of a machine that was dialled to see whether it is there.
+#[derive(Debug)]
+pub enum Met {
+    /// It takes this one's certificate.
+    Taken,
+    /// It is there, and ends the connection; with why.
+    Refused(io::Error),
+}
+
+/// Dials whatever machine of `role` is at `address`, and reads before it writes anything, so that word of a refusal is not lost; an
+/// error where no such machine answers. For servers that speak first, as those of HTTP/2 do. The caller bounds it.
+pub async fn meet(address: SocketAddr, role: Role, credentials: &Credentials) -> io::Result<Met> {
+    let mut stream = connect(address, role, Some(credentials), credentials.client()).await?;
+    Ok(match stream.read_u8().await {
+        Ok(_) => Met::Taken,
+        Err(error) => Met::Refused(error),
+    })
 }
 
 /// Takes a connection of a machine of `role`; whoever else comes, or shows no certificate, is refused. The caller bounds it.

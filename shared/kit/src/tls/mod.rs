@@ -16,7 +16,7 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 pub use connection::{Caller, Secured};
 pub use credentials::{Credentials, Trust};
 pub(crate) use direct::connect;
-pub use direct::{accept, dial};
+pub use direct::{Met, accept, dial, meet};
 pub use failure::TlsFailure;
 pub use incoming::incoming;
 pub use pinned::{PinnedChannelError, pinned_channel};

@@ -116,6 +116,37 @@ async fn a_revoked_key_is_refused_and_its_connections_end_on_both_sides() {
     dial(address, &other, &mut accepted).await.err().expect("a revoked controller is refused");
 }
 
+/// HTTP/2 writes first: what ends its connection is an error of writing, and the word of why lies unread before it.
+#[tokio::test]
+async fn who_only_writes_hears_too_that_it_was_revoked() {
+    let authority = Authority::create().unwrap();
+    let (server, agent) = (credentials(&authority, Role::Controller, "a"), credentials(&authority, Role::Agent, "h"));
+    let (address, _accepted) = serve(&server).await;
+    let revoked = BTreeSet::from([agent.identity().key_id().unwrap()]);
+    server.set_trust(&Trust { revoked, ..server.trust() }).unwrap();
+    let mut stream = connect(address, Role::Controller, Some(&agent), agent.client()).await.unwrap();
+    let ended = async { while stream.write_all(b"x").await.is_ok() && stream.flush().await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, ended).await.expect("it is refused");
+    tokio::time::timeout(PATIENCE, agent.until_revoked()).await.expect("it knows why");
+}
+
+#[tokio::test]
+async fn a_machine_that_is_met_is_there_with_or_without_welcome() {
+    let authority = Authority::create().unwrap();
+    let (server, agent) = (credentials(&authority, Role::Controller, "a"), credentials(&authority, Role::Agent, "h"));
+    let (address, mut accepted) = serve(&server).await;
+    let meeting = meet(address, Role::Controller, &agent);
+    let welcome = async { accepted.next().await.unwrap().unwrap().write_all(b"x").await.unwrap() };
+    let (met, ()) = tokio::join!(meeting, welcome);
+    assert!(matches!(met.unwrap(), Met::Taken));
+    let revoked = BTreeSet::from([agent.identity().key_id().unwrap()]);
+    server.set_trust(&Trust { revoked, ..server.trust() }).unwrap();
+    assert!(matches!(meet(address, Role::Controller, &agent).await.unwrap(), Met::Refused(_)));
+    tokio::time::timeout(PATIENCE, agent.until_revoked()).await.expect("it was told");
+    drop(accepted);
+    meet("127.0.0.1:1".parse().unwrap(), Role::Controller, &agent).await.expect_err("nobody is there");
+}
+
 #[tokio::test]
 async fn a_new_certificate_is_shown_to_the_next_and_drops_nobody() {
     let authority = Authority::create().unwrap();

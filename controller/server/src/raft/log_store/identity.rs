@@ -25,7 +25,7 @@ pontoon_model::wire! {
 /// Why the identity file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum IdentityError {
-    #[error("{}", path.display())]
+    #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("{}: {source}", path.display())]
     Wire { path: PathBuf, source: WireError },

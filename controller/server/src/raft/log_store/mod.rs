@@ -80,6 +80,12 @@ pub enum LogError {
         /// Why.
         why: String,
     },
+    /// The identity file is there and says nothing, so it is not known whose log it is: as much as a lost log.
+    #[error("the identity file of the Raft log is damaged: {why}")]
+    DamagedIdentity {
+        /// What is wrong.
+        why: String,
+    },
     /// The store belongs to another controller.
     #[error("the Raft log in {} belongs to {found}, not to {expected}; check `id` and `data_dir`", path.display())]
     OtherOwner {
@@ -347,7 +353,11 @@ fn open_database(folder: &Path, id: ControllerId) -> Result<(Database, Home), Lo
 }
 
 fn identity_error(error: IdentityError) -> LogError {
-    LogError::Identity { why: error.to_string() }
+    match error {
+        IdentityError::Io { .. } => LogError::Identity { why: error.to_string() },
+        IdentityError::Wire { path, source: source @ WireError::TooNew { .. } } => LogError::TooNew { path, source },
+        IdentityError::Wire { .. } => LogError::DamagedIdentity { why: error.to_string() },
+    }
 }
 
 /// `start..end` of any range of indexes.

@@ -480,9 +480,50 @@ async fn every_change_that_was_asked_for_is_in_the_audit_without_any_secret() {
     }
     let last = api.call(Method::GET, "/v1/audit?limit=1", None).await.1;
     assert_eq!(last["records"].as_array().unwrap().len(), 1);
-    for query in ["limit=0", "limit=1001", "since=yesterday"] {
+    let actions = async |query: &str| -> Vec<String> {
+        let audit = api.call(Method::GET, &format!("/v1/audit?since={since}&{query}"), None).await.1;
+        let records = audit["records"].as_array().unwrap().iter();
+        records.map(|record| record["action"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(actions("limit=2&order=oldest").await, ["ChangeEnv", "CreateApp"]);
+    assert_eq!(actions(&format!("limit=1&until={}", records[1]["at"])).await.len(), 1);
+    let all_before: Vec<_> =
+        records.iter().filter(|record| record["at"].as_u64() <= records[2]["at"].as_u64()).collect();
+    assert_eq!(actions(&format!("until={}", records[2]["at"])).await.len(), all_before.len());
+    for query in ["limit=0", "limit=1001", "since=yesterday", "order=any", "since=2&until=1"] {
         assert_eq!(api.call(Method::GET, &format!("/v1/audit?{query}"), None).await.0, 400, "{query}");
     }
+}
+
+/// They would live for thirty days more than was asked for.
+#[tokio::test]
+async fn tokens_end_when_they_were_asked_to_after_a_clock_was_fast() {
+    let api = Fixture::with_apps().await;
+    let (early, made) = (json!({"scopes": ["read"], "ttl_seconds": 86_400}), clock::unix_millis());
+    let early = api.call(Method::POST, "/v1/tokens", early).await.1;
+    let clock_problems = async || -> Vec<String> {
+        let status = api.call(Method::GET, "/v1/status", None).await.1;
+        let problems = status["problems"].as_array().unwrap().iter();
+        problems.map(|problem| problem.as_str().unwrap().to_owned()).filter(|said| said.contains("clock")).collect()
+    };
+    assert_eq!(clock_problems().await, [""; 0]);
+    api.api.feed.run_ahead(Duration::from_secs(30 * 86_400));
+    let asked = json!({"scopes": ["read"], "ttl_seconds": 600});
+    let token = api.call(Method::POST, "/v1/tokens", asked).await.1;
+    let tokens = api.call(Method::GET, "/v1/tokens", None).await.1;
+    let listed = tokens.as_array().unwrap().last().unwrap();
+    for row in [&token, listed] {
+        let left = Duration::from_millis(row["expires_at"].as_u64().unwrap().saturating_sub(made));
+        assert!((590..700).contains(&left.as_secs()), "{left:?}: {row}");
+    }
+    let problems = clock_problems().await;
+    assert!(problems.len() == 1 && problems[0].contains("720 h ahead"), "{problems:?}");
+    let secret = token["token"].as_str().unwrap();
+    let answer = async |secret| api.ask("GET", "/v1/apps", Some(secret), None, fresh_address()).await.status;
+    assert_eq!(answer(secret).await, 200);
+    assert_eq!(answer(early["token"].as_str().unwrap()).await, 401, "a day has gone by");
+    api.api.feed.run_ahead(Duration::from_secs(600));
+    assert_eq!(answer(secret).await, 401, "and so have ten minutes");
 }
 
 #[tokio::test]

@@ -78,6 +78,33 @@ async fn both_versions_of_http_are_spoken_on_one_port() {
     assert!(served.http1("/v1/apps/site", 0).await.starts_with("HTTP/1.1 200 OK\r\n"));
 }
 
+/// Some clients take the reset of a body that nobody reads for the answer.
+#[tokio::test]
+async fn a_refusal_waits_for_the_body_that_is_still_to_come() {
+    let served = Served::start().await;
+    let mut requests = served.http2().await;
+    let refusals = [
+        (Method::POST, "/v1/apps", "wrong", 401),
+        (Method::POST, "/v1/nothing", TOKEN, 404),
+        (Method::PUT, "/v1/apps", TOKEN, 405),
+    ];
+    for (method, path, token, status) in refusals {
+        let change = Request::builder().method(method).uri(format!("http://{}{path}", served.address));
+        let change = change.header(AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap();
+        let (mut answer, mut body) = requests.send_request(change, false).unwrap();
+        // Long enough for an answer that does not wait, and a small part of how long it waits.
+        let early = tokio::time::timeout(Duration::from_millis(50), &mut answer).await;
+        assert!(early.is_err(), "{path}: {early:?}");
+        body.send_data(Bytes::from_static(br#"{"name": "site"}"#), true).unwrap();
+        assert_eq!(answer.await.unwrap().status().as_u16(), status, "{path}");
+    }
+    // One that sends nothing more is answered all the same.
+    let change = Request::post(format!("http://{}/v1/nothing", served.address)).body(()).unwrap();
+    let (answer, _body) = requests.send_request(change, false).unwrap();
+    let answer = tokio::time::timeout(ELECTED, answer).await.expect("it is answered").unwrap();
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+}
+
 #[tokio::test]
 async fn one_connection_has_so_many_requests_under_way_and_the_others_wait() {
     let served = Served::start().await;
