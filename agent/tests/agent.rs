@@ -100,7 +100,10 @@ async fn each_start_is_a_later_one_also_without_memory_of_those_before() {
         scene
             .controller
             .until(life, |heard| match heard.hellos.last().map(|hello| hello.incarnation) {
-                Some(this) if this > before => Ok(before = this),
+                Some(this) if this > before => {
+                    before = this;
+                    Ok(())
+                }
                 other => Err(format!("{other:?} after {before}")),
             })
             .await;
