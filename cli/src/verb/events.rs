@@ -4,9 +4,9 @@ use std::io::Write;
 
 use anyhow::bail;
 use clap::Args;
+use pontoon_kit::clock;
 use serde_json::Value;
 
-use super::audit::utc;
 use crate::args::Format;
 use crate::client::{ClientError, Event};
 use crate::output;
@@ -64,7 +64,7 @@ fn print(format: Format, event: &Event) -> anyhow::Result<()> {
 fn lines(data: &str) -> Vec<String> {
     let data: Value = serde_json::from_str(data).unwrap_or_default();
     let index = data["index"].as_u64().unwrap_or(0);
-    let time = utc(data["time"].as_u64().unwrap_or(0));
+    let time = clock::rfc3339(data["time"].as_u64().unwrap_or(0) / 1_000);
     let one = |change: &Value| {
         let word = |name: &str| change[name].as_str().unwrap_or("?").to_owned();
         let table = word("table");

@@ -9,6 +9,7 @@
 
 pub mod acme;
 mod announce;
+mod asking;
 pub mod audit;
 pub mod backup;
 pub mod blobs;

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pontoon_kit::Backoff;
 use pontoon_model::{ControllerId, ControllerName};
 use pontoon_proto::services::peers_client::PeersClient;
 use pontoon_proto::{MembershipReply, MembershipRequest};
@@ -11,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Request};
 
+use crate::asking::{Said, until_yes};
 use crate::hint;
 use crate::raft::{Change, Consensus, Joining, Leadership, Link, MembershipQueue, Peers, Progress};
 
@@ -18,10 +18,6 @@ use crate::raft::{Change, Consensus, Joining, Leadership, Link, MembershipQueue,
 const ANSWER: Duration = Duration::from_secs(2);
 /// Between looks at how far a change is, which a person waits for.
 const LOOK: Duration = Duration::from_millis(50);
-/// Between rounds of asking to be let in: an election takes about as long.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
-/// Rounds between two lines in the log.
-const SAY_EVERY: u32 = 15;
 /// Without a leader for this long a controller asks whether it is still a member; an election is over by then.
 const SILENCE: Duration = Duration::from_secs(2);
 /// A leader that is cut off does not say that it leads for longer than two longest elections: a few seconds at most.
@@ -167,39 +163,23 @@ async fn until_done(
     request: impl Fn() -> MembershipRequest,
     meanwhile: &str,
 ) -> Result<(), String> {
-    let (connections, mut backoff) = (consensus.connections(), Backoff::new(RETRY.0, RETRY.1));
-    for round in 0_u32.. {
-        let mut heard = Vec::new();
-        let mut others = known(consensus, own);
-        let mut at = 0;
-        while let Some((name, address)) = others.get(at).cloned() {
-            at += 1;
-            let Ok(client) = connections.client(address) else { continue };
-            match ask(client, &request()).await {
-                Ok((MembershipReply::Done, _)) => {
-                    consensus.let_in();
-                    return Ok(());
-                }
-                Ok((MembershipReply::Refused { why } | MembershipReply::Unknown { why, .. }, _)) => {
-                    return Err(format!("{name}: {why}"));
-                }
-                Ok((MembershipReply::Wait { why }, _)) => {
-                    consensus.let_in();
-                    heard.push(format!("{name}: {why}"));
-                }
-                Ok((MembershipReply::NotLeader { .. }, leader)) => {
-                    heard.push(format!("{name} does not lead"));
-                    hint::follow(&mut others, leader.filter(|leader| *leader != own));
-                }
-                Err(why) => heard.push(format!("{name}: {why}")),
+    let connections = consensus.connections();
+    let ask = |address| {
+        let (client, request) = (connections.client(address), request());
+        async move {
+            let (reply, leader) = ask(client.map_err(|error| error.to_string())?, &request).await?;
+            if matches!(reply, MembershipReply::Done | MembershipReply::Wait { .. }) {
+                consensus.let_in();
             }
+            Ok(match reply {
+                MembershipReply::Done => Said::Yes,
+                MembershipReply::Wait { why } => Said::Wait(why),
+                MembershipReply::Refused { why } | MembershipReply::Unknown { why, .. } => Said::No(why),
+                MembershipReply::NotLeader { .. } => Said::NotLeader(leader),
+            })
         }
-        if round % SAY_EVERY == 0 {
-            tracing::warn!(others = heard.join("; "), "this controller {meanwhile}; it keeps asking");
-        }
-        sleep(backoff.wait()).await;
-    }
-    Err("it was asked for years".to_owned())
+    };
+    until_yes(own, || known(consensus, own), ask, meanwhile).await
 }
 
 /// All that may know who leads: the members, who is in the configuration, and who was a member when this controller last ran.

@@ -7,13 +7,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pontoon_kit::Backoff;
 use pontoon_model::ControllerName;
 use pontoon_proto::services::raft_server::RaftServer;
 use pontoon_proto::{RejoinReply, RejoinRequest};
-use tokio::time::sleep;
 use tonic::{Request, Response};
 
+use crate::asking::{Said, until_yes};
 use crate::error::ControllerError;
 use crate::hint;
 use crate::raft::{
@@ -23,10 +22,6 @@ use crate::raft::{
 
 /// The leader answers from memory.
 const ANSWER: Duration = Duration::from_secs(2);
-/// Between rounds of asking: an election takes about as long.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
-/// Rounds between two lines in the log.
-const SAY_EVERY: u32 = 15;
 
 /// Sets the store that failed with `loss` aside once the others allow it, and starts with an empty one under a new
 /// id, which is no member until [`take_place`] is done.
@@ -61,44 +56,21 @@ async fn ask_until_yes(
     request: &RejoinRequest,
     meanwhile: &str,
 ) -> Result<(), String> {
-    let mut others = connections.contacts(own);
-    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
-    for round in 0_u32.. {
-        let mut heard = Vec::new();
-        let mut at = 0;
-        while let Some((name, address)) = others.get(at).cloned() {
-            at += 1;
-            match ask(connections, address, request).await {
-                Ok((RejoinReply::Yes, _)) => return Ok(()),
-                Ok((RejoinReply::Refused { why }, _)) => return Err(format!("{name}: {why}")),
-                Ok((RejoinReply::Wait { why }, _)) => heard.push(format!("{name}: {why}")),
-                Ok((RejoinReply::NotLeader { .. }, leader)) => {
-                    heard.push(format!("{name} does not lead"));
-                    hint::follow(&mut others, leader.filter(|leader| *leader != own));
-                }
-                Err(why) => heard.push(format!("{name}: {why}")),
-            }
-        }
-        if round % SAY_EVERY == 0 {
-            tracing::warn!(others = heard.join("; "), "this controller {meanwhile}; it keeps asking");
-        }
-        sleep(backoff.wait()).await;
-    }
-    Err("it was asked for years".to_owned())
+    until_yes(own, || connections.contacts(own), |address| ask(connections, address, request), meanwhile).await
 }
 
-/// The answer, and where the leader is, if it says so.
-async fn ask(
-    connections: &Connections,
-    address: SocketAddr,
-    request: &RejoinRequest,
-) -> Result<(RejoinReply, Option<SocketAddr>), String> {
+async fn ask(connections: &Connections, address: SocketAddr, request: &RejoinRequest) -> Result<Said, String> {
     let mut client = connections.client(address).map_err(|error| error.to_string())?;
     let mut request = Request::new(request.clone());
     request.set_timeout(ANSWER);
     let reply = client.rejoin(request).await.map_err(|status| status.message().to_owned())?;
     let leader = hint::of(reply.metadata());
-    Ok((reply.into_inner(), leader))
+    Ok(match reply.into_inner() {
+        RejoinReply::Yes => Said::Yes,
+        RejoinReply::Wait { why } => Said::Wait(why),
+        RejoinReply::Refused { why } => Said::No(why),
+        RejoinReply::NotLeader { .. } => Said::NotLeader(leader),
+    })
 }
 
 /// What the `Peers.Rejoin` handler answers the controller called `name`.

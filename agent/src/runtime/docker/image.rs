@@ -188,7 +188,7 @@ fn saved_image(diff_id: &str, size: u64, bundle: Digest, base: &ImageInspect, im
     let config = json!({
         "architecture": base.architecture,
         "os": base.os,
-        "created": rfc3339(clock::unix_millis() / 1000),
+        "created": clock::rfc3339(clock::unix_millis() / 1000),
         "config": {
             "Env": config.env, "Cmd": config.cmd, "User": USER, "WorkingDir": "/app", "Labels": image_labels,
         },
@@ -216,19 +216,6 @@ fn saved_image(diff_id: &str, size: u64, bundle: Digest, base: &ImageInspect, im
     add(&names[below.len()], b"", size)?;
     // Not `into_inner`, which would end the archive here.
     Ok(std::mem::take(builder.get_mut()))
-}
-
-fn rfc3339(unix_seconds: u64) -> String {
-    let days = (unix_seconds / 86_400) as i64 + 719_468;
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let (day, month) =
-        (day_of_year - (153 * shifted + 2) / 5 + 1, if shifted < 10 { shifted + 3 } else { shifted - 9 });
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let second = unix_seconds % 86_400;
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
 /// The slow way, by what every engine can: put the files into a container and commit it.
@@ -261,16 +248,7 @@ async fn commit(engine: &Docker, mut layer: File, launch: &Launch, base: &str, i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lines;
     use std::io::Read;
-
-    #[test]
-    fn times_are_written_as_they_are_read() {
-        for seconds in [0, 951_825_600, 1_735_689_599, 1_795_345_740] {
-            let text = rfc3339(seconds);
-            assert_eq!(lines::parse_rfc3339(&text).map(|at| at.0), Some(seconds * 1000), "{text}");
-        }
-    }
 
     #[test]
     fn the_head_of_a_saved_image_names_all_layers_and_is_followed_by_the_new_one() {

@@ -5,6 +5,7 @@ use bollard::container::LogOutput;
 use bollard::errors::Error as EngineError;
 use bollard::query_parameters::LogsOptionsBuilder;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use pontoon_kit::clock;
 use pontoon_model::Timestamp;
 use pontoon_proto::LogLine;
 
@@ -47,7 +48,7 @@ fn to_lines(chunk: LogOutput) -> Vec<LogLine> {
 
 fn to_line(line: &str, stderr: bool) -> LogLine {
     let (stamp, text) = line.split_once(' ').unwrap_or((line, ""));
-    match lines::parse_rfc3339(stamp) {
+    match clock::parse_rfc3339(stamp).map(Timestamp) {
         Some(at) => LogLine { at: Some(at), stderr, text: lines::clip(text) },
         None => LogLine { at: None, stderr, text: lines::clip(line) },
     }
