@@ -40,6 +40,19 @@ pub struct AccessLogConfig {
     pub sample: f64,
 }
 
+impl AccessLogConfig {
+    /// Whether it can be there; nothing is made.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        match folder {
+            Some(folder) if !folder.is_dir() => {
+                Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no folder {}", folder.display())))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 fn all() -> f64 {
     1.0
 }

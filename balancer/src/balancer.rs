@@ -60,7 +60,9 @@ struct Parts {
 
 /// Whether the files that `config` names can be used. Nothing is made, taken or listened on.
 pub fn check(config: &Config) -> Result<(), BalancerError> {
-    credentials(config).map(drop)
+    credentials(config)?;
+    let Some(log) = &config.access_log else { return Ok(()) };
+    log.check().map_err(|source| BalancerError::AccessLog { path: log.path.clone(), source })
 }
 
 fn credentials(config: &Config) -> Result<Credentials, BalancerError> {

@@ -28,6 +28,8 @@ mod limits;
 mod outage;
 #[path = "it/retries.rs"]
 mod retries;
+#[path = "it/room.rs"]
+mod room;
 #[path = "it/routing.rs"]
 mod routing;
 #[path = "it/sessions.rs"]

@@ -103,6 +103,13 @@ impl Activity {
         }
     }
 
+    /// How long it has had no request at `now`, not even the beginning of one; none if it has.
+    pub(super) fn idle_for(&self, now: u64) -> Option<Duration> {
+        let serves = self.serving.load(Ordering::Relaxed) > 0;
+        let idle = !serves && matches!(self.phase.load(Ordering::Relaxed), IDLE | QUIET);
+        idle.then(|| Duration::from_millis(now.saturating_sub(self.since.load(Ordering::Relaxed))))
+    }
+
     /// Tells the connection to end.
     pub(super) fn end(&self, verdict: Verdict) {
         self.verdict.store(1 + u32::from(verdict == Verdict::Abort), Ordering::Relaxed);

@@ -72,6 +72,10 @@ pub(super) struct Attempts {
     pub(super) ended_elsewhere: Option<Instant>,
     /// The last of them was one without an answer in time.
     pub(super) timed_out: bool,
+    /// Servos that did not answer in time: they may be at work on it still, and are not given it twice.
+    late: Vec<Arc<Servo>>,
+    /// The same of other sites' servos, by site.
+    late_sites: Vec<SiteName>,
     /// Of the deaths that it was at, and of the servos that left it without an answer.
     suspicions: Vec<Suspicion>,
     /// When the first try began that was left without an answer.
@@ -96,6 +100,8 @@ impl Attempts {
             ended: Vec::new(),
             ended_elsewhere: None,
             timed_out: false,
+            late: Vec::new(),
+            late_sites: Vec::new(),
             suspicions: Vec::new(),
             unanswered_since: None,
             until: None,
@@ -159,7 +165,7 @@ impl Attempts {
     ) -> Result<Next, Page> {
         let hold = Duration::from_millis(sides.settings.traffic.hold_ms.into());
         // A peer's request waits where it came in.
-        if answered || hold.is_zero() || self.scope == Scope::OwnSite || !may_pass(&found) {
+        if answered || hold.is_zero() || self.scope == Scope::OwnSite || !self.may_pass(&found) {
             return Err(self.page(sides, found));
         }
         'route: loop {
@@ -174,7 +180,7 @@ impl Attempts {
                     Err(found) => found,
                 };
                 let until = *self.until.get_or_insert_with(|| Instant::now() + hold);
-                if !may_pass(&found) || Instant::now() >= until {
+                if !self.may_pass(&found) || Instant::now() >= until {
                     return Err(self.page(sides, found));
                 }
                 let exhausted = matches!(found, Picked::Exhausted);
@@ -199,15 +205,23 @@ impl Attempts {
         }
     }
 
-    /// Those that were tried have had time to come back, but for those that have just ended.
+    /// Those that were tried have had time to come back, but for those that have just ended, or never answered.
     fn let_come_back(&mut self) {
         let just = |at: &Instant| at.elapsed() < RESTARTED;
-        let ended = &self.ended;
-        self.tried.retain(|servo| ended.iter().any(|(one, at)| Arc::ptr_eq(one, servo) && just(at)));
+        let (ended, late) = (&self.ended, &self.late);
+        let is_late = |servo: &_| late.iter().any(|one| Arc::ptr_eq(one, servo));
+        let has_just_ended = |servo: &_| ended.iter().any(|(one, at)| Arc::ptr_eq(one, servo) && just(at));
+        self.tried.retain(|servo| is_late(servo) || has_just_ended(servo));
         self.lost.clear();
         if !self.ended_elsewhere.as_ref().is_some_and(just) {
-            self.spent.clear();
+            self.spent.clone_from(&self.late_sites);
         }
+    }
+
+    /// The servos of `site` did not answer in time.
+    pub(super) fn late_at(&mut self, site: &SiteName) {
+        self.late_sites.push(site.clone());
+        self.spent.push(site.clone());
     }
 
     /// A servo answered, and another shall be asked all the same.
@@ -243,6 +257,7 @@ impl Attempts {
             }
             Failure::TimedOut => {
                 self.suspicions.push(deaths.silent(app, &servo));
+                self.late.push(servo.clone());
                 let waited = Duration::from_millis(sides.settings.traffic.first_byte_ms.into());
                 self.unanswered_since
                     .get_or_insert_with(|| Instant::now().checked_sub(waited).unwrap_or_else(Instant::now));
@@ -292,11 +307,25 @@ impl Attempts {
         (!repeatable || self.killed >= MOST_KILLED).then(|| self.lost(sides))
     }
 
+    /// Whether there may be a servo soon. Who had no answer in time of any has waited long enough.
+    fn may_pass(&self, found: &Picked) -> bool {
+        match found {
+            Picked::Exhausted => {
+                let (late, tried) =
+                    (self.late.len() + self.late_sites.len(), self.tried.len() + self.lost.len() + self.spent.len());
+                late == 0 || late < tried
+            }
+            Picked::Full => true,
+            Picked::Empty(reason) => reason == RouteModel::NOT_READY,
+            Picked::Servo(_) | Picked::Gone => false,
+        }
+    }
+
     /// The request was sent, and what became of it is not known.
     fn lost(&self, sides: &Sides<'_>) -> Page {
         let host = sides.host.to_owned();
         if self.timed_out {
-            return Page::TimedOut { host, seconds: sides.settings.traffic.first_byte_ms.div_ceil(1_000).into() };
+            return Page::TimedOut { host, millis: sides.settings.traffic.first_byte_ms };
         }
         // One that was asked more than once is still one.
         let mut ended: Vec<_> = self.ended.iter().map(|(servo, _)| servo.id).collect();
@@ -314,14 +343,5 @@ impl Attempts {
             Picked::Exhausted if self.killed > 0 => self.lost(sides),
             Picked::Exhausted => Page::Unreachable { host, tried: self.tried.len() + self.spent.len() },
         }
-    }
-}
-
-/// Whether there may be a servo soon.
-fn may_pass(found: &Picked) -> bool {
-    match found {
-        Picked::Full | Picked::Exhausted => true,
-        Picked::Empty(reason) => reason == RouteModel::NOT_READY,
-        Picked::Servo(_) | Picked::Gone => false,
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -24,7 +24,9 @@ use super::fast::{self, HandOver};
 use super::forward;
 use super::hop;
 use super::response_body::ResponseBody;
+use super::room::Place;
 use super::worker::Worker;
+use crate::access_log::About;
 use crate::config::Http1;
 use crate::secrets::ACME_TLS;
 
@@ -40,8 +42,15 @@ pub(super) enum Kind {
     Peer,
 }
 
-/// Serves a connection until it ends, or its worker says so.
-pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, kind: Kind) {
+/// Serves a connection until it ends, or its worker says so. `place`: given back then.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    kind: Kind,
+    place: Option<Place>,
+) {
+    let _place = place;
     let activity = Activity::new();
     worker.watch_over(&activity);
     let secure = match kind {
@@ -137,7 +146,7 @@ async fn talk<S: fast::Stream>(
     activity: &Arc<Activity>,
 ) {
     activity.begin(http2);
-    let from = client.address;
+    let (from, who, noted_by) = (client.address, client.clone(), worker.clone());
     let service = service_fn({
         let (worker, activity, attempts) = (worker.clone(), activity.clone(), Cell::new(attempts));
         move |request: Request<Incoming>| {
@@ -160,6 +169,9 @@ async fn talk<S: fast::Stream>(
     let ended = |ended: hyper::Result<()>| {
         if let Err(error) = ended {
             tracing::debug!(client = %from, %error, "client connection ended");
+            if error.is_parse() {
+                note_unreadable(&noted_by, &who, &error);
+            }
         }
     };
     if http2 {
@@ -168,6 +180,17 @@ async fn talk<S: fast::Stream>(
     }
     let connection = pin!(worker.http1.serve_connection(stream, service).with_upgrades());
     ended(drive(connection, activity, |connection| connection.graceful_shutdown()).await);
+}
+
+/// What is no request hyper answers by itself; whoever looks for a client's errors finds it in the log all the same.
+fn note_unreadable(worker: &Worker, client: &Client, error: &hyper::Error) {
+    let protocol = forward::protocol(Version::HTTP_11, client);
+    let about = About { client: client.address, method: "-", path: "-", protocol };
+    if let Some(mut log) = worker.log.begin(&about) {
+        let too_large = error.is_parse_too_large();
+        let status = if too_large { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+        log.answered(status.as_u16(), None);
+    }
 }
 
 /// Runs a connection to its end, or to the one that the worker sets it; `finish` lets its requests end.

@@ -10,8 +10,8 @@ use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TE, TRANSFER_EN
 use http::uri::Authority;
 use http::{Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
-use pontoon_model::{AppName, ServoId};
-use tokio::time;
+use pontoon_model::{AppName, ServoId, Traffic};
+use tokio::time::{self, Instant};
 
 use super::attempts::{Attempts, Next};
 use super::forward::Sides;
@@ -51,6 +51,8 @@ pub(super) enum Failure {
     Servo(Fault),
     /// The client's: no servo's.
     Client(ClientFault),
+    /// This machine's: it has nothing left to make a connection with.
+    Ours,
 }
 
 /// What a client did wrong with its body.
@@ -72,6 +74,35 @@ impl ClientFault {
             Self::Stalled => Page::BodyStalled,
             Self::TooLarge => Page::BodyTooLarge { most: sides.settings.traffic.body_bytes },
         }
+    }
+}
+
+/// A body of which nothing comes for as long, before there is an answer, is given up where the app says nothing: what proxies
+/// commonly allow. It holds a servo.
+const STALLED_AFTER: Duration = Duration::from_secs(60);
+
+/// While a client's body is waited for it is looked so often whether all of it has come.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How long an answer's beginning is waited for.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    /// After a servo took the last piece of the body.
+    first_byte: Duration,
+    /// While a servo would take more of it, and the client sends nothing.
+    stalled: Duration,
+}
+
+impl Patience {
+    pub(super) fn of(traffic: &Traffic) -> Self {
+        let millis = |millis: u32| Duration::from_millis(millis.into());
+        let stalled = if traffic.idle_ms == 0 { STALLED_AFTER } else { millis(traffic.idle_ms) };
+        Self { first_byte: millis(traffic.first_byte_ms), stalled }
+    }
+
+    /// So much more of both.
+    pub(super) fn and(self, more: Duration) -> Self {
+        Self { first_byte: self.first_byte + more, stalled: self.stalled + more }
     }
 }
 
@@ -217,6 +248,7 @@ impl Exchange {
                     continue;
                 }
                 Err(Failure::Client(fault)) => return Err(fault.page(sides)),
+                Err(Failure::Ours) => return poor.ok_or(Page::NoRoom),
                 Err(Failure::Servo(fault)) => fault,
             };
             let repeatable = self.is_repeatable();
@@ -250,16 +282,23 @@ impl Exchange {
             Ok(sender) => self.send(sides, sender).await,
             Err(error) => {
                 tracing::debug!(servo = %servo.id, address = %servo.address, %error, "cannot connect");
-                Err(Failure::Servo(refused))
+                if !error.is_ours() {
+                    return Err(Failure::Servo(refused));
+                }
+                pool.make_room();
+                match pool.connect(servo.address, self.protocol).await {
+                    Ok(sender) => self.send(sides, sender).await,
+                    Err(error) if error.is_ours() => Err(Failure::Ours),
+                    Err(_) => Err(Failure::Servo(refused)),
+                }
             }
         }
     }
 
     async fn send(&mut self, sides: &Sides<'_>, mut sender: Sender) -> Result<(Response<Incoming>, Sender), Failure> {
-        // While a servo takes the body, the time counts from the last piece it took.
-        let first_byte = Duration::from_millis(sides.settings.traffic.first_byte_ms.into());
+        let patience = Patience::of(&sides.settings.traffic);
         let request = self.request();
-        let sent = self.within(first_byte, sender.send(request)).await?;
+        let sent = self.within(patience, sender.send(request)).await?;
         match sent {
             Ok(response) => Ok((response, sender)),
             Err(mut error) => match error.take_message() {
@@ -278,16 +317,24 @@ impl Exchange {
         }
     }
 
-    /// Waits for the beginning of an answer: so long after a servo took the last piece of the body.
-    pub(super) async fn within<T>(&self, first_byte: Duration, answer: impl Future<Output = T>) -> Result<T, Failure> {
+    /// Waits for the beginning of an answer.
+    pub(super) async fn within<T>(&self, patience: Patience, answer: impl Future<Output = T>) -> Result<T, Failure> {
         let mut answer = std::pin::pin!(answer);
+        let mut look = self.source.moved_at() + patience.first_byte.min(patience.stalled);
         loop {
-            let deadline = self.source.moved_at() + first_byte;
-            match time::timeout_at(deadline, answer.as_mut()).await {
-                Ok(sent) => return Ok(sent),
-                Err(_) if self.source.moved_at() + first_byte > deadline => {}
-                Err(_) if self.source.awaits_client() => return Err(Failure::Client(ClientFault::Stalled)),
-                Err(_) => return Err(Failure::Servo(Fault::TimedOut)),
+            if let Ok(sent) = time::timeout_at(look, answer.as_mut()).await {
+                return Ok(sent);
+            }
+            let (awaits_client, now) = (self.source.awaits_client(), Instant::now());
+            let until = self.source.moved_at() + if awaits_client { patience.stalled } else { patience.first_byte };
+            if until > now {
+                // Who is waited for may change with each piece: the time for the servo begins with the last.
+                look = until
+                    .min(now + if awaits_client { patience.first_byte.min(LOOK_AGAIN) } else { patience.first_byte });
+            } else if awaits_client {
+                return Err(Failure::Client(ClientFault::Stalled));
+            } else {
+                return Err(Failure::Servo(Fault::TimedOut));
             }
         }
     }

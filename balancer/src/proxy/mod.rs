@@ -28,6 +28,7 @@ mod pages;
 pub(crate) mod ports;
 mod request_body;
 mod response_body;
+mod room;
 mod tunnel;
 mod upstream;
 mod with_ending;
@@ -57,6 +58,7 @@ use connection::Kind;
 use deaths::Deaths;
 use hop::Peering;
 use listen::Inherited;
+use room::Room;
 use worker::{Listener, Shared};
 
 /// Everything that may fail is done, and nothing is accepted yet.
@@ -131,6 +133,7 @@ impl Proxy {
             announced: config.proxy_protocol,
             carrier: config.http1,
             leaving: leaving.clone(),
+            room: Room::of_this_process(),
             readiness: readiness.clone(),
             peering: Peering { credentials: credentials.clone(), taker: taker.clone() },
         };

@@ -33,6 +33,8 @@ pub(super) enum Page {
     Broken { host: String, servos: usize },
     /// All servos have as many requests as they may, or too many wait for one.
     Crowded { host: String },
+    /// This balancer can make no connection more.
+    NoRoom,
     /// The app says so.
     Maintenance { host: String },
     /// The app takes requests over TLS only.
@@ -44,7 +46,7 @@ pub(super) enum Page {
     /// Its body is.
     BodyTooLarge { most: u64 },
     /// A servo did not begin to answer in time.
-    TimedOut { host: String, seconds: u64 },
+    TimedOut { host: String, millis: u32 },
     /// A servo agreed to a change of protocol that nobody asked for.
     UnaskedUpgrade { host: String },
 }
@@ -55,9 +57,11 @@ impl Page {
             Self::BadTarget(_) | Self::BodyCut => StatusCode::BAD_REQUEST,
             Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownHost(_) => StatusCode::NOT_FOUND,
-            Self::NoServo { .. } | Self::Unreachable { .. } | Self::Crowded { .. } | Self::Maintenance { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NoServo { .. }
+            | Self::Unreachable { .. }
+            | Self::Crowded { .. }
+            | Self::NoRoom
+            | Self::Maintenance { .. } => StatusCode::SERVICE_UNAVAILABLE,
             // Keeps the method and the body, unlike 301 and 302.
             Self::UseHttps { .. } => StatusCode::PERMANENT_REDIRECT,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -77,6 +81,7 @@ impl Page {
             Self::Unreachable { .. } => "unreachable",
             Self::Broken { .. } => "broken",
             Self::Crowded { .. } => "crowded",
+            Self::NoRoom => "no-room",
             Self::Maintenance { .. } => "maintenance",
             Self::UseHttps { .. } => "use-https",
             Self::TooMany { .. } => "too-many-requests",
@@ -114,6 +119,10 @@ impl Page {
             Self::Crowded { host } => {
                 format!("{host} has too many requests at the moment; this one was not processed. Try again.\n")
             }
+            Self::NoRoom => {
+                "This balancer has too many connections at the moment; the request was not processed. Try again.\n"
+                    .into()
+            }
             Self::Maintenance { host } => format!("{host} is in maintenance.\n"),
             Self::UseHttps { location } => format!("This app is reached at {location}\n"),
             Self::TooMany { wait } => {
@@ -125,8 +134,8 @@ impl Page {
             Self::BodyTooLarge { most } => {
                 format!("The request's body is larger than {most} bytes, which is the most here.\n")
             }
-            Self::TimedOut { host, seconds } => {
-                format!("A servo of {host} did not begin to answer within {seconds} s.\n")
+            Self::TimedOut { host, millis } => {
+                format!("A servo of {host} did not begin to answer within {} s.\n", f64::from(*millis) / 1_000.0)
             }
             Self::UnaskedUpgrade { host } => format!("A servo of {host} changed the protocol without being asked.\n"),
         }

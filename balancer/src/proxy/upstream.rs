@@ -18,6 +18,7 @@ use tokio::time::{self, Instant};
 
 use super::local::Local;
 use super::request_body::RequestBody;
+use super::room;
 use super::with_ending::WithEnding;
 use crate::table::Failure as Fault;
 
@@ -232,6 +233,12 @@ impl Pool {
         self.shared.borrow_mut().remove(&address);
     }
 
+    /// Closes all that is idle, for want of room.
+    pub(super) fn make_room(&self) {
+        self.idle.0.borrow_mut().clear();
+        self.raw.0.borrow_mut().clear();
+    }
+
     /// Closes what was idle for too long. A connection of HTTP/2 that is dropped here ends with its last request.
     pub(super) fn sweep(&self) {
         self.idle.sweep(|http1| !http1.sender.is_closed());
@@ -330,6 +337,13 @@ pub(super) enum ConnectError {
     Refused(#[from] std::io::Error),
     #[error("{0}")]
     Handshake(#[from] hyper::Error),
+}
+
+impl ConnectError {
+    /// Whether it says something of this machine and nothing of the servo.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self, Self::Refused(error) if room::is_ours(error))
+    }
 }
 
 #[cfg(test)]

@@ -13,25 +13,33 @@ use super::upstream::Ending;
 pub(super) struct WithEnding {
     stream: TcpStream,
     ending: Ending,
+    /// The servo takes nothing more.
+    shut: bool,
 }
 
 impl WithEnding {
     pub(super) fn new(stream: TcpStream, ending: Ending) -> Self {
-        Self { stream, ending }
+        Self { stream, ending, shut: false }
     }
 
-    fn written(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if matches!(polled, Poll::Ready(Err(_))) {
-            self.ending.note(&self.stream);
-        }
-        polled
+    /// What was `polled` of writing `len` bytes. A servo that takes no more of a body may have answered it before, and closed: hyper
+    /// reads that only if it can go on writing. What it writes is dropped then.
+    fn written(&mut self, polled: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
+        let Poll::Ready(Err(_)) = polled else { return polled };
+        self.ending.note(&self.stream);
+        self.shut = true;
+        Poll::Ready(Ok(len))
     }
 }
 
 impl AsyncRead for WithEnding {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let mut polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if self.shut && matches!(polled, Poll::Ready(Ok(()))) && buffer.filled().len() == before {
+            // The end that writing has met: no end of an answer.
+            polled = Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         let ended = match &polled {
             Poll::Ready(Ok(())) => buffer.filled().len() == before,
             Poll::Ready(Err(_)) => true,
@@ -46,8 +54,11 @@ impl AsyncRead for WithEnding {
 
 impl AsyncWrite for WithEnding {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.shut {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.written(polled)
+        self.written(polled, bytes.len())
     }
 
     fn poll_write_vectored(
@@ -55,8 +66,12 @@ impl AsyncWrite for WithEnding {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let len = parts.iter().map(|part| part.len()).sum();
+        if self.shut {
+            return Poll::Ready(Ok(len));
+        }
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.written(polled)
+        self.written(polled, len)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -28,6 +28,7 @@ use super::fast::Spare;
 use super::hop::{self, Peering};
 use super::listen;
 use super::local::Local;
+use super::room::Room;
 use super::upstream::Pool;
 use crate::access_log::AccessLog;
 use crate::config::Http1;
@@ -44,6 +45,8 @@ pub(super) const GRACE: Duration = Duration::from_secs(30);
 /// How long a connection may wait for its last request after another process has taken over: those that are used are used
 /// more often.
 const LINGER: Duration = Duration::from_secs(10);
+/// The same where none has: nobody can connect again before it is started, so it is as short as clients at work allow.
+const PARTING: Duration = Duration::from_secs(1);
 /// Largest request head: a page of cookies fits, an attack does not.
 pub(super) const MOST_HEAD_BYTES: usize = 32 * 1024;
 /// Largest buffer per client connection.
@@ -52,6 +55,11 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// After a failed accept (no file descriptors left): time for some connections to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where there is no room for more connections: of a worker's so many end with each look that have been idle for so long. Not all
+/// of them, since they would all be there again at once.
+const SHARE_ENDED: usize = 8;
+const IDLE_AT_LEAST: Duration = Duration::from_secs(1);
 
 /// Requests at a time on one connection of HTTP/2: what browsers and proxies expect at least (RFC 9113 asks for 100).
 const MOST_STREAMS: u32 = 128;
@@ -72,8 +80,9 @@ pub(super) struct Shared {
     pub(super) announced: bool,
     /// How HTTP/1.1 is carried.
     pub(super) carrier: Http1,
-    /// Whether another process accepts connections, and this one's clients shall go there.
+    /// Whether this process accepts no more connections, and its clients shall go to another.
     pub(super) leaving: Arc<AtomicBool>,
+    pub(super) room: Room,
     pub(super) readiness: Arc<Readiness>,
     pub(super) peering: Peering,
 }
@@ -118,11 +127,14 @@ pub(super) fn run(
             () = worker.sweep() => {}
             () = shutdown.cancelled() => {}
         }
-        if worker.is_leaving() {
-            worker.leave(listeners).await;
-        } else {
-            drop(listeners);
-            worker.finish().await;
+        let handed_over = worker.is_leaving();
+        worker.leaving.store(true, Ordering::Relaxed);
+        worker.part(listeners, if handed_over { LINGER } else { PARTING }).await;
+        let begun = Instant::now();
+        worker.finish().await;
+        // Without another process they are cut: they have no end of their own.
+        if handed_over {
+            worker.end_tunnels(GRACE.saturating_sub(begun.elapsed())).await;
         }
         Ok(())
     })
@@ -167,7 +179,7 @@ impl Worker {
         }
     }
 
-    /// Whether another process accepts connections: answers end theirs then, so that clients go there.
+    /// Whether this process accepts no more connections: answers end theirs then, so that clients go elsewhere.
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
     }
@@ -201,9 +213,11 @@ impl Worker {
 
     async fn accept(self: &Rc<Self>, listener: &TcpListener, kind: Kind) {
         loop {
+            // Other balancers ask for many clients of theirs on one.
+            let place = if kind == Kind::Peer { None } else { self.room.place().await };
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    self.connections.spawn_local(connection::serve(self.clone(), stream, peer, kind));
+                    self.connections.spawn_local(connection::serve(self.clone(), stream, peer, kind, place));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -225,34 +239,49 @@ impl Worker {
             self.activities
                 .borrow_mut()
                 .retain(|_, activity| activity.upgrade().map(|activity| activity.check(now)).is_some());
+            if self.room.is_full() {
+                self.make_room(now);
+            }
         }
     }
 
-    /// Lets clients go to the process that accepts connections now. An idle connection of HTTP/1 that is closed here could
-    /// meet a request on its way, so each has some time for another, whose answer ends it.
-    async fn leave(self: &Rc<Self>, listeners: Vec<(TcpListener, Kind)>) {
+    /// Ends the connections that have been idle for longest: others wait for their places.
+    fn make_room(&self, now: u64) {
+        let alive = self.alive();
+        let idle = |activity: &Arc<Activity>| activity.idle_for(now).filter(|idle| *idle >= IDLE_AT_LEAST);
+        let mut all: Vec<_> = alive.iter().filter_map(|activity| Some((idle(activity)?, activity))).collect();
+        all.sort_unstable_by_key(|(idle, _)| std::cmp::Reverse(*idle));
+        let share = (alive.len() / SHARE_ENDED).max(1);
+        all.iter().take(share).for_each(|(_, activity)| activity.end(Verdict::Finish));
+    }
+
+    /// Accepts nothing more. An idle connection of HTTP/1 that is closed here could meet a request on its way, so each has some
+    /// time for another, whose answer ends it.
+    async fn part(self: &Rc<Self>, listeners: Vec<(TcpListener, Kind)>, linger: Duration) {
         for (listener, kind) in listeners {
-            // The other process may not have taken this one.
+            // With their listener they would be reset, and another process may not have taken this one.
             for (stream, peer) in listen::waiting(listener) {
-                self.connections.spawn_local(connection::serve(self.clone(), stream, peer, kind));
+                self.connections.spawn_local(connection::serve(self.clone(), stream, peer, kind, None));
             }
         }
         // Of HTTP/2 both sides know which request was the last.
         self.alive().iter().filter(|activity| activity.is_http2()).for_each(|activity| activity.end(Verdict::Finish));
         self.connections.close();
         tokio::select! {
-            _ = time::timeout(LINGER, self.connections.wait()) => {}
+            _ = time::timeout(linger, self.connections.wait()) => {}
             () = self.sweep() => {}
         }
-        let begun = Instant::now();
-        self.finish().await;
+    }
+
+    /// Connections of other protocols end by themselves, or are cut after `grace`.
+    async fn end_tunnels(&self, grace: Duration) {
         self.tunnels.close();
-        if time::timeout(GRACE.saturating_sub(begun.elapsed()), self.tunnels.wait()).await.is_err() {
+        if time::timeout(grace, self.tunnels.wait()).await.is_err() {
             tracing::warn!("{} connection(s) of other protocols cut after {GRACE:?}", self.tunnels.len());
         }
     }
 
-    /// Ends idle connections, waits for requests in flight. Tunnels are cut at the end: they have none of their own.
+    /// Ends idle connections, waits for requests in flight.
     async fn finish(&self) {
         self.alive().iter().for_each(|activity| activity.end(Verdict::Finish));
         self.connections.close();

@@ -22,6 +22,7 @@ mod limits;
 mod outage;
 mod ports;
 mod retries;
+mod room;
 mod routing;
 mod sessions;
 mod sites;

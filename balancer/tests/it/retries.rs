@@ -1,9 +1,11 @@
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pontoon_balancer::table::Wish;
 use pontoon_model::Traffic;
+use tokio::io::{AsyncWriteExt, BufReader};
 
-use super::support::http::{Client, Message, ask, get, with_body};
+use super::support::http::{Client, Message, ask, get, read_head, read_message, with_body};
 use super::support::servo::{Servo, answer_all};
 use super::support::{Fixture, route, until, within};
 
@@ -304,7 +306,7 @@ async fn a_servo_that_failed_gets_requests_again_once_it_is_well() {
 #[tokio::test]
 async fn a_client_that_stops_in_its_body_is_told_so_and_no_servo_is_blamed() {
     let servo = Servo::silent().await;
-    let traffic = Traffic { first_byte_ms: 150, ..Traffic::default() };
+    let traffic = Traffic { idle_ms: 150, ..Traffic::default() };
     let fixture = treated(traffic, &[servo.address]).await;
     let mut client = Client::connect(fixture.address()).await;
     client.send(b"PUT / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100\r\n\r\nonly this").await;
@@ -313,4 +315,59 @@ async fn a_client_that_stops_in_its_body_is_told_so_and_no_servo_is_blamed() {
     let route = fixture.balancer.table().route("a.example").unwrap();
     assert!(!route.target().as_ref().unwrap().servos()[0].is_avoided());
     assert_eq!(route.statistics().errors(), 0);
+}
+
+/// The time for the beginning of an answer is the servo's.
+#[tokio::test]
+async fn a_client_that_pauses_in_its_body_does_not_use_up_the_servos_time() {
+    let servo = Servo::answering("all of it").await;
+    let traffic = Traffic { first_byte_ms: 100, ..Traffic::default() };
+    let fixture = treated(traffic, &[servo.address]).await;
+    let mut client = Client::connect(fixture.address()).await;
+    client.send(b"PUT / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    client.send(b"2\r\ncd\r\n0\r\n\r\n").await;
+    assert_eq!(client.answer().await.text(), "all of it");
+    assert_eq!(servo.seen.requests()[0].body, b"abcd");
+}
+
+/// It may be at work on it: a report that takes too long would be made three times.
+#[tokio::test]
+async fn a_servo_that_is_late_is_not_given_the_request_again_and_nobody_waits_for_another() {
+    let late = Servo::silent().await;
+    let traffic = Traffic { first_byte_ms: 1_500, ..Traffic::default() };
+    let fixture = treated(traffic, &[late.address]).await;
+    let begun = Instant::now();
+    let answer = ask(fixture.address(), &get("a.example")).await;
+    assert_eq!((answer.status(), answer.header("x-pontoon-error")), (504, Some("timeout")));
+    assert!(answer.text().contains("within 1.5 s"), "{answer:?}");
+    assert!(begun.elapsed() < Duration::from_secs(6), "an app's `hold` is ten seconds: {:?}", begun.elapsed());
+    let asked = late.seen.requests().iter().filter(|request| request.head.starts_with("GET")).count();
+    assert_eq!(asked, 1);
+}
+
+/// It has closed without having read all, and so the kernel resets the connection behind its answer.
+#[tokio::test]
+async fn an_answer_that_comes_before_the_body_was_taken_reaches_the_client() {
+    let servo = Servo::start(|mut stream, _| async move {
+        let Some(_) = read_head(&mut stream).await else { return };
+        stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+    })
+    .await;
+    let fixture = treated(Traffic::default(), &[servo.address]).await;
+    let length = 5 << 20;
+    for round in 0..20 {
+        let stream = tokio::net::TcpStream::connect(fixture.address()).await.unwrap();
+        let (reader, mut writer) = stream.into_split();
+        let sending = tokio::spawn(async move {
+            let head = format!("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {length}\r\n\r\n");
+            // The balancer need not take all of it either.
+            let _ = writer.write_all(head.as_bytes()).await;
+            let _ = writer.write_all(&vec![b'x'; length]).await;
+            writer
+        });
+        let answer = within("the answer", read_message(&mut BufReader::new(reader))).await.expect("an answer");
+        assert_eq!((answer.status(), answer.text()), (403, "no"), "in round {round}");
+        sending.abort();
+    }
 }

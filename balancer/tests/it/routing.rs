@@ -132,6 +132,7 @@ async fn each_request_leaves_a_line_in_the_access_log_and_is_counted() {
     balancer.table().apply_table(&RouteTable { version: RouteVersion(1), routes }).unwrap();
     ask(balancer.address(), &get("a.example")).await;
     ask(balancer.address(), &get("nobody.example")).await;
+    assert_eq!(ask(balancer.address(), "GET /?a=\"b HTTP/1.1\r\nHost: a.example\r\n\r\n").await.status(), 400);
     let metrics = ask(balancer.admin_address().unwrap(), &get("admin").replacen("GET /", "GET /metrics", 1)).await;
     let labels = "app=\"guestbook\",host=\"a.example\"";
     for line in [
@@ -150,6 +151,9 @@ async fn each_request_leaves_a_line_in_the_access_log_and_is_counted() {
     assert_eq!((&known["client"], &known["path"]), (&"127.0.0.1".into(), &"/".into()));
     assert_eq!(known["request_id"], servo.seen.requests()[0].header("x-request-id").unwrap());
     assert_eq!((&unknown["status"], unknown.get("app")), (&404.into(), None));
+    // What is no request has no name, and is a client's error as others are.
+    let unreadable = lines.iter().find(|line| line["method"] == "-").unwrap();
+    assert_eq!((&unreadable["status"], &unreadable["client"]), (&400.into(), &"127.0.0.1".into()));
 }
 
 fn fixture_controllers() -> Vec<std::net::SocketAddr> {

@@ -10,7 +10,7 @@ use super::support::servo::Servo;
 use super::support::{Fixture, config, route, until, within};
 
 #[tokio::test]
-async fn a_stop_lets_requests_end_and_closes_the_rest_at_once() {
+async fn a_stop_lets_requests_end_and_answers_those_that_come_on_connections_that_are_there() {
     let fixture = Fixture::start().await;
     let (go, wait) = tokio::sync::watch::channel(false);
     let servo = Servo::start(move |mut stream, seen| {
@@ -37,11 +37,17 @@ async fn a_stop_lets_requests_end_and_closes_the_rest_at_once() {
     until(|| if servo.seen.requests().len() == 2 { Ok(()) } else { Err("the slow request has not arrived".into()) })
         .await;
     let begun = Instant::now();
+    let mut unused = Client::connect(address).await;
+    assert_eq!(unused.ask(&get("a.example")).await.text(), "done");
     let stopping = tokio::spawn(fixture.balancer.stop());
-    assert!(idle.rest().await.is_empty());
-    assert!(fresh.rest().await.is_empty());
     // Each worker closes its own listener.
     within("the listeners' end", async { while TcpStream::connect(address).await.is_ok() {} }).await;
+    // It was on its way: to close the connection now would lose it.
+    let last = idle.ask(&get("a.example")).await;
+    assert_eq!((last.text(), last.header("connection")), ("done", Some("close")));
+    assert!(idle.rest().await.is_empty());
+    assert!(unused.rest().await.is_empty());
+    assert!(fresh.rest().await.is_empty());
     go.send(true).unwrap();
     let answer = busy.answer().await;
     assert_eq!((answer.text(), answer.header("connection")), ("done", Some("close")));

@@ -3,7 +3,7 @@
 use pontoon_model::{Certificate, CertificateOrigin, Digest, Secret, Timestamp};
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::error::X509Error;
 use x509_parser::extensions::GeneralName;
@@ -59,7 +59,7 @@ pub enum UnusableCertificate {
         name: String,
     },
     /// No key.
-    #[error("the key cannot be used: {0}; give one unencrypted RSA, ECDSA or Ed25519 key in PEM")]
+    #[error("the key cannot be used: {0}; give one unencrypted key in PEM: RSA, ECDSA with P-256 or P-384, or Ed25519")]
     Key(String),
     /// Of another certificate.
     #[error("the key is that of no certificate of the chain; give the key with which the first one was requested")]
@@ -117,7 +117,7 @@ fn read(chain: &str, key: &str) -> Result<Certificate, UnusableCertificate> {
     let unreadable = |why: &dyn std::fmt::Display| UnusableCertificate::Chain(why.to_string());
     let all: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain.as_bytes())
         .collect::<Result<_, _>>()
-        .map_err(|error| unreadable(&error))?;
+        .map_err(|error| unreadable(&in_words(&error)))?;
     if all.len() > MOST_CERTIFICATES {
         return Err(UnusableCertificate::TooLong(all.len()));
     }
@@ -164,13 +164,26 @@ fn read(chain: &str, key: &str) -> Result<Certificate, UnusableCertificate> {
     })
 }
 
+/// The library shows bytes as numbers.
+fn in_words(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            format!("it breaks off before its line -----END {}-----", String::from_utf8_lossy(end_marker))
+        }
+        pem::Error::IllegalSectionStart { line } => {
+            format!("its line {} is no beginning of PEM", String::from_utf8_lossy(line).trim())
+        }
+        other => other.to_string(),
+    }
+}
+
 fn check_key(
     chain: &[CertificateDer<'static>],
     parsed: &[X509Certificate<'_>],
     key: &str,
 ) -> Result<(), UnusableCertificate> {
     let unusable = |why: &dyn std::fmt::Display| UnusableCertificate::Key(why.to_string());
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unusable(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unusable(&in_words(&error)))?;
     let key = any_supported_type(&key).map_err(|error| unusable(&error))?;
     let match_of = |at: usize| CertifiedKey::new(vec![chain[at].clone()], key.clone()).keys_match();
     match match_of(0) {

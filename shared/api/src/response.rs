@@ -390,10 +390,11 @@ pub struct Route {
     pub release: Option<ReleaseNumber>,
     /// Where requests go.
     pub servos: Vec<RouteTarget>,
-    /// Requests a second of the app (of all its host names) in the last ten seconds, where it was asked for.
+    /// Requests a second of the app (of all its host names, previews included) in the last ten seconds, where it was asked for;
+    /// with routes of the live release only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
-    /// Requests of the app that are being answered, where it was asked for.
+    /// Requests of the app that are being answered, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<u64>,
 }

@@ -44,6 +44,8 @@ enum Failure {
     Servo(Fault),
     /// It is the client that went away.
     Gone,
+    /// This machine has nothing left to make a connection with.
+    Ours,
 }
 
 impl<S: Stream> Connection<'_, S> {
@@ -71,6 +73,7 @@ impl<S: Stream> Connection<'_, S> {
                     return Ok(Carried { servo, in_flight, answer });
                 }
                 Err(Failure::Gone) => return Err(Stop::Gone),
+                Err(Failure::Ours) => return Err(Stop::Page(Page::NoRoom)),
                 Err(Failure::Servo(fault)) => fault,
             };
             let failed = attempts.failed(sides, route, in_flight, fault, ask.idempotent);
@@ -93,8 +96,14 @@ impl<S: Stream> Connection<'_, S> {
             // The servo was restarted, or closed what was idle: the other kept connections are as dead.
             pool.forget(servo.address);
         }
-        let mut raw = match self.unless_gone(Raw::connect(servo.address)).await {
+        let mut connected = self.unless_gone(Raw::connect(servo.address)).await;
+        if matches!(&connected, Some(Err(error)) if error.is_ours()) {
+            pool.make_room();
+            connected = self.unless_gone(Raw::connect(servo.address)).await;
+        }
+        let mut raw = match connected {
             Some(Ok(raw)) => raw,
+            Some(Err(error)) if error.is_ours() => return Err(Failure::Ours),
             Some(Err(error)) => {
                 tracing::debug!(servo = %servo.id, address = %servo.address, %error, "cannot connect");
                 return Err(Failure::Servo(

@@ -15,7 +15,7 @@ use super::pulse::Pulse;
 use super::word::{Ask, Verdict};
 use crate::peers::Peer;
 use crate::peers::links::HOP;
-use crate::proxy::exchange::{Answer, ClientFault, Exchange, Failure, Giver};
+use crate::proxy::exchange::{Answer, ClientFault, Exchange, Failure, Giver, Patience};
 use crate::proxy::forward::Sides;
 use crate::proxy::headers;
 use crate::proxy::pages::Page;
@@ -63,12 +63,12 @@ impl Exchange {
         let Some(request) = self.request_for_peer(sides, route, wanted) else {
             return Err(Unanswered::Other(Failure::Client(ClientFault::Cut)));
         };
-        let first_byte = Duration::from_millis(sides.settings.traffic.first_byte_ms.into()) + FOR_ITS_VERDICT;
+        let patience = Patience::of(&sides.settings.traffic).and(FOR_ITS_VERDICT);
         let sent = {
             let _waiting = pulse.wait();
             tokio::select! {
                 biased;
-                sent = self.within(first_byte, sender.try_send_request(request)) => sent.map_err(Unanswered::Other)?,
+                sent = self.within(patience, sender.try_send_request(request)) => sent.map_err(Unanswered::Other)?,
                 () = self.may_move_on(sides, route, peer, &pulse) => {
                     tracing::debug!(peer = %peer.name, "a peer has fallen silent: the request goes to another");
                     return Err(Unanswered::Broken);
@@ -161,6 +161,7 @@ impl Exchange {
                     .then(|| Page::Unreachable { host: host(), tried: self.attempts.tried.len() });
             }
             Unanswered::Other(Failure::Client(fault)) => return Some(fault.page(sides)),
+            Unanswered::Other(Failure::Ours) => return Some(Page::NoRoom),
             Unanswered::Broken | Unanswered::Other(Failure::Servo(Fault::Unreached | Fault::Broken | Fault::Ended)) => {
                 self.attempts.killed += 1;
                 self.attempts.timed_out = false;
@@ -169,7 +170,7 @@ impl Exchange {
             Unanswered::Other(Failure::Servo(Fault::TimedOut)) => {
                 self.attempts.killed += 1;
                 self.attempts.timed_out = true;
-                self.attempts.spent.push(peer.site.clone());
+                self.attempts.late_at(&peer.site);
             }
             Unanswered::Lost { killed, timed_out } => {
                 if !timed_out {
@@ -177,7 +178,10 @@ impl Exchange {
                 }
                 self.attempts.killed = killed.max(self.attempts.killed + 1);
                 self.attempts.timed_out = timed_out;
-                self.attempts.spent.push(peer.site.clone());
+                match timed_out {
+                    true => self.attempts.late_at(&peer.site),
+                    false => self.attempts.spent.push(peer.site.clone()),
+                }
             }
         }
         self.attempts.give_up(sides, self.is_repeatable())

@@ -86,6 +86,9 @@ async fn connect(
         }
         Err(error) => {
             tracing::debug!(servo = %id, %address, %error, "cannot connect");
+            if error.is_ours() {
+                return None;
+            }
             Failure::Unreached
         }
     };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::State as Context;
 use axum::response::Response;
 use pontoon_api::{Balancer, Host, Route};
-use pontoon_core::view;
+use pontoon_core::{State, view};
 use pontoon_model::{AppName, ServoId};
 use pontoon_proto::RequestsRow;
 use serde::Deserialize;
@@ -57,7 +57,7 @@ pub(super) async fn routes(
         let seen = table.routes.iter().filter(|route| caller.sees(&route.app));
         let mut routes: Vec<Route> = seen.map(|route| convert::route(route)).collect();
         if let Some(load) = load {
-            add_load(&mut routes, &load);
+            add_load(&state, &mut routes, &load);
         }
         routes
     })
@@ -65,7 +65,7 @@ pub(super) async fn routes(
 }
 
 /// Says how busy they are.
-fn add_load(routes: &mut [Route], rows: &[RequestsRow]) {
+fn add_load(state: &State, routes: &mut [Route], rows: &[RequestsRow]) {
     let mut apps: HashMap<&AppName, (f64, u64)> = HashMap::new();
     let mut servos: HashMap<ServoId, (u64, u32)> = HashMap::new();
     for row in rows {
@@ -79,8 +79,12 @@ fn add_load(routes: &mut [Route], rows: &[RequestsRow]) {
         }
     }
     for route in routes {
-        let (rate, in_flight) = apps.get(&route.app).copied().unwrap_or_default();
-        (route.rate, route.in_flight) = (Some(rate), Some(in_flight));
+        // Balancers count by app: what comes to a preview, or a canary, is among it and not known by itself.
+        let live = state.app(&route.app).and_then(|app| app.live.as_ref()).map(|live| live.release);
+        if route.release == live {
+            let (rate, in_flight) = apps.get(&route.app).copied().unwrap_or_default();
+            (route.rate, route.in_flight) = (Some(rate), Some(in_flight));
+        }
         for servo in &mut route.servos {
             let (in_flight, ejected_by) = servos.get(&servo.id).copied().unwrap_or_default();
             (servo.in_flight, servo.ejected_by) = (Some(in_flight), Some(ejected_by));
