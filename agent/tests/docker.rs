@@ -211,6 +211,30 @@ async fn a_network_that_was_removed_is_made_anew_and_nothing_stays_behind() {
     assert_eq!((scene.containers().as_str(), networks(&network)), ("", 0));
 }
 
+/// The engine lets several agents make one at the same moment, and each may have looked before the other's was there.
+#[tokio::test]
+async fn of_several_networks_of_one_name_one_is_left_and_servos_start() {
+    let Some(scene) = Scene::new("22370-22379").await else { return };
+    let network = format!("pontoon-{}", scene.host.config.cluster);
+    let is_there = |heard: &support::controller::Heard| if heard.hellos.is_empty() { Err("no".into()) } else { Ok(()) };
+    scene.controller.until("the agent is there", is_there).await;
+    let ids = || docker(&["network", "ls", "-q", "--filter", &format!("name={network}")]);
+    until("several are made at once", || {
+        ids().lines().for_each(|id| drop(docker(&["network", "rm", id])));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| docker(&["network", "create", &network]));
+            }
+        });
+        if networks(&network) > 1 { Ok(()) } else { Err("one".into()) }
+    })
+    .await;
+    let bundle = scene.controller.put(bundle::server());
+    scene.controller.assign(vec![servo(1, bundle, "python3 server.py")], vec![]);
+    scene.controller.until_servo(1, "ready").await;
+    assert_eq!(networks(&network), 1);
+}
+
 fn networks(name: &str) -> usize {
     docker(&["network", "ls", "-q", "--filter", &format!("name={name}")]).lines().count()
 }

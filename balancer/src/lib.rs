@@ -46,7 +46,10 @@ pub async fn run(config: Config, respawn: Option<Respawn>, shutdown: Cancellatio
     tokio::select! {
         biased;
         () = balancer.handed_over() => balancer.stop().await,
-        () = shutdown.cancelled() => balancer.stop().await,
+        () = shutdown.cancelled() => {
+            tracing::info!("the balancer is stopping: it takes no more connections, and requests in flight end");
+            balancer.stop().await
+        }
         () = balancer.revoked() => Err(balancer.leave().await),
         error = balancer.failed() => Err(error),
     }

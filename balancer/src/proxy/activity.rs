@@ -4,15 +4,17 @@
 //! Connections only note what they do; once a second the worker looks at all of its connections.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
+use tokio::time::Sleep;
 
 use crate::millis;
 
@@ -36,6 +38,8 @@ pub(super) struct Activity {
     /// When the phase began, in milliseconds of this process.
     since: AtomicU64,
     verdict: AtomicU32,
+    /// A request's body is still to come, of HTTP/1.
+    unread: AtomicBool,
     wake: Notify,
     /// Where it is among those of its worker.
     pub(super) place: AtomicUsize,
@@ -57,6 +61,7 @@ impl Activity {
             serving: AtomicU32::new(0),
             since: AtomicU64::new(millis::now()),
             verdict: AtomicU32::new(0),
+            unread: AtomicBool::new(false),
             wake: Notify::new(),
             place: AtomicUsize::new(usize::MAX),
         })
@@ -132,6 +137,25 @@ impl Activity {
 #[derive(Debug)]
 pub(super) struct Serving(Arc<Activity>);
 
+impl Serving {
+    /// The request has a body, of which nothing was read.
+    pub(super) fn has_body(&self) -> UnreadBody {
+        self.0.unread.store(true, Ordering::Relaxed);
+        UnreadBody(self.0.clone())
+    }
+}
+
+/// A body that is still to come.
+#[derive(Debug)]
+pub(super) struct UnreadBody(Arc<Activity>);
+
+impl UnreadBody {
+    /// All of it has come.
+    pub(super) fn is_read(self) {
+        self.0.unread.store(false, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Serving {
     fn drop(&mut self) {
         self.0.serving.fetch_sub(1, Ordering::Relaxed);
@@ -141,16 +165,43 @@ impl Drop for Serving {
 }
 
 /// A stream that notes when bytes of a new request arrive. What was read of it already comes first.
+///
+/// Where it ends with a part of a request's body unread, that is read and dropped, for a while: a socket that is closed with something in
+/// it resets its connection, and the answer with it.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     begun: BytesMut,
     stream: S,
     activity: Arc<Activity>,
+    /// Until when, once it does.
+    lingers: Option<Pin<Box<Sleep>>>,
 }
+
+/// A client that has read its answer stops sending, or has sent all, within a few round trips.
+const LINGER: Duration = Duration::from_secs(5);
+/// As much of a body at once is dropped.
+const DROPPED_AT_ONCE: usize = 16 * 1024;
 
 impl<S> Watched<S> {
     pub(super) fn new(begun: BytesMut, stream: S, activity: Arc<Activity>) -> Self {
-        Self { begun, stream, activity }
+        Self { begun, stream, activity, lingers: None }
+    }
+
+    /// Ready once nothing more is read.
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<()>
+    where
+        S: AsyncRead + Unpin,
+    {
+        let mut dropped = [MaybeUninit::uninit(); DROPPED_AT_ONCE];
+        let until = self.lingers.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        while until.as_mut().poll(cx).is_pending() {
+            let mut buffer = ReadBuf::uninit(&mut dropped);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                _ => break,
+            }
+        }
+        Poll::Ready(())
     }
 
     fn poll_begun(&mut self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -179,7 +230,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
     }
@@ -201,7 +252,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.lingers.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        if this.activity.unread.load(Ordering::Relaxed) && !this.activity.is_http2() {
+            ready!(this.poll_unread(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use pontoon_model::{AppName, ServoId, Traffic};
 use tokio::time::{self, Instant};
 
+use super::activity::UnreadBody;
 use super::attempts::{Attempts, Next};
 use super::forward::Sides;
 use super::headers;
@@ -124,7 +125,14 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(mut request: Request<Incoming>, sides: &Sides<'_>, app: &AppName, origin: Origin) -> Self {
+    /// `unread`: told once all of the request's body has come.
+    pub(super) fn new(
+        mut request: Request<Incoming>,
+        sides: &Sides<'_>,
+        app: &AppName,
+        origin: Origin,
+        unread: Option<UnreadBody>,
+    ) -> Self {
         let traffic = &sides.settings.traffic;
         let of_user = matches!(origin, Origin::User { .. });
         let (begun, tunnel) = match origin {
@@ -153,7 +161,7 @@ impl Exchange {
         let attempts = begun.map_or_else(|| Attempts::new(session()), |begun| *begun);
         let repeat = parts.method.is_idempotent() || traffic.retry_unsafe;
         let most_kept = if traffic.retry_unsafe { pontoon_model::Traffic::MOST_KEPT_BYTES } else { MOST_KEPT };
-        let source = Source::new(body, if repeat { most_kept } else { 0 }, traffic.body_bytes);
+        let source = Source::new(body, if repeat { most_kept } else { 0 }, traffic.body_bytes, unread);
         let path = headers::origin_form(&parts.uri);
         let uri = match protocol {
             Protocol::Http1 => {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::activity::Serving;
@@ -35,6 +36,7 @@ pub(super) async fn answer(
 ) -> Response<ResponseBody> {
     let begun = Instant::now();
     let (parts, body) = request.into_parts();
+    let unread = (!body.is_end_stream() && parts.version != Version::HTTP_2).then(|| serving.has_body());
     let protocol = protocol(parts.version, client);
     let path = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
     let about = About { client: client.address, method: parts.method.as_str(), path, protocol };
@@ -70,7 +72,8 @@ pub(super) async fn answer(
     let answered = match gate::check(&Asked::of(&parts, &body), &settings, client, &host) {
         Ok(()) => {
             let origin = Origin::User { attempts };
-            let mut exchange = Exchange::new(Request::from_parts(parts, body), &sides, &route.app.name, origin);
+            let request = Request::from_parts(parts, body);
+            let mut exchange = Exchange::new(request, &sides, &route.app.name, origin, unread);
             exchange.try_servos(&mut sides, &mut route).await.map(|answer| (exchange, answer))
         }
         Err(page) => Err(page),

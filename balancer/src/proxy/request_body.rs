@@ -13,6 +13,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::activity::UnreadBody;
+
 /// Most bytes kept of one request, for a try with another servo: form posts and API calls fit; uploads stream.
 pub(super) const MOST_KEPT: usize = 64 * 1024;
 
@@ -33,6 +35,8 @@ struct State {
     most: u64,
     too_large: bool,
     ended: bool,
+    /// Told when it has.
+    unread: Option<UnreadBody>,
     /// The servo would take more, and the client has not sent it yet.
     starved: bool,
     failed: bool,
@@ -55,7 +59,7 @@ enum Keep {
 impl Source {
     /// `most_kept`: how much is kept for another try, nothing of a request that is never sent again. `most`: how large it
     /// may be; 0: any size.
-    pub(super) fn new(incoming: Incoming, most_kept: usize, most: u64) -> Self {
+    pub(super) fn new(incoming: Incoming, most_kept: usize, most: u64, unread: Option<UnreadBody>) -> Self {
         let (size, ended) = (incoming.size_hint(), incoming.is_end_stream());
         Self(Rc::new(RefCell::new(State {
             incoming,
@@ -68,6 +72,7 @@ impl Source {
             most,
             too_large: false,
             ended,
+            unread,
             starved: false,
             failed: false,
             turn: 0,
@@ -164,6 +169,11 @@ pub(super) enum BodyError {
 }
 
 impl State {
+    fn end(&mut self) {
+        self.ended = true;
+        self.unread.take().into_iter().for_each(UnreadBody::is_read);
+    }
+
     fn poll(&mut self, at: &mut usize, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(piece) = self.kept.get(*at) {
             *at += 1;
@@ -182,11 +192,13 @@ impl State {
                 return Poll::Ready(Some(Err(BodyError::Client(error))));
             }
             None => {
-                self.ended = true;
+                self.end();
                 return Poll::Ready(None);
             }
         };
-        self.ended = self.incoming.is_end_stream();
+        if self.incoming.is_end_stream() {
+            self.end();
+        }
         self.moved_at = Instant::now();
         self.came += frame.data_ref().map_or(0, |data| data.len() as u64);
         if self.most > 0 && self.came > self.most {

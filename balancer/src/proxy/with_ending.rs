@@ -15,11 +15,13 @@ pub(super) struct WithEnding {
     ending: Ending,
     /// The servo takes nothing more.
     shut: bool,
+    /// And says nothing more.
+    silent: bool,
 }
 
 impl WithEnding {
     pub(super) fn new(stream: TcpStream, ending: Ending) -> Self {
-        Self { stream, ending, shut: false }
+        Self { stream, ending, shut: false, silent: false }
     }
 
     /// What was `polled` of writing `len` bytes. A servo that takes no more of a body may have answered it before, and closed: hyper
@@ -28,24 +30,30 @@ impl WithEnding {
         let Poll::Ready(Err(_)) = polled else { return polled };
         self.ending.note(&self.stream);
         self.shut = true;
-        Poll::Ready(Ok(len))
+        if self.silent { polled } else { Poll::Ready(Ok(len)) }
+    }
+
+    /// What comes of writing `len` bytes to who takes nothing more.
+    fn dropped(&self, len: usize) -> Poll<io::Result<usize>> {
+        Poll::Ready(if self.silent { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(len) })
     }
 }
 
 impl AsyncRead for WithEnding {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
+        let (before, room) = (buffer.filled().len(), buffer.remaining());
         let mut polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if self.shut && matches!(polled, Poll::Ready(Ok(()))) && buffer.filled().len() == before {
-            // The end that writing has met: no end of an answer.
-            polled = Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
         let ended = match &polled {
-            Poll::Ready(Ok(())) => buffer.filled().len() == before,
+            Poll::Ready(Ok(())) => room > 0 && buffer.filled().len() == before,
             Poll::Ready(Err(_)) => true,
             Poll::Pending => false,
         };
+        if ended && self.shut {
+            // The end that writing has met: no end of an answer.
+            polled = Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         if ended {
+            self.silent = true;
             self.ending.note(&self.stream);
         }
         polled
@@ -55,7 +63,7 @@ impl AsyncRead for WithEnding {
 impl AsyncWrite for WithEnding {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.shut {
-            return Poll::Ready(Ok(bytes.len()));
+            return self.dropped(bytes.len());
         }
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(polled, bytes.len())
@@ -68,7 +76,7 @@ impl AsyncWrite for WithEnding {
     ) -> Poll<io::Result<usize>> {
         let len = parts.iter().map(|part| part.len()).sum();
         if self.shut {
-            return Poll::Ready(Ok(len));
+            return self.dropped(len);
         }
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
         self.written(polled, len)

@@ -371,3 +371,26 @@ async fn an_answer_that_comes_before_the_body_was_taken_reaches_the_client() {
         sending.abort();
     }
 }
+
+/// Most clients write all of a request before they read. To close with something of it unread would reset the connection.
+#[tokio::test]
+async fn a_refusal_before_the_end_of_a_body_is_not_lost_to_who_sends_it_first() {
+    let servo = Servo::start(|mut stream, _| async move {
+        let Some(_) = read_head(&mut stream).await else { return };
+        stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+    })
+    .await;
+    let fixture = treated(Traffic { body_bytes: 4 << 20, ..Traffic::default() }, &[servo.address]).await;
+    let length = 2 << 20;
+    for (host, status, round) in (0..10).flat_map(|round| [("a.example", 403, round), ("nobody.example", 404, round)]) {
+        let mut client = Client::connect(fixture.address()).await;
+        let head = format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n");
+        client.send(head.as_bytes()).await;
+        for _ in 0..length / 65_536 {
+            // Each is an error once the connection was reset.
+            client.send(&[b'x'; 65_536]).await;
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(within("the answer", client.answer()).await.status(), status, "{host} in round {round}");
+    }
+}

@@ -78,7 +78,7 @@ impl DockerRuntime {
             Err(error) => return Err(engine_failed(error)),
         }
         self.put_source(name, &job.source).await?;
-        network::start(&self.engine, name).await.map_err(engine_failed)?;
+        network::start(&self.engine, &self.settings, name).await.map_err(engine_failed)?;
         self.follow(name, job).await?;
         self.take_bundle(name, job.bundle.clone()).await
     }

@@ -15,6 +15,8 @@ use super::{DockerSettings, EngineError, RuntimeError, describe, labels, status,
 const AMBIGUOUS_WAIT: Duration = Duration::from_millis(100);
 /// As many looks as an engine under load may need.
 const AMBIGUOUS_TRIES: u32 = 50;
+/// After as many it is nobody's who is at it.
+const TIDY_EVERY: u32 = 10;
 
 /// The id of the cluster's network, which is made when it is not there.
 pub(super) async fn ensure(engine: &Docker, settings: &DockerSettings) -> Result<String, RuntimeError> {
@@ -33,32 +35,69 @@ pub(super) async fn ensure(engine: &Docker, settings: &DockerSettings) -> Result
     // The engine allows two networks of one name, and another agent may have made it at the same moment.
     let chosen = oldest(engine, &name).await?.unwrap_or_else(|| made.clone());
     if chosen != made {
-        engine.remove_network(&made).await.map_err(unreachable)?;
+        // Somebody else may have removed it, and nothing is on it yet.
+        is_removed(engine, &made).await?;
     }
     Ok(chosen)
 }
 
 async fn oldest(engine: &Docker, name: &str) -> Result<Option<String>, RuntimeError> {
+    Ok(all(engine, name).await?.into_iter().next())
+}
+
+/// Those of this name, the oldest first.
+async fn all(engine: &Docker, name: &str) -> Result<Vec<String>, RuntimeError> {
     let filters = HashMap::from([("name", vec![name])]);
     let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
     let found = engine.list_networks(Some(options)).await.map_err(unreachable)?;
     // The filter also finds longer names.
-    let same = found.into_iter().filter(|network| network.name.as_deref() == Some(name));
-    let first = same.min_by(|one, other| (&one.created, &one.id).cmp(&(&other.created, &other.id)));
-    Ok(first.and_then(|network| network.id))
+    let mut same: Vec<_> = found.into_iter().filter(|network| network.name.as_deref() == Some(name)).collect();
+    same.sort_by(|one, other| (&one.created, &one.id).cmp(&(&other.created, &other.id)));
+    Ok(same.into_iter().filter_map(|network| network.id).collect())
 }
 
 /// Starts a container. While another agent of this engine makes the network too, the engine knows two of one name.
-pub(super) async fn start(engine: &Docker, container: &str) -> Result<(), EngineError> {
+pub(super) async fn start(engine: &Docker, settings: &DockerSettings, container: &str) -> Result<(), EngineError> {
     let mut tries = 0;
     loop {
         tries += 1;
         match engine.start_container(container, None::<StartContainerOptions>).await {
             Err(error) if tries < AMBIGUOUS_TRIES && describe(&error).contains("is ambiguous") => {
                 tokio::time::sleep(AMBIGUOUS_WAIT).await;
+                if tries % TIDY_EVERY == 0
+                    && let Err(error) = tidy(engine, settings).await
+                {
+                    tracing::warn!(%error, "two networks of one name cannot be looked at");
+                }
             }
             started => return started,
         }
+    }
+}
+
+/// Leaves one network of several. Who made one looked for others before, but one that was begun earlier may be there later, and
+/// is older all the same.
+async fn tidy(engine: &Docker, settings: &DockerSettings) -> Result<(), RuntimeError> {
+    let same = all(engine, &format!("pontoon-{}", settings.cluster)).await?;
+    let Some((first, others)) = same.split_first() else { return Ok(()) };
+    let mut others_in_use = 0;
+    for other in others {
+        others_in_use += u32::from(!is_removed(engine, other).await?);
+    }
+    // Containers keep theirs: then it is the oldest that goes.
+    if others_in_use > 0 {
+        is_removed(engine, first).await?;
+    }
+    Ok(())
+}
+
+/// Removes a network; false if it is in use.
+async fn is_removed(engine: &Docker, id: &str) -> Result<bool, RuntimeError> {
+    match engine.remove_network(id).await {
+        Ok(()) => Ok(true),
+        Err(error) if status(&error) == Some(404) => Ok(true),
+        Err(error) if matches!(status(&error), Some(403 | 409)) => Ok(false),
+        Err(error) => Err(unreachable(error)),
     }
 }
 
@@ -66,11 +105,8 @@ pub(super) async fn start(engine: &Docker, container: &str) -> Result<(), Engine
 pub(super) async fn leave(engine: &Docker, settings: &DockerSettings, caches: bool) -> Result<(), RuntimeError> {
     let name = format!("pontoon-{}", settings.cluster);
     while let Some(id) = oldest(engine, &name).await? {
-        match engine.remove_network(&id).await {
-            Ok(()) => {}
-            // In use, or removed by another agent at this moment.
-            Err(error) if matches!(status(&error), Some(403 | 404 | 409)) => break,
-            Err(error) => return Err(unreachable(error)),
+        if !is_removed(engine, &id).await? {
+            break;
         }
     }
     if caches {

@@ -133,7 +133,7 @@ impl DockerRuntime {
     async fn run(&self, launch: &Launch) -> Result<Found, RuntimeError> {
         let servo = launch.spec.id;
         let name = self.servo_name(servo);
-        network::start(&self.engine, &name).await.map_err(|error| {
+        network::start(&self.engine, &self.settings, &name).await.map_err(|error| {
             let why = describe(&error);
             let taken = why.contains("already allocated") || why.contains("address already in use");
             match launch.port {

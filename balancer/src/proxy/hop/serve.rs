@@ -166,7 +166,8 @@ async fn answer(worker: &Worker, mut request: Request<Incoming>, serving: Servin
     let settings = route.app.settings().clone();
     let mut sides = Sides { worker, client: &client, settings: &settings, host: &host };
     let origin = Origin::Peer { attempts: Box::new(Attempts::of_peer(ask.session, ask.killed)), tunnel };
-    let mut exchange = Exchange::new(Request::from_parts(parts, body), &sides, &route.app.name, origin);
+    let request = Request::from_parts(parts, body);
+    let mut exchange = Exchange::new(request, &sides, &route.app.name, origin, None);
     let answered = exchange.try_servos(&mut sides, &mut route).await;
     match answered {
         Ok(answer) => {

@@ -30,8 +30,8 @@ const WAIT_FOR_INDEX: Duration = Duration::from_secs(5);
 /// Largest JSON body: an environment of 128 KiB, every character escaped.
 const MAX_JSON: usize = 1024 * 1024;
 
-/// A body that nobody reads is taken in up to this size: what JSON comes to, as a rule, and nothing that costs anything.
-const UNREAD: usize = 64 * 1024;
+/// A body that nobody reads is taken in up to this size, and dropped: any that is JSON.
+const UNREAD: u64 = MAX_JSON as u64;
 /// And for as long: who has not sent it by then is not held to it.
 const UNREAD_WITHIN: Duration = Duration::from_secs(1);
 
@@ -103,11 +103,19 @@ async fn whole(body: Body) -> ApiResult<Bytes> {
 
 /// Takes in the body of a request that is refused without a look at it. A client that is still sending would be stopped, over HTTP/2
 /// with a reset, and some take that for the answer.
-pub(super) async fn unread(body: Body) {
-    if body.size_hint().lower() <= UNREAD as u64 {
-        // Whatever it is: nobody reads it.
-        let _ = timeout(UNREAD_WITHIN, Limited::new(body, UNREAD).collect()).await;
+pub(super) async fn unread(mut body: Body) {
+    if body.size_hint().lower() > UNREAD {
+        return;
     }
+    let mut left = UNREAD;
+    let dropped = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, |data| data.len() as u64)) else { return };
+            left = rest;
+        }
+    };
+    // Who has not sent it by then reads the refusal or does not.
+    let _ = timeout(UNREAD_WITHIN, dropped).await;
 }
 
 /// Names and ids in the path.
