@@ -151,7 +151,7 @@ pub(super) struct UnreadBody(Arc<Activity>);
 
 impl UnreadBody {
     /// All of it has come.
-    pub(super) fn is_read(self) {
+    pub(super) fn come(self) {
         self.0.unread.store(false, Ordering::Relaxed);
     }
 }

@@ -171,7 +171,7 @@ pub(super) enum BodyError {
 impl State {
     fn end(&mut self) {
         self.ended = true;
-        self.unread.take().into_iter().for_each(UnreadBody::is_read);
+        self.unread.take().into_iter().for_each(UnreadBody::come);
     }
 
     fn poll(&mut self, at: &mut usize, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
