@@ -2,7 +2,6 @@
 //! process that asks for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use pontoon_kit::{CancellationToken, FolderLock};
 use tokio::task::JoinSet;
@@ -30,8 +29,6 @@ pub(crate) struct Active {
 pub(crate) struct Ends {
     /// Connections are accepted no longer, and those there are end.
     pub(crate) serving: CancellationToken,
-    /// Another process accepts them: clients are given time to go there, see [`Ends::hand_over`].
-    pub(crate) leaving: Arc<AtomicBool>,
     /// What one process does and another may do without a pause between them: renewing the certificate, showing figures.
     pub(crate) alone: CancellationToken,
     /// The rest, which outlives the workers: drains are acknowledged to the end.
@@ -43,7 +40,7 @@ pub(crate) struct Ends {
 impl Ends {
     /// Another process serves.
     fn hand_over(&self) {
-        self.leaving.store(true, Ordering::Release);
+        // First: workers look at it when they end, and give clients time to go there.
         self.handed_over.cancel();
         self.serving.cancel();
         self.alone.cancel();

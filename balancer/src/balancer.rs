@@ -102,7 +102,7 @@ impl Balancer {
             credentials: &credentials,
             readiness: &readiness,
         };
-        let prepared = Proxy::prepare(&config, &with, &mut inherited, &ends.leaving, &tails)?;
+        let prepared = Proxy::prepare(&config, &with, &mut inherited, &ends.handed_over, &tails)?;
         let mut sockets = prepared.sockets().map_err(data_dir)?;
         sockets.extend(
             admin_socket

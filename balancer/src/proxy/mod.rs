@@ -37,7 +37,6 @@ mod worker;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use pontoon_kit::{CancellationToken, Credentials};
@@ -106,7 +105,7 @@ impl Proxy {
         config: &Config,
         with: &With<'_>,
         inherited: &mut Inherited,
-        leaving: &Arc<AtomicBool>,
+        handed_over: &CancellationToken,
         tails: &SharedTails,
     ) -> Result<Prepared, BalancerError> {
         let count = config.worker_count();
@@ -132,7 +131,7 @@ impl Proxy {
             log: log.clone(),
             announced: config.proxy_protocol,
             carrier: config.http1,
-            leaving: leaving.clone(),
+            handed_over: handed_over.clone(),
             room: Room::of_this_process(),
             readiness: readiness.clone(),
             peering: Peering { credentials: credentials.clone(), taker: taker.clone() },

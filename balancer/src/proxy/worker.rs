@@ -1,10 +1,10 @@
 //! One worker: a thread with its own runtime, listener, connections and pool.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -80,8 +80,8 @@ pub(super) struct Shared {
     pub(super) announced: bool,
     /// How HTTP/1.1 is carried.
     pub(super) carrier: Http1,
-    /// Whether this process accepts no more connections, and its clients shall go to another.
-    pub(super) leaving: Arc<AtomicBool>,
+    /// Cancelled when another process accepts connections.
+    pub(super) handed_over: CancellationToken,
     pub(super) room: Room,
     pub(super) readiness: Arc<Readiness>,
     pub(super) peering: Peering,
@@ -90,6 +90,7 @@ pub(super) struct Shared {
 /// What the requests of one worker share.
 pub(super) struct Worker {
     shared: Shared,
+    leaving: Cell<bool>,
     pub(super) pool: Rc<Pool>,
     pub(super) spare: Spare,
     pub(super) date: Date,
@@ -127,8 +128,8 @@ pub(super) fn run(
             () = worker.sweep() => {}
             () = shutdown.cancelled() => {}
         }
-        let handed_over = worker.is_leaving();
-        worker.leaving.store(true, Ordering::Relaxed);
+        let handed_over = worker.handed_over.is_cancelled();
+        worker.leaving.set(true);
         worker.part(listeners, if handed_over { LINGER } else { PARTING }).await;
         let begun = Instant::now();
         worker.finish().await;
@@ -166,6 +167,7 @@ impl Worker {
             .initial_connection_window_size(CONNECTION_WINDOW);
         Self {
             shared,
+            leaving: Cell::new(false),
             http2_of_peers: links::asked(Local),
             links: Rc::default(),
             pool: Rc::default(),
@@ -179,9 +181,9 @@ impl Worker {
         }
     }
 
-    /// Whether this process accepts no more connections: answers end theirs then, so that clients go elsewhere.
+    /// Whether it accepts no more connections: answers end theirs then, so that clients go elsewhere.
     pub(super) fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed)
+        self.leaving.get()
     }
 
     /// Signs and checks cookies.

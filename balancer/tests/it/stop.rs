@@ -55,6 +55,28 @@ async fn a_stop_lets_requests_end_and_answers_those_that_come_on_connections_tha
     assert!(begun.elapsed() < Duration::from_secs(15), "the grace of 30 s was not needed");
 }
 
+/// Nobody serves in its place: whoever restarts it waits for this.
+#[tokio::test]
+async fn a_stop_does_not_wait_for_idle_clients_as_long_as_a_handover_does() {
+    let fixture = Fixture::start().await;
+    let servo = Servo::answering("app").await;
+    fixture.route(1, vec![route("a.example", &[servo.address])]);
+    // So many that each worker has some.
+    let mut idle = Vec::new();
+    for _ in 0..32 {
+        let mut client = Client::connect(fixture.address()).await;
+        assert_eq!(client.ask(&get("a.example")).await.text(), "app");
+        idle.push(client);
+    }
+    let begun = Instant::now();
+    within("the stop", fixture.balancer.stop()).await.unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "it took {:?}, and a handover's patience is ten",
+        begun.elapsed()
+    );
+}
+
 #[tokio::test]
 async fn a_second_balancer_on_the_same_address_is_refused() {
     let fixture = Fixture::start().await;
