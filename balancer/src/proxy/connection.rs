@@ -146,7 +146,7 @@ async fn talk<S: fast::Stream>(
     activity: &Arc<Activity>,
 ) {
     activity.begin(http2);
-    let (from, who, noted_by) = (client.address, client.clone(), worker.clone());
+    let who = client.clone();
     let service = service_fn({
         let (worker, activity, attempts) = (worker.clone(), activity.clone(), Cell::new(attempts));
         move |request: Request<Incoming>| {
@@ -168,9 +168,9 @@ async fn talk<S: fast::Stream>(
     // Clients go away and send nonsense all the time.
     let ended = |ended: hyper::Result<()>| {
         if let Err(error) = ended {
-            tracing::debug!(client = %from, %error, "client connection ended");
+            tracing::debug!(client = %who.address, %error, "client connection ended");
             if error.is_parse() {
-                note_unreadable(&noted_by, &who, &error);
+                note_unreadable(worker, &who, &error);
             }
         }
     };

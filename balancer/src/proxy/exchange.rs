@@ -290,15 +290,7 @@ impl Exchange {
             Ok(sender) => self.send(sides, sender).await,
             Err(error) => {
                 tracing::debug!(servo = %servo.id, address = %servo.address, %error, "cannot connect");
-                if !error.is_ours() {
-                    return Err(Failure::Servo(refused));
-                }
-                pool.make_room();
-                match pool.connect(servo.address, self.protocol).await {
-                    Ok(sender) => self.send(sides, sender).await,
-                    Err(error) if error.is_ours() => Err(Failure::Ours),
-                    Err(_) => Err(Failure::Servo(refused)),
-                }
+                Err(if error.is_ours() { Failure::Ours } else { Failure::Servo(refused) })
             }
         }
     }
@@ -333,17 +325,20 @@ impl Exchange {
             if let Ok(sent) = time::timeout_at(look, answer.as_mut()).await {
                 return Ok(sent);
             }
-            let (awaits_client, now) = (self.source.awaits_client(), Instant::now());
-            let until = self.source.moved_at() + if awaits_client { patience.stalled } else { patience.first_byte };
-            if until > now {
-                // Who is waited for may change with each piece: the time for the servo begins with the last.
-                look = until
-                    .min(now + if awaits_client { patience.first_byte.min(LOOK_AGAIN) } else { patience.first_byte });
-            } else if awaits_client {
-                return Err(Failure::Client(ClientFault::Stalled));
-            } else {
-                return Err(Failure::Servo(Fault::TimedOut));
+            let (moved_at, now) = (self.source.moved_at(), Instant::now());
+            // Who is waited for may change with each piece: the time for the servo begins with the last.
+            let (until, next_look, fault) = match self.source.awaits_client() {
+                true => (
+                    moved_at + patience.stalled,
+                    now + patience.first_byte.min(LOOK_AGAIN),
+                    Failure::Client(ClientFault::Stalled),
+                ),
+                false => (moved_at + patience.first_byte, now + patience.first_byte, Failure::Servo(Fault::TimedOut)),
+            };
+            if until <= now {
+                return Err(fault);
             }
+            look = until.min(next_look);
         }
     }
 

@@ -233,10 +233,16 @@ impl Pool {
         self.shared.borrow_mut().remove(&address);
     }
 
-    /// Closes all that is idle, for want of room.
-    pub(super) fn make_room(&self) {
-        self.idle.0.borrow_mut().clear();
-        self.raw.0.borrow_mut().clear();
+    /// Opens a connection without a word on it; where this machine has nothing left for one, what is idle makes room.
+    async fn dial(&self, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+        match dial(address).await {
+            Err(error) if error.is_ours() => {
+                self.idle.0.borrow_mut().clear();
+                self.raw.0.borrow_mut().clear();
+                dial(address).await
+            }
+            dialled => dialled,
+        }
     }
 
     /// Closes what was idle for too long. A connection of HTTP/2 that is dropped here ends with its last request.
@@ -250,7 +256,7 @@ impl Pool {
     /// Opens a connection.
     pub(super) async fn connect(&self, address: SocketAddr, protocol: Protocol) -> Result<Sender, ConnectError> {
         let ending = Ending::default();
-        let stream = TokioIo::new(WithEnding::new(dial(address).await?, ending.clone()));
+        let stream = TokioIo::new(WithEnding::new(self.dial(address).await?, ending.clone()));
         let ended = move |result: Result<(), hyper::Error>| {
             if let Err(error) = result {
                 // Whoever waits for an answer is told by the sender; here it is only for the curious.
@@ -275,6 +281,11 @@ impl Pool {
         self.shared.borrow_mut().insert(address, shared);
         Ok(Sender::Http2(sender))
     }
+
+    /// Opens one on which requests are carried without hyper.
+    pub(super) async fn connect_raw(&self, address: SocketAddr) -> Result<Raw, ConnectError> {
+        Ok(Raw { stream: self.dial(address).await?, answers: 0, answered_at: Instant::now() })
+    }
 }
 
 /// A connection on which requests are carried without hyper.
@@ -283,12 +294,6 @@ pub(super) struct Raw {
     answers: u32,
     /// When the last one ended.
     answered_at: Instant,
-}
-
-impl Raw {
-    pub(super) async fn connect(address: SocketAddr) -> Result<Self, ConnectError> {
-        Ok(Self { stream: dial(address).await?, answers: 0, answered_at: Instant::now() })
-    }
 }
 
 /// Opens a connection without a word on it.

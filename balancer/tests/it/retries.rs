@@ -325,6 +325,7 @@ async fn a_client_that_pauses_in_its_body_does_not_use_up_the_servos_time() {
     let fixture = treated(traffic, &[servo.address]).await;
     let mut client = Client::connect(fixture.address()).await;
     client.send(b"PUT / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n").await;
+    // Longer than the servo may take: the pause is what is tested, and there is nothing to see of it.
     tokio::time::sleep(Duration::from_millis(500)).await;
     client.send(b"2\r\ncd\r\n0\r\n\r\n").await;
     assert_eq!(client.answer().await.text(), "all of it");
@@ -346,14 +347,19 @@ async fn a_servo_that_is_late_is_not_given_the_request_again_and_nobody_waits_fo
     assert_eq!(asked, 1);
 }
 
-/// It has closed without having read all, and so the kernel resets the connection behind its answer.
-#[tokio::test]
-async fn an_answer_that_comes_before_the_body_was_taken_reaches_the_client() {
-    let servo = Servo::start(|mut stream, _| async move {
+/// A servo that answers once it has the head, and closes.
+async fn denying() -> Servo {
+    Servo::start(|mut stream, _| async move {
         let Some(_) = read_head(&mut stream).await else { return };
         stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
     })
-    .await;
+    .await
+}
+
+/// It has closed without having read all, and so the kernel resets the connection behind its answer.
+#[tokio::test]
+async fn an_answer_that_comes_before_the_body_was_taken_reaches_the_client() {
+    let servo = denying().await;
     let fixture = treated(Traffic::default(), &[servo.address]).await;
     let length = 5 << 20;
     for round in 0..20 {
@@ -375,11 +381,7 @@ async fn an_answer_that_comes_before_the_body_was_taken_reaches_the_client() {
 /// Most clients write all of a request before they read. To close with something of it unread would reset the connection.
 #[tokio::test]
 async fn a_refusal_before_the_end_of_a_body_is_not_lost_to_who_sends_it_first() {
-    let servo = Servo::start(|mut stream, _| async move {
-        let Some(_) = read_head(&mut stream).await else { return };
-        stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
-    })
-    .await;
+    let servo = denying().await;
     let fixture = treated(Traffic { body_bytes: 4 << 20, ..Traffic::default() }, &[servo.address]).await;
     let length = 2 << 20;
     for (host, status, round) in (0..10).flat_map(|round| [("a.example", 403, round), ("nobody.example", 404, round)]) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
-use pontoon_api::AuditRecord;
+use pontoon_api::{Audit, AuditRecord};
 use pontoon_kit::clock;
 
 use crate::Usage;
@@ -12,9 +12,6 @@ use crate::args::{Format, parse_duration};
 use crate::client::AuditSpan;
 use crate::output::{self, or_none, table};
 use crate::session::Session;
-
-/// The most that one answer has.
-const PAGE: u32 = 1000;
 
 /// Arguments of `audit`.
 #[derive(Debug, Args)]
@@ -26,7 +23,7 @@ pub struct AuditArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub until: Option<Duration>,
     /// The newest so many records, at most 1000
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=PAGE as i64))]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(Audit::MOST)))]
     pub limit: u32,
     /// Every record there is, or all between --since and --until
     #[arg(long, conflicts_with = "limit")]
@@ -46,13 +43,13 @@ pub async fn run(session: &Session, args: AuditArgs) -> anyhow::Result<()> {
     let (mut rows, mut missing) = (Vec::new(), BTreeSet::new());
     if args.all {
         // What is noted while this reads is left to the next time.
-        span = AuditSpan { until: Some(until.unwrap_or(now)), limit: PAGE, oldest: true, ..span };
+        span = AuditSpan { until: Some(until.unwrap_or(now)), limit: Audit::MOST, oldest: true, ..span };
     }
     let mut pages = Pages::default();
     loop {
         let audit = session.client.audit(&span).await?;
         missing.extend(audit.missing);
-        let full = audit.records.len() == PAGE as usize;
+        let full = audit.records.len() == Audit::MOST as usize;
         let new = pages.new_in(audit.records);
         match session.format {
             // A line each, for programs that take them as they are.

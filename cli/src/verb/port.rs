@@ -1,10 +1,11 @@
 //! `pontoon port`: ports of balancers for processes that do not speak HTTP.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use pontoon_api::ports::{AddPort, Port, PortAt};
-use pontoon_model::{AppName, ProcessName, ProxyHeader};
+use pontoon_model::{AppName, PortSettings, ProcessName, ProxyHeader};
 
 use super::scale;
 use crate::Usage;
@@ -48,8 +49,13 @@ pub struct AddArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub idle: Option<Duration>,
     /// Connections at the same time, per balancer
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(connections()))]
     pub connections: u32,
+}
+
+fn connections() -> RangeInclusive<i64> {
+    let (least, most) = PortSettings::CONNECTIONS.into_inner();
+    least.into()..=most.into()
 }
 
 /// Does what `verb` says.

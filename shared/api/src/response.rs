@@ -478,6 +478,11 @@ pub struct Audit {
     pub missing: Vec<String>,
 }
 
+impl Audit {
+    /// Most records of one answer: 1 KB each at most, and all of them go through one message between controllers.
+    pub const MOST: u32 = 1_000;
+}
+
 /// A change that was asked for over REST, or a request that was not let in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRecord {

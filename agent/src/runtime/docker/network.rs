@@ -20,7 +20,7 @@ const TIDY_EVERY: u32 = 10;
 
 /// The id of the cluster's network, which is made when it is not there.
 pub(super) async fn ensure(engine: &Docker, settings: &DockerSettings) -> Result<String, RuntimeError> {
-    let name = format!("pontoon-{}", settings.cluster);
+    let name = name_of(settings);
     if let Some(id) = oldest(engine, &name).await? {
         return Ok(id);
     }
@@ -36,9 +36,13 @@ pub(super) async fn ensure(engine: &Docker, settings: &DockerSettings) -> Result
     let chosen = oldest(engine, &name).await?.unwrap_or_else(|| made.clone());
     if chosen != made {
         // Somebody else may have removed it, and nothing is on it yet.
-        is_removed(engine, &made).await?;
+        remove(engine, &made).await?;
     }
     Ok(chosen)
+}
+
+fn name_of(settings: &DockerSettings) -> String {
+    format!("pontoon-{}", settings.cluster)
 }
 
 async fn oldest(engine: &Docker, name: &str) -> Result<Option<String>, RuntimeError> {
@@ -78,21 +82,21 @@ pub(super) async fn start(engine: &Docker, settings: &DockerSettings, container:
 /// Leaves one network of several. Who made one looked for others before, but one that was begun earlier may be there later, and
 /// is older all the same.
 async fn tidy(engine: &Docker, settings: &DockerSettings) -> Result<(), RuntimeError> {
-    let same = all(engine, &format!("pontoon-{}", settings.cluster)).await?;
+    let same = all(engine, &name_of(settings)).await?;
     let Some((first, others)) = same.split_first() else { return Ok(()) };
-    let mut others_in_use = 0;
+    let mut all_gone = true;
     for other in others {
-        others_in_use += u32::from(!is_removed(engine, other).await?);
+        all_gone &= remove(engine, other).await?;
     }
     // Containers keep theirs: then it is the oldest that goes.
-    if others_in_use > 0 {
-        is_removed(engine, first).await?;
+    if !all_gone {
+        remove(engine, first).await?;
     }
     Ok(())
 }
 
-/// Removes a network; false if it is in use.
-async fn is_removed(engine: &Docker, id: &str) -> Result<bool, RuntimeError> {
+/// Removes a network; whether it is gone, which one in use is not.
+async fn remove(engine: &Docker, id: &str) -> Result<bool, RuntimeError> {
     match engine.remove_network(id).await {
         Ok(()) => Ok(true),
         Err(error) if status(&error) == Some(404) => Ok(true),
@@ -103,9 +107,9 @@ async fn is_removed(engine: &Docker, id: &str) -> Result<bool, RuntimeError> {
 
 /// Removes the cluster's network unless a container is on it; with `caches`, the builds' cache volumes too.
 pub(super) async fn leave(engine: &Docker, settings: &DockerSettings, caches: bool) -> Result<(), RuntimeError> {
-    let name = format!("pontoon-{}", settings.cluster);
+    let name = name_of(settings);
     while let Some(id) = oldest(engine, &name).await? {
-        if !is_removed(engine, &id).await? {
+        if !remove(engine, &id).await? {
             break;
         }
     }

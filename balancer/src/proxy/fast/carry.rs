@@ -96,12 +96,7 @@ impl<S: Stream> Connection<'_, S> {
             // The servo was restarted, or closed what was idle: the other kept connections are as dead.
             pool.forget(servo.address);
         }
-        let mut connected = self.unless_gone(Raw::connect(servo.address)).await;
-        if matches!(&connected, Some(Err(error)) if error.is_ours()) {
-            pool.make_room();
-            connected = self.unless_gone(Raw::connect(servo.address)).await;
-        }
-        let mut raw = match connected {
+        let mut raw = match self.unless_gone(pool.connect_raw(servo.address)).await {
             Some(Ok(raw)) => raw,
             Some(Err(error)) if error.is_ours() => return Err(Failure::Ours),
             Some(Err(error)) => {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Uri};
-use pontoon_api::{AuditRecord, ErrorCode};
+use pontoon_api::{Audit, AuditRecord, ErrorCode};
 use pontoon_kit::clock;
 use pontoon_model::{ApiToken, ControllerName};
 use tokio::sync::{mpsc, oneshot};
@@ -25,8 +25,8 @@ use tokio::sync::{mpsc, oneshot};
 const QUEUE: usize = 32_768;
 /// Who reads waits this long for what was noted before to be in the files; the disk may be slow.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
-/// Most records of one answer: 1 KB each at most, and all of them go through one message between controllers.
-pub const MOST_READ: usize = 1_000;
+/// Most records of one answer.
+pub const MOST_READ: usize = Audit::MOST as usize;
 
 /// Which records are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
